@@ -1,0 +1,1 @@
+//! Benches of beam; see `benches/README.md`.

@@ -1,0 +1,132 @@
+//! Frames and the way datagrams enter and leave a worker.
+//!
+//! ```text
+//!  Region (one mapping, cut into chunks)
+//!    └─ Frame: the only handle on one chunk; whoever owns it owns the bytes
+//!
+//!  wire ──► Port::receive ──► Received{path, ecn, frame} ──► worker ──► Port::recycle(frame)
+//!  wire ◄── Port::send(path, ecn, bytes, segment) ◄── worker      (room asked first: Port::send_room)
+//! ```
+//!
+//! A [`Port`] is either an AF_XDP socket (`xsk`) or a kernel UDP socket (`udp`); the worker's loop does not know
+//! which. Frames may be carried to another worker and come back: [`Port::recycle`] puts them on the ring they
+//! came from.
+#![expect(unsafe_code, reason = "a Frame is a bounds-checked view into a mapping shared with the kernel")]
+
+mod counters;
+mod frame;
+
+pub use counters::{Counters, DROP_REASONS, Drop, Drops};
+pub use frame::{Frame, Region};
+pub use wire::Path;
+
+use std::{io, os::fd::RawFd, time::Duration};
+
+/// ECN codepoint of an IP packet (RFC 3168 section 5); `None` of this type means Not-ECT.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Ecn {
+    /// ECT(1), bits 01.
+    Ect1 = 0b01,
+    /// ECT(0), bits 10.
+    Ect0 = 0b10,
+    /// Congestion experienced, bits 11.
+    Ce = 0b11,
+}
+
+impl Ecn {
+    /// From the two low bits of the traffic class octet.
+    #[must_use]
+    pub fn from_bits(bits: u8) -> Option<Self> {
+        match bits & 0b11 {
+            0b01 => Some(Self::Ect1),
+            0b10 => Some(Self::Ect0),
+            0b11 => Some(Self::Ce),
+            _ => None,
+        }
+    }
+}
+
+/// One or more UDP payloads that arrived from one peer, all in one frame.
+///
+/// Invariant: the frame's bytes are the payloads back to back; each is `segment_bytes` long but the last, which may
+/// be shorter. An AF_XDP port always delivers exactly one.
+#[derive(Debug)]
+pub struct Received {
+    /// Where it came from and which local address it was sent to.
+    pub path: Path,
+    /// ECN bits of the outer IP header.
+    pub ecn: Option<Ecn>,
+    /// The owned bytes.
+    pub frame: Frame,
+    /// Length of each payload but the last, in bytes; never 0.
+    pub segment_bytes: usize,
+}
+
+impl Received {
+    /// The UDP payloads in order of arrival.
+    pub fn datagrams(&self) -> impl Iterator<Item = &[u8]> {
+        self.frame.chunks(self.segment_bytes)
+    }
+}
+
+/// What became of the datagrams given to [`Port::send`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sent {
+    /// On the ring or in the kernel (or queued inside the port, bounded, until the socket takes it).
+    Queued,
+    /// This port has no route or no neighbour entry for the destination: the caller uses the slow path, whose kernel
+    /// socket also makes the kernel resolve the neighbour.
+    NoRoute,
+    /// Dropped and counted by the port (too big, send error).
+    Dropped,
+}
+
+/// What [`Port::flush`] left behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flushed {
+    /// Nothing waits for the port any more.
+    Idle,
+    /// Descriptors are still on their way out and no file descriptor will say when they are done: call `flush` again
+    /// after at most this long.
+    Again(Duration),
+}
+
+/// Moves UDP datagrams between a worker and the wire. Owned by exactly one worker; never blocks.
+pub trait Port: Send {
+    /// Appends at most `max` received entries to `burst`, oldest first, and tops the fill ring up.
+    ///
+    /// # Errors
+    /// Only for a port that is broken for good (interface gone); transient errors are counted.
+    fn receive(&mut self, burst: &mut Vec<Received>, max: usize) -> io::Result<usize>;
+
+    /// Takes back a frame that this port delivered.
+    fn recycle(&mut self, frame: Frame);
+
+    /// How many datagrams [`Self::send`] is sure to take now. Reaps completions first where that helps.
+    fn send_room(&mut self) -> usize;
+
+    /// Sends `bytes` as datagrams of `segment_bytes` each (the last may be shorter; `None` is one datagram).
+    /// The caller has asked [`Self::send_room`] for as many datagrams.
+    fn send(&mut self, path: &Path, ecn: Option<Ecn>, bytes: &[u8], segment_bytes: Option<usize>) -> Sent;
+
+    /// Hands what `send` queued to the kernel and reaps what is done.
+    ///
+    /// # Errors
+    /// As [`Self::receive`].
+    fn flush(&mut self) -> io::Result<Flushed>;
+
+    /// File descriptor that becomes readable when datagrams wait (level-triggered).
+    fn poll_fd(&self) -> RawFd;
+
+    /// True while the port waits for `poll_fd` to become writable (kernel UDP under EAGAIN).
+    fn wants_writable(&self) -> bool {
+        false
+    }
+
+    /// The largest number of datagrams that one [`Self::send`] gains from (GSO segments; a batch for AF_XDP).
+    fn segments_max(&self) -> usize;
+
+    /// Plain counters, read at housekeeping.
+    fn counters(&self) -> &Counters;
+}

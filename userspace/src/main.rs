@@ -1,0 +1,2 @@
+//! beam.
+fn main() {}
