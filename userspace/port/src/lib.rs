@@ -20,7 +20,7 @@ pub use counters::{Counters, DROP_REASONS, Drop, Drops};
 pub use frame::{Frame, Region};
 pub use wire::Path;
 
-use std::{io, os::fd::RawFd, time::Duration};
+use std::{io, os::fd::BorrowedFd, time::Duration};
 
 /// ECN codepoint of an IP packet (RFC 3168 section 5); `None` of this type means Not-ECT.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,7 +117,7 @@ pub trait Port: Send {
     fn flush(&mut self) -> io::Result<Flushed>;
 
     /// File descriptor that becomes readable when datagrams wait (level-triggered).
-    fn poll_fd(&self) -> RawFd;
+    fn poll_fd(&self) -> BorrowedFd<'_>;
 
     /// True while the port waits for `poll_fd` to become writable (kernel UDP under EAGAIN).
     fn wants_writable(&self) -> bool {
