@@ -1,0 +1,68 @@
+//! The binary under test, run in a namespace: `serve` and `connect` with a control socket of their own, ready on return.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use super::{Ns, Proc, Rig};
+
+const BEAM: &str = env!("CARGO_BIN_EXE_beam");
+const READY_LIMIT: Duration = Duration::from_secs(20);
+
+/// A running `beam serve` or `beam connect`.
+#[derive(Debug)]
+pub(crate) struct Beam {
+    pub(crate) process: Proc,
+    pub(crate) control: PathBuf,
+}
+
+impl Beam {
+    /// Starts `beam ARGS --control DIR/NAME.sock` in the namespace and waits until it says that it is ready.
+    pub(crate) fn start(rig: &Rig, ns: Ns, name: &str, args: &[&str]) -> Self {
+        let started = Self::launch(rig, ns, name, args);
+        started.wait_until_ready();
+        started
+    }
+
+    /// As [`Beam::start`] without the wait, for tests of what happens before ready, or instead of it.
+    pub(crate) fn launch(rig: &Rig, ns: Ns, name: &str, args: &[&str]) -> Self {
+        let control = rig.directory().join(format!("{name}.sock"));
+        let mut command = rig.command(ns, BEAM);
+        command.args(args).arg("--control").arg(&control);
+        Self { process: Proc::spawn(name, &mut command), control }
+    }
+
+    /// Waits for the `ready` line, and holds the status verb to the same word.
+    pub(crate) fn wait_until_ready(&self) {
+        self.process.wait_for_line("ready", READY_LIMIT);
+        let status = self.status();
+        assert_eq!(status["ready"], true, "the log said ready, the status verb did not: {status:#}");
+    }
+
+    /// One `beam.status.v1` object.
+    pub(crate) fn status(&self) -> serde_json::Value {
+        read_status(&self.control)
+    }
+
+    /// The `sha256:...` fingerprint that `--self-signed` prints, as `--pin` takes it.
+    pub(crate) fn fingerprint(&self) -> String {
+        let line = self.process.wait_for_line("fingerprint sha256:", READY_LIMIT);
+        let start = line.find("sha256:").expect("the pattern just matched");
+        line[start..].split_whitespace().next().expect("a word follows").to_owned()
+    }
+}
+
+/// Runs `beam status -j --control PATH`; panics with its complaint when it fails or answers another schema.
+pub(crate) fn read_status(control: &Path) -> serde_json::Value {
+    let out = Command::new(BEAM)
+        .args(["status", "-j", "--control"])
+        .arg(control)
+        .output()
+        .expect("run beam status");
+    let complaint = String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.success(), "beam status --control {control:?}: {}: {complaint}", out.status);
+    let status: serde_json::Value =
+        serde_json::from_slice(&out.stdout).expect("beam status -j prints one JSON object");
+    assert_eq!(status["schema"], "beam.status.v1", "another schema: {status:#}");
+    status
+}
