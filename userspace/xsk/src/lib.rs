@@ -1,1 +1,32 @@
-//! placeholder
+//! AF_XDP: the only crate that names xsk-rs and aya.
+//!
+//! ```text
+//!             open(config) ──► Interface (one)                    XskPort (one per queue, in queue order)
+//!                              │ XDP program, attached by bpf_link │ UMEM, four rings, owned frames
+//!                              │ TARGETS: which addresses are ours │ header templates per path
+//!                              │ control thread: netlink mirror ───┴─► routes, neighbours (read by generation)
+//!
+//!  wire ──► XDP ──► RX ring ──► XskPort::receive ──► worker ──► XskPort::recycle ──► fill ring
+//!  wire ◄── TX ring ◄── XskPort::send (headers, checksum, one frame per segment) ◄── worker
+//!             └─► completion ring ──► XskPort::send_room
+//! ```
+//!
+//! Called by the binary at start ([`open`]), by workers on the data path ([`XskPort`]), by housekeeping
+//! ([`Interface`]). Keep the `Interface` alive as long as its ports are wanted: dropping it detaches the XDP program,
+//! from which moment the kernel gets every packet; dropping a port takes its queue out of the steering map first.
+#![allow(
+    unsafe_code,
+    reason = "rings shared with the kernel, and a few socket options and ioctls nobody wraps"
+)]
+
+mod config;
+mod error;
+mod interface;
+mod port;
+mod report;
+
+pub use config::{Config, Mode, Queues, ZeroCopy};
+pub use error::{OpenError, TargetsError};
+pub use interface::{Interface, open};
+pub use port::XskPort;
+pub use report::{Census, LinkState, QueueMode, QueueReport, SocketStatistics, Step};

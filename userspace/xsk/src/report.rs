@@ -1,0 +1,107 @@
+//! What became of the request: which mode each queue runs in, and every step down with its reason.
+
+use std::fmt;
+
+/// How a queue's packets travel, as the kernel says (never as was asked).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QueueMode {
+    /// XDP in the driver; the NIC uses the UMEM itself.
+    NativeZeroCopy,
+    /// XDP in the driver; the kernel copies.
+    NativeCopy,
+    /// XDP in the generic hook; the kernel copies.
+    SkbCopy,
+}
+
+impl fmt::Display for QueueMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NativeZeroCopy => "native-zerocopy",
+            Self::NativeCopy => "native-copy",
+            Self::SkbCopy => "skb-copy",
+        })
+    }
+}
+
+/// One step down the ladder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// What didn't work.
+    pub tried: &'static str,
+    /// What the kernel said about it.
+    pub why: String,
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.tried, self.why)
+    }
+}
+
+/// One queue's outcome.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueueReport {
+    /// Index of the queue.
+    pub queue: u32,
+    /// How it runs.
+    pub mode: QueueMode,
+    /// What was tried before, in order.
+    pub steps: Vec<Step>,
+}
+
+/// What the kernel says about the interface's link, live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LinkState {
+    /// Up, with carrier.
+    Up,
+    /// Up, without carrier.
+    NoCarrier,
+    /// Administratively down.
+    Down,
+    /// The interface is gone: its ports won't work again.
+    Removed,
+}
+
+/// The kernel's own counts for one socket (XDP_STATISTICS).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SocketStatistics {
+    /// Dropped for other reasons than those below (too long for a chunk, for one).
+    pub rx_dropped: u64,
+    /// Fill descriptors that the kernel refused.
+    pub rx_invalid_descriptors: u64,
+    /// Dropped because the RX ring was full.
+    pub rx_ring_full: u64,
+    /// Dropped because the fill ring was empty.
+    pub rx_fill_ring_empty: u64,
+    /// TX descriptors that the kernel refused.
+    pub tx_invalid_descriptors: u64,
+    /// Times the kernel looked for TX descriptors and found none.
+    pub tx_ring_empty: u64,
+}
+
+/// Where each frame of a UMEM is; one line per holder. The sum is `total` at every instant between calls.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Census {
+    /// Idle in the port: waiting for room on the fill ring, or to be sent.
+    pub free: usize,
+    /// On the fill ring or inside the kernel's receive path.
+    pub fill: usize,
+    /// Received, still on the RX ring.
+    pub rx: usize,
+    /// Staged, on the TX ring or inside the kernel's transmit path.
+    pub tx: usize,
+    /// Sent, still on the completion ring.
+    pub completion: usize,
+    /// Delivered to the worker and not yet recycled.
+    pub out: usize,
+    /// All frames of the UMEM.
+    pub total: usize,
+}
+
+impl Census {
+    /// Frames accounted for.
+    #[must_use]
+    pub fn sum(&self) -> usize {
+        self.free + self.fill + self.rx + self.tx + self.completion + self.out
+    }
+}
