@@ -1,0 +1,199 @@
+//! Who may open a tunnel: the users file, and the check of a token.
+//!
+//! ```text
+//!  # name     what is kept of the token
+//!  alice      sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
+//! ```
+//!
+//! Tokens are 32 random bytes, so a plain hash of one cannot be guessed from the file, and looking a hash up takes the
+//! same time for any token as far as anyone who does not know SHA-256 preimages can tell: what a table lookup leaks is
+//! about the hash, not the token. A third field is reserved for options; there are none yet.
+
+mod file;
+mod token;
+
+use std::{collections::HashMap, fmt, io, path::Path, path::PathBuf, sync::Arc};
+
+pub use file::{add, list, remove};
+pub use token::{generate_token, hash_line};
+
+use file::Line;
+
+/// Users of one gateway.
+pub const USERS_MAX: usize = 65_536;
+/// Longest token that is hashed at all; ours are 48 bytes, operators may bring their own.
+pub const TOKEN_BYTES_MAX: usize = 1024;
+/// Longest name of a user.
+pub const NAME_LEN_MAX: usize = 64;
+
+/// How a client proved who it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum How {
+    /// A bearer token of the users file.
+    Token,
+    /// A client certificate.
+    Certificate,
+}
+
+/// A client that proved who it is. Cheap to clone.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Identity {
+    /// The user's name, or the certificate's subject.
+    pub name: Arc<str>,
+    /// What the proof was.
+    pub how: How,
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+/// The users file, read. Read-only; a reload loads another.
+#[derive(Clone, Default)]
+pub struct Users {
+    by_hash: HashMap<[u8; 32], Identity>,
+}
+
+/// Why the users file cannot be used, and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum UsersError {
+    /// Opening, reading or writing failed.
+    #[error("users file {}: {doing}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What was being done.
+        doing: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// Not a regular file.
+    #[error("users file {} is not a regular file", path.display())]
+    NotAFile {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Others could add themselves.
+    #[error(
+        "users file {} has mode {mode:04o}: its group or everybody may write to it, and so let themselves in.\n  mend it with: chmod 0640 {}",
+        path.display(), path.display()
+    )]
+    Writable {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// A line that is not `NAME sha256:HEX`.
+    #[error("users file {}, line {line_number}: {what}.\n  wanted: NAME sha256:<64 hex digits>; beam user add NAME writes one", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// Counted from 1.
+        line_number: usize,
+        /// What is wrong with it.
+        what: Malformed,
+    },
+    /// Larger than any users file of [`USERS_MAX`] users.
+    #[error("users file {} is larger than {} bytes", path.display(), file::FILE_BYTES_MAX)]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+    },
+    /// `add` of a name that is there.
+    #[error("user {name:?} is already in {}.\n  for a new token: beam user rm {name} && beam user add {name}", path.display())]
+    Exists {
+        /// The file.
+        path: PathBuf,
+        /// The name.
+        name: String,
+    },
+    /// `remove` of a name that is not there.
+    #[error("user {name:?} is not in {}.\n  who is: beam user list", path.display())]
+    Unknown {
+        /// The file.
+        path: PathBuf,
+        /// The name.
+        name: String,
+    },
+    /// Not a name for a user.
+    #[error("{0:?} is no user name: wanted 1 to {NAME_LEN_MAX} letters, digits, or any of . _ - @")]
+    Name(String),
+    /// The system has no randomness.
+    #[error("the system's random number generator failed")]
+    Random,
+}
+
+/// What is wrong with a line of the users file.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Malformed {
+    /// Not UTF-8.
+    #[error("it is not UTF-8 text")]
+    NotText,
+    /// Not a user name.
+    #[error("{0:?} is no user name (1 to {NAME_LEN_MAX} letters, digits, or any of . _ - @)")]
+    Name(String),
+    /// The second field is missing.
+    #[error("the token's hash is missing")]
+    HashMissing,
+    /// The second field is not `sha256:` and 64 hex digits. It is not repeated: it may be a token.
+    #[error("the second field is not sha256: and 64 hex digits (never put a token itself here)")]
+    Hash,
+    /// A third field.
+    #[error("unknown option {0:?}; this version has none")]
+    Option(String),
+    /// The name is in the file twice.
+    #[error("user {0:?} is in the file already")]
+    DuplicateName(String),
+    /// Two users, one token.
+    #[error("user {0:?} has the same token; give each user their own")]
+    DuplicateHash(String),
+    /// Too many.
+    #[error("more than {USERS_MAX} users")]
+    TooMany,
+}
+
+impl Users {
+    /// Reads the users file.
+    ///
+    /// # Errors
+    /// [`UsersError`]: unreadable, writable by others, or a line that is malformed or a duplicate.
+    pub fn load(path: &Path) -> Result<Self, UsersError> {
+        let lines = file::read(path)?;
+        let users = lines.iter().filter_map(Line::user);
+        let identity = |name: &str| Identity { name: name.into(), how: How::Token };
+        Ok(Self { by_hash: users.map(|(name, hash)| (*hash, identity(name))).collect() })
+    }
+
+    /// Whose token is this?
+    #[must_use]
+    pub fn authenticate(&self, token: &str) -> Option<Identity> {
+        if token.is_empty() || token.len() > TOKEN_BYTES_MAX {
+            return None;
+        }
+        self.by_hash.get(&token::hash(token)).cloned()
+    }
+
+    /// How many users there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.by_hash.len()
+    }
+
+    /// True if nobody can authenticate with a token.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.by_hash.is_empty()
+    }
+}
+
+impl fmt::Debug for Users {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Users({})", self.len())
+    }
+}
+
+#[cfg(test)]
+mod tests;
