@@ -130,8 +130,8 @@ pub(crate) fn open(
 }
 
 /// quinn-udp's state, less the timestamps that it asks for: nobody here reads them, they make the kernel stamp every
-/// packet of the host, and with them the control messages of an IPv6 GRO batch overflow quinn-udp 0.6.3's 96 bytes
-/// (32 timestamp + 24 GRO + 40 packet info + 24 traffic class), so that ECN is lost.
+/// packet of the host, and with them the control messages of a GRO batch overflow quinn-udp 0.6.3's 96 bytes (32
+/// timestamp + 24 GRO + 32 or 40 packet info + 24 traffic class), so that the last of them, ECN, is lost.
 pub(crate) fn send_state(socket: &Socket) -> io::Result<UdpSocketState> {
     let state = UdpSocketState::new(UdpSockRef::from(socket))?;
     setsockopt(socket, ReceiveTimestampns, &false)?;

@@ -132,7 +132,6 @@ impl Sender {
             if let Outcome::GsoRefused(errno) = outcome {
                 // Sending the first alone tells whether GSO was the trouble or the datagram itself.
                 count.stats.tx_gso_fallbacks += 1;
-                self.rebuild_if_spoilt(socket, count.stats);
                 outcome = self.message(socket, route, ecn, message.first(1), count);
                 if outcome == Outcome::Sent {
                     message = message.first(1);
@@ -195,8 +194,8 @@ impl Sender {
         }
     }
 
-    /// quinn-udp leaves the ECN bits out of IPv4 messages for ever after one EINVAL or EIO, which a vanished local
-    /// address is enough for. A fresh state forgets that.
+    /// quinn-udp leaves the ECN bits out of IPv4 messages for ever after one EINVAL or EIO, for which an IPv6 address
+    /// that left the host is enough. A fresh state forgets that.
     fn rebuild_if_spoilt(&mut self, socket: &Socket, stats: &mut Stats) {
         let spoilt = self.state.max_gso_segments() < self.segments_at_build;
         if !spoilt || self.messages_since_rebuild < MESSAGES_BETWEEN_REBUILDS {
