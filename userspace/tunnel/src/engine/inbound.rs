@@ -1,0 +1,319 @@
+//! Datagrams in: whose they are, what they bring, and which of them begin a handshake.
+
+use super::{Arrival, Engine, Waiting};
+use crate::admission::AMPLIFICATION_FACTOR;
+use crate::cid::WorkerId;
+use crate::connection::{Phase, touch};
+use crate::header::{Header, MIN_INITIAL_DATAGRAM_BYTES, MIN_INITIAL_DCID_BYTES, MIN_RESET_DATAGRAM_BYTES};
+use crate::stats::DropReason;
+use bytes::BytesMut;
+use quinn_proto::{
+    AcceptError, ConnectionError, ConnectionEvent, ConnectionHandle, DatagramEvent, EcnCodepoint, Incoming,
+    Side,
+};
+use std::time::Instant;
+use wire::Path;
+
+/// Received datagrams are copied into slabs of this size: 0.05 allocations a packet and not two.
+/// What is still referenced of a slab keeps all of it, which quinn bounds by copying sparse buffers.
+const SLAB_BYTES: usize = 64 << 10;
+/// Stateless answers that wait for `transmit`. A burst is 32 to 64 datagrams; more is a flood.
+const ANSWER_QUEUE_MAX: usize = 512;
+
+/// Which engine a datagram belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// This one: `receive` it.
+    Here,
+    /// Another worker's, by its CID: hand it over. The worker might not exist (any longer).
+    Worker(WorkerId),
+    /// Nobody's; it has been counted.
+    Drop(DropReason),
+}
+
+impl Engine {
+    /// Which engine a datagram belongs to, by the CID of its first packet.
+    ///
+    /// A first Initial bears a CID of the client's choice, so it stays where the NIC put it. Counts
+    /// hand-overs and drops.
+    pub fn owner_of(&mut self, datagram: &[u8]) -> Owner {
+        let owner = self.route(datagram);
+        match owner {
+            Owner::Here => {}
+            Owner::Worker(_) => self.stats.handovers += 1,
+            Owner::Drop(reason) => {
+                self.stats.datagrams_in += 1;
+                self.stats.bytes_in += datagram.len() as u64;
+                self.stats.drop(reason);
+            }
+        }
+        owner
+    }
+
+    fn route(&self, datagram: &[u8]) -> Owner {
+        let (dcid, otherwise) = match Header::parse(datagram) {
+            Header::Malformed => return Owner::Drop(DropReason::Malformed),
+            Header::UnknownVersion { .. } => return Owner::Here,
+            Header::Initial { dcid } | Header::ZeroRtt { dcid } => (dcid, Owner::Here),
+            Header::Other { dcid } => (dcid, Owner::Drop(DropReason::LongUnknown)),
+            // It may be a stateless reset for us: those bear random bytes where the CID is.
+            Header::Short { dcid } if datagram.len() >= MIN_RESET_DATAGRAM_BYTES => (dcid, Owner::Here),
+            Header::Short { dcid } => (dcid, Owner::Drop(DropReason::CidUnknown)),
+        };
+        match self.codec.decode(dcid) {
+            Some(worker) if worker == self.worker => Owner::Here,
+            Some(worker) => Owner::Worker(worker),
+            None => otherwise,
+        }
+    }
+
+    /// Takes one datagram of a burst. Nothing happens to connections until `run`.
+    pub fn receive(&mut self, now: Instant, path: Path, ecn: Option<EcnCodepoint>, datagram: &[u8]) {
+        self.now = Some(now);
+        self.stats.datagrams_in += 1;
+        self.stats.bytes_in += datagram.len() as u64;
+        let header = Header::parse(datagram);
+        if let Some(reason) = self.unwanted(header, datagram.len()) {
+            self.stats.drop(reason);
+            return;
+        }
+        let data = self.copy(datagram);
+        let buffered_bytes = self.endpoint.incoming_buffer_bytes();
+        self.out.clear();
+        let local_ip = Some(path.local.ip());
+        match self.endpoint.handle(now, path.remote, local_ip, ecn, data, &mut self.out) {
+            Some(DatagramEvent::ConnectionEvent(handle, event)) => {
+                self.arrive(now, path, datagram.len(), handle, event);
+            }
+            Some(DatagramEvent::NewConnection(incoming)) => self.meet(path, datagram.len(), incoming),
+            Some(DatagramEvent::Response(_)) => self.respond(header, path, datagram.len()),
+            None if self.endpoint.incoming_buffer_bytes() > buffered_bytes => {
+                self.stats.initials_buffered += 1;
+                self.budget.credit(now, &path, datagram.len());
+            }
+            None => {
+                let reason = self.why_silent(header, datagram.len());
+                self.stats.drop(reason);
+            }
+        }
+    }
+
+    /// What must not reach quinn, either because it would answer or because it would be misled.
+    fn unwanted(&self, header: Header<'_>, datagram_bytes: usize) -> Option<DropReason> {
+        match header {
+            Header::Malformed => Some(DropReason::Malformed),
+            // quinn finds the connection, or asks the CID generator, which knows only this worker's.
+            Header::Short { .. } => None,
+            Header::UnknownVersion { .. } if !self.is_server => Some(DropReason::VersionNoServer),
+            Header::UnknownVersion { .. } if datagram_bytes < MIN_INITIAL_DATAGRAM_BYTES => {
+                Some(DropReason::VersionTooShort)
+            }
+            Header::UnknownVersion { .. } => None,
+            Header::Initial { dcid } => match self.codec.decode(dcid) {
+                Some(worker) => (worker != self.worker).then_some(DropReason::OtherWorker),
+                None if !self.is_server => Some(DropReason::NoServer),
+                None if datagram_bytes < MIN_INITIAL_DATAGRAM_BYTES => Some(DropReason::InitialTooShort),
+                None if dcid.len() < MIN_INITIAL_DCID_BYTES => Some(DropReason::InitialShortCid),
+                None => None,
+            },
+            Header::ZeroRtt { dcid } | Header::Other { dcid } => match self.codec.decode(dcid) {
+                Some(worker) => (worker != self.worker).then_some(DropReason::OtherWorker),
+                None if matches!(header, Header::ZeroRtt { .. }) && self.is_server => None,
+                None => Some(DropReason::LongUnknown),
+            },
+        }
+    }
+
+    /// Why quinn had nothing to do with a datagram.
+    fn why_silent(&self, header: Header<'_>, datagram_bytes: usize) -> DropReason {
+        match header {
+            Header::Malformed | Header::UnknownVersion { .. } => DropReason::Malformed,
+            Header::Initial { .. } if !self.is_server => DropReason::NoServer,
+            Header::Initial { .. } if datagram_bytes < MIN_INITIAL_DATAGRAM_BYTES => {
+                DropReason::InitialTooShort
+            }
+            Header::Initial { .. } => DropReason::InitialInvalid,
+            Header::ZeroRtt { .. } | Header::Other { .. } => DropReason::LongUnknown,
+            Header::Short { dcid } => match self.codec.decode(dcid) {
+                None => DropReason::CidUnknown,
+                Some(worker) if worker == self.worker => DropReason::ResetSuppressed,
+                Some(_) => DropReason::OtherWorker,
+            },
+        }
+    }
+
+    fn copy(&mut self, datagram: &[u8]) -> BytesMut {
+        if self.slab.capacity() < datagram.len() {
+            self.slab = BytesMut::with_capacity(SLAB_BYTES.max(datagram.len()));
+        }
+        self.slab.extend_from_slice(datagram);
+        self.slab.split()
+    }
+
+    /// A datagram for a connection: remembered for `run`.
+    fn arrive(
+        &mut self,
+        now: Instant,
+        path: Path,
+        datagram_bytes: usize,
+        handle: ConnectionHandle,
+        event: ConnectionEvent,
+    ) {
+        let Some(conn) = self.slots.get(handle.0).and_then(|slot| slot.conn.as_deref()) else {
+            self.stats.drop(DropReason::ConnectionGone);
+            return;
+        };
+        let proven = conn.validated == Some(path.remote);
+        if !proven && conn.quic.side() == Side::Server {
+            self.budget.credit(now, &path, datagram_bytes);
+        }
+        self.stats.datagrams_routed += 1;
+        self.order.push((handle.0 as u32, self.burst.len() as u32));
+        self.burst.push(Arrival { unproven: (!proven).then_some(path), event: Some(event) });
+    }
+
+    /// A first Initial: refused, sent back for a token, or queued for its handshake.
+    fn meet(&mut self, path: Path, datagram_bytes: usize, incoming: Incoming) {
+        let validated = incoming.remote_address_validated();
+        self.out.clear();
+        if self.draining || self.connections() + self.incoming.len() >= self.config.connections_max {
+            let _ = self.endpoint.refuse(incoming, &mut self.out);
+            if self.answer(path, datagram_bytes) {
+                self.stats.refused += 1;
+            }
+        } else if !validated && self.retry.active() && incoming.may_retry() {
+            // It cannot fail: `may_retry` was asked.
+            if self.endpoint.retry(incoming, &mut self.out).is_ok() && self.answer(path, datagram_bytes) {
+                self.stats.retries_sent += 1;
+            }
+        } else if self.incoming.len() >= self.config.incoming_queue_max {
+            self.endpoint.ignore(incoming);
+            self.stats.drop(DropReason::InitialQueueFull);
+        } else {
+            self.stats.initials_queued += 1;
+            self.incoming_unvalidated += usize::from(!validated);
+            self.incoming.push_back(Waiting { incoming, path, datagram_bytes });
+            self.update_retry();
+        }
+    }
+
+    /// quinn answered without a connection; the answer lies in `out`.
+    fn respond(&mut self, header: Header<'_>, path: Path, datagram_bytes: usize) {
+        if !self.is_server && !matches!(header, Header::Short { .. }) {
+            // A client-only endpoint of quinn's answers an Initial by a stateless reset.
+            self.stats.drop(DropReason::NoServer);
+        } else if self.answer(path, datagram_bytes) {
+            match header {
+                Header::Short { .. } => self.stats.stateless_resets_sent += 1,
+                Header::UnknownVersion { .. } => self.stats.version_negotiations_sent += 1,
+                _ => self.stats.stateless_closes_sent += 1,
+            }
+        }
+    }
+
+    /// Queues what lies in `out` as the answer to a datagram, within three times its size.
+    fn answer(&mut self, path: Path, datagram_bytes: usize) -> bool {
+        let dropped = if self.out.len() as u64 > AMPLIFICATION_FACTOR * datagram_bytes as u64 {
+            DropReason::AnswerTooLarge
+        } else if self.answers.len() >= ANSWER_QUEUE_MAX {
+            DropReason::AnswerQueueFull
+        } else {
+            self.answers.push_back((path, self.out.as_slice().into()));
+            return true;
+        };
+        self.stats.drop(dropped);
+        false
+    }
+
+    /// Ends a burst: connections handle what came for them, then timers, then new handshakes.
+    pub fn run(&mut self, now: Instant) {
+        self.now = Some(now);
+        self.handle_burst(now);
+        self.expire_timers(now);
+        self.begin_handshakes(now);
+        let lost = self.budget.expire(now);
+        self.stats.drop_many(DropReason::AmplificationExpired, lost);
+        self.update_retry();
+    }
+
+    /// Connection by connection, each one's datagrams in their order: its state is loaded once.
+    fn handle_burst(&mut self, now: Instant) {
+        let mut order = std::mem::take(&mut self.order);
+        let mut burst = std::mem::take(&mut self.burst);
+        order.sort_unstable();
+        for of_one in order.chunk_by(|a, b| a.0 == b.0) {
+            for &(index, at) in of_one {
+                let arrival = &mut burst[at as usize];
+                if let Some(event) = arrival.event.take() {
+                    self.handle_arrival(index, arrival.unproven, event);
+                }
+            }
+            self.settle(now, of_one[0].0);
+        }
+        order.clear();
+        burst.clear();
+        (self.order, self.burst) = (order, burst);
+    }
+
+    fn handle_arrival(&mut self, index: u32, unproven: Option<Path>, event: ConnectionEvent) {
+        let Some(conn) = self.slots[index as usize].conn.as_deref_mut() else { return };
+        touch(index, conn, &mut self.touched);
+        let Some(path) = unproven else {
+            conn.quic.handle_event(event);
+            return;
+        };
+        // The peer has moved, or someone forges its address.
+        if path.remote != conn.path.remote {
+            conn.other_path = Some(path);
+        }
+        let responses = conn.quic.stats().frame_rx.path_response;
+        conn.quic.handle_event(event);
+        // quinn validates a new path by the PATH_RESPONSE that answers its challenge, and doesn't
+        // say so. Taken for it: the datagram came from the address now in use, it authenticated, and
+        // it held a PATH_RESPONSE. An authenticated peer could lie with a wrong token; it still
+        // meets quinn's own limit then, which is the same but for one datagram.
+        if conn.phase == Phase::Established
+            && conn.quic.remote_address() == path.remote
+            && conn.quic.stats().frame_rx.path_response > responses
+            && conn.quic.side() == Side::Server
+        {
+            conn.validated = Some(path.remote);
+            self.stats.paths_validated += 1;
+            self.release_all(path);
+        }
+    }
+
+    /// Begins the handshakes that have waited longest, as many as the budget allows.
+    fn begin_handshakes(&mut self, now: Instant) {
+        for _ in 0..self.config.handshakes_per_run {
+            let Some(waiting) = self.incoming.pop_front() else { break };
+            self.begin_handshake(now, waiting);
+        }
+    }
+
+    fn begin_handshake(&mut self, now: Instant, waiting: Waiting) {
+        let Waiting { incoming, path, datagram_bytes } = waiting;
+        let validated = incoming.remote_address_validated();
+        self.incoming_unvalidated -= usize::from(!validated);
+        self.out.clear();
+        match self.endpoint.accept(incoming, now, &mut self.out, None) {
+            Ok((handle, quic)) => {
+                if !validated {
+                    self.budget.credit(now, &path, datagram_bytes);
+                }
+                let id = self.insert(handle, quic, path, validated);
+                self.handshakes.push_back((now + self.config.handshake_timeout, id));
+                self.settle(now, id.index);
+            }
+            Err(AcceptError { response: Some(_), .. }) => {
+                if self.answer(path, datagram_bytes) {
+                    self.stats.stateless_closes_sent += 1;
+                }
+            }
+            Err(AcceptError { cause: ConnectionError::TransportError(_), .. }) => {
+                self.stats.drop(DropReason::InitialUnauthenticated);
+            }
+            Err(_) => self.stats.drop(DropReason::InitialInvalid),
+        }
+    }
+}

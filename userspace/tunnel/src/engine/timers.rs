@@ -1,0 +1,54 @@
+//! Time: quinn's timers from the wheel, and the limit on handshakes.
+
+use super::Engine;
+use crate::connection::{Phase, touch};
+use crate::event::CloseReason;
+use std::time::Instant;
+
+impl Engine {
+    /// When `run` should be called next, if nothing arrives before.
+    ///
+    /// Right now while handshakes wait for their budget. What waits for room to transmit is not
+    /// counted: the room, and not the clock, wakes it (see `pending_transmit`).
+    pub fn next_deadline(&self) -> Option<Instant> {
+        if !self.incoming.is_empty() || !self.burst.is_empty() {
+            return self.now;
+        }
+        let handshake = self.handshakes.front().map(|&(limit, _)| limit);
+        [self.wheel.next_deadline(), handshake].into_iter().flatten().min()
+    }
+
+    pub(super) fn expire_timers(&mut self, now: Instant) {
+        let mut due = std::mem::take(&mut self.due);
+        self.wheel.expire(now, &mut due);
+        for index in due.drain(..) {
+            let Some(conn) = self.slots[index as usize].conn.as_deref_mut() else { continue };
+            // The wheel is lazy: the deadline may have moved since, and `settle` schedules it anew.
+            if conn.quic.poll_timeout().is_some_and(|deadline| deadline <= now) {
+                self.stats.timers_fired += 1;
+                conn.quic.handle_timeout(now);
+                touch(index, conn, &mut self.touched);
+            }
+            self.settle(now, index);
+        }
+        self.due = due;
+        self.expire_handshakes(now);
+    }
+
+    /// Drops handshakes over the limit without a word: their addresses may be forged.
+    fn expire_handshakes(&mut self, now: Instant) {
+        while let Some(&(limit, id)) = self.handshakes.front() {
+            let slot = &self.slots[id.index as usize];
+            let shaking = slot.generation == id.generation
+                && slot.conn.as_deref().is_some_and(|conn| conn.phase == Phase::Handshake);
+            if shaking && limit > now {
+                break;
+            }
+            self.handshakes.pop_front();
+            if shaking {
+                self.stats.handshakes_timed_out += 1;
+                self.abandon(id, CloseReason::HandshakeTimedOut);
+            }
+        }
+    }
+}
