@@ -170,3 +170,119 @@ fn first_symbol(window: u64, window_bits: usize) -> Option<(u16, usize)> {
     }
     None
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::qpack::tests::unhex;
+    use proptest::prelude::*;
+
+    fn encoded(plain: &[u8]) -> Vec<u8> {
+        let mut out = BytesMut::new();
+        encode(plain, &mut out);
+        assert_eq!(out.len(), encoded_bytes(plain));
+        out.to_vec()
+    }
+
+    fn decoded(coded: &[u8]) -> Result<Vec<u8>, Error> {
+        let mut out = BytesMut::new();
+        decode(coded, usize::MAX, &mut out).map(|()| out.to_vec())
+    }
+
+    /// Every Huffman-coded string of RFC 7541 appendices C.4 and C.6.
+    #[test]
+    fn rfc7541_c4_and_c6_strings() {
+        for (plain, coded) in [
+            ("www.example.com", "f1e3 c2e5 f23a 6ba0 ab90 f4ff"),
+            ("no-cache", "a8eb 1064 9cbf"),
+            ("custom-key", "25a8 49e9 5ba9 7d7f"),
+            ("custom-value", "25a8 49e9 5bb8 e8b4 bf"),
+            ("302", "6402"),
+            ("307", "640e ff"),
+            ("private", "aec3 771a 4b"),
+            ("gzip", "9bd9 ab"),
+            ("https://www.example.com", "9d29 ad17 1863 c78f 0b97 c8e9 ae82 ae43 d3"),
+            ("Mon, 21 Oct 2013 20:13:21 GMT", "d07a be94 1054 d444 a820 0595 040b 8166 e082 a62d 1bff"),
+            ("Mon, 21 Oct 2013 20:13:22 GMT", "d07a be94 1054 d444 a820 0595 040b 8166 e084 a62d 1bff"),
+            (
+                "foo=ASDJKHQKBZXOQWEOPIUAXQWEOIU; max-age=3600; version=1",
+                "94e7 821d d7f2 e6c7 b335 dfdf cd5b 3960 d5af 2708 7f36 72c1 ab27 0fb5 291f 9587 3160 65c0 03ed 4ee5 \
+                 b106 3d50 07",
+            ),
+        ] {
+            assert_eq!(encoded(plain.as_bytes()), unhex(coded), "{plain}");
+            assert_eq!(decoded(&unhex(coded)).unwrap(), plain.as_bytes());
+        }
+    }
+
+    /// Codes that appendix B lists, at the ends of the table: symbol, code, bits.
+    #[test]
+    fn rfc7541_appendix_b_corners() {
+        for (symbol, code, bits) in [
+            (b'0', 0x0, 5),
+            (b't', 0x9, 5),
+            (b' ', 0x14, 6),
+            (0x00, 0x1ff8, 13),
+            (0x09, 0x00ff_ffea, 24),
+            (0x0a, 0x3fff_fffc, 30),
+            (0x0d, 0x3fff_fffd, 30),
+            (0x16, 0x3fff_fffe, 30),
+            (0x01, 0x007f_ffd8, 23),
+            (0x02, 0x0fff_ffe2, 28),
+        ] {
+            assert_eq!((TABLES.codes[symbol as usize], LENGTHS[symbol as usize]), (code, bits));
+        }
+        assert_eq!(TABLES.codes[usize::from(EOS)], 0x3fff_ffff);
+    }
+
+    /// RFC 7541 section 5.2: "A padding strictly longer than 7 bits MUST be treated as a decoding error."
+    #[test]
+    fn padding_longer_than_7_bits_is_an_error() {
+        assert_eq!(decoded(&[0xff]), Err(Error::Invalid));
+        assert_eq!(decoded(&[0x64, 0x02, 0xff]), Err(Error::Invalid));
+        assert_eq!(decoded(&[0xff, 0xff, 0xff]), Err(Error::Invalid));
+        assert_eq!(decoded(&[]), Ok(Vec::new()));
+    }
+
+    /// "A padding not corresponding to the most significant bits of the code for the EOS symbol MUST be treated as a
+    /// decoding error": '0' is 00000, so 000 is wrong padding and 111 is right.
+    #[test]
+    fn padding_other_than_ones_is_an_error() {
+        assert_eq!(decoded(&[0b0000_0111]), Ok(b"0".to_vec()));
+        for padding in 0..7 {
+            assert_eq!(decoded(&[padding]), Err(Error::Invalid), "{padding:03b}");
+        }
+    }
+
+    /// "A Huffman-encoded string literal containing the EOS symbol MUST be treated as a decoding error."
+    #[test]
+    fn the_eos_symbol_is_an_error() {
+        assert_eq!(decoded(&[0xff; 4]), Err(Error::Invalid));
+        // After two characters of 8 bits, so that it is not at the front.
+        assert_eq!(decoded(&[0xf8, 0xf8, 0xff, 0xff, 0xff, 0xff]), Err(Error::Invalid));
+    }
+
+    #[test]
+    fn the_plain_limit_holds_to_the_byte() {
+        let coded = encoded(b"www.example.com");
+        let mut out = BytesMut::from(&b"before"[..]);
+        assert_eq!(decode(&coded, 14, &mut out), Err(Error::TooLong));
+        assert_eq!(out.len(), 6 + 14);
+        assert_eq!(decode(&coded, 15, &mut BytesMut::new()), Ok(()));
+    }
+
+    proptest! {
+        #[test]
+        fn any_string_comes_back(plain in proptest::collection::vec(any::<u8>(), 0..300)) {
+            prop_assert_eq!(decoded(&encoded(&plain)).unwrap(), plain);
+        }
+
+        /// The code is a bijection up to padding: what decodes at all encodes to the same bytes.
+        #[test]
+        fn what_decodes_encodes_to_the_same(coded in proptest::collection::vec(any::<u8>(), 0..40)) {
+            if let Ok(plain) = decoded(&coded) {
+                prop_assert_eq!(encoded(&plain), coded);
+            }
+        }
+    }
+}

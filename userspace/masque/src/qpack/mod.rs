@@ -16,3 +16,6 @@ pub(crate) use integer::CONTINUATION_BYTES_MAX;
 
 /// "An overhead of 32 bytes for each field" (RFC 9114 section 4.2.2).
 pub(crate) const LINE_OVERHEAD_BYTES: usize = 32;
+
+#[cfg(test)]
+mod tests;

@@ -138,3 +138,38 @@ const ENTRIES: [(&str, &str); ENTRY_COUNT] = [
     ("x-frame-options", "deny"),
     ("x-frame-options", "sameorigin"),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The whole table by its FNV-1a hash, taken when it was equal to appendix A, and to the table of ls-qpack entry by
+    /// entry (`tests/aioquic.rs` repeats the latter where Python is there).
+    #[test]
+    fn the_table_is_that_of_rfc9204_appendix_a() {
+        let mut hash = 0xcbf2_9ce4_8422_2325u64;
+        let text = ENTRIES.iter().flat_map(|(name, value)| [*name, "\0", *value, "\n"]);
+        for byte in text.flat_map(str::bytes) {
+            hash = (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
+        }
+        assert_eq!(hash, 0xab61_362f_a119_c56f, "{hash:#x}");
+        assert_eq!(entry(0), Some((":authority", "")));
+        assert_eq!(entry(15), Some((":method", "CONNECT")));
+        assert_eq!(entry(62), Some(("x-xss-protection", "1; mode=block")));
+        assert_eq!(entry(63), Some((":status", "100")));
+        assert_eq!(entry(84), Some(("authorization", "")));
+        assert_eq!(entry(98), Some(("x-frame-options", "sameorigin")));
+        assert_eq!(entry(99), None);
+        assert_eq!(entry(u64::MAX), None);
+    }
+
+    #[test]
+    fn every_entry_is_found_and_names_by_their_lowest_index() {
+        for (index, (name, value)) in ENTRIES.iter().enumerate() {
+            assert_eq!(find(name, value.as_bytes()), Found::Line(index));
+            let lowest = ENTRIES.iter().position(|entry| entry.0 == *name).unwrap();
+            assert_eq!(find(name, b"\xff"), Found::Name(lowest));
+        }
+        assert_eq!(find("x-beam", b""), Found::Nothing);
+    }
+}
