@@ -1,4 +1,4 @@
-//! The [`port::Port`] over one kernel UDP socket.
+//! The [`Port`](::port::Port) over one kernel UDP socket.
 //!
 //! It is all there is under `--xdp off`, and it stands beside an AF_XDP port as the slow path: it reserves the UDP
 //! port, and it receives what steering left to the kernel (reassembled fragments, queues without a socket).

@@ -1,4 +1,4 @@
-//! What this port counts beyond [`port::Counters`]: plain integers, read at housekeeping.
+//! What this port counts beyond [`Counters`](::port::Counters): plain integers, read at housekeeping.
 
 /// Events of a kernel UDP port that are not the fate of one datagram.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
