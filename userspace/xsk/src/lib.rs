@@ -19,11 +19,21 @@
     reason = "rings shared with the kernel, and a few socket options and ioctls nobody wraps"
 )]
 
+mod attach;
+mod bind;
 mod config;
 mod error;
 mod interface;
+mod kick;
+mod mirror;
+mod netlink;
 mod port;
+mod preflight;
 mod report;
+mod rings;
+mod sys;
+mod targets;
+mod templates;
 
 pub use config::{Config, Mode, Queues, ZeroCopy};
 pub use error::{OpenError, TargetsError};

@@ -1,64 +1,369 @@
-//! One queue. (API first; bodies follow.)
-use crate::{Census, SocketStatistics};
-use port::{Counters, Ecn, Flushed, Frame, Path, Port, Received, Sent};
-use std::{io, os::fd::BorrowedFd};
+//! The [`Port`] of one queue: parses and verifies what arrives, addresses and sums what leaves, counts all of it.
+//!
+//! Who holds a frame, and how many at most (`R` is the ring size, `T = min(R, total / 2)`):
+//!
+//! ```text
+//!   receive budget: total - T frames             transmit budget: T frames
+//!     idle          rest of the budget             idle          T
+//!     fill ring     2 R                            staged        ┐
+//!     kernel        (counted with fill or tx)      TX ring       ├ T in sum, so that no ring can overflow
+//!     RX ring       R                              completion    ┘
+//!     worker        rest: bursts, hand-over rings
+//! ```
+//!
+//! The budgets never mix: a worker that sits on received frames can't stop this port from sending, nor the reverse.
+//! When the worker holds all receive frames, the NIC finds the fill ring empty and drops, counted by the kernel.
+
+use crate::{
+    Census, QueueReport, SocketStatistics,
+    attach::Sockets,
+    kick::{self, Kick},
+    rings::Rings,
+    templates::Templates,
+};
+use port::{Counters, Drop as Reason, Ecn, Flushed, Frame, Path, Port, Received, Region, Sent};
+use rustix::io::Errno;
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd},
+    sync::Arc,
+    time::Duration,
+};
+use wire::{
+    checksum::Checksum,
+    datagram::{self, Datagram, Reject},
+    encap::Template,
+    headers::Malformed,
+};
+
+/// Datagrams that one `send` gains from: above it, the ring's room is asked for too coarsely.
+const SEGMENT_COUNT_MAX: usize = 64;
+/// Kicks in one flush: at 32 descriptors a kick they empty the largest default ring.
+const KICK_COUNT_MAX: usize = 64;
+/// How soon to flush again while the kernel works on the TX ring.
+const AGAIN_SOON: Duration = Duration::from_micros(50);
+/// How soon while sent frames are slow to come back.
+const AGAIN_STARVED: Duration = Duration::from_micros(200);
+/// How soon while the link is down.
+const AGAIN_LINK_DOWN: Duration = Duration::from_millis(20);
 
 /// The AF_XDP port of one queue.
+///
+/// Dropping it takes the queue out of the steering map, so that the kernel gets the queue's packets again. The queue
+/// itself is free for another socket only when the last frame is gone too.
 pub struct XskPort {
-    _private: (),
+    report: QueueReport,
+    sockets: Arc<Sockets>,
+    rings: Rings,
+    templates: Templates,
+    region: Arc<Region>,
+    /// Receive frames that found no room on the fill ring yet.
+    idle_rx: Vec<Frame>,
+    /// Transmit frames free to send.
+    idle_tx: Vec<Frame>,
+    /// Received frames between ring and burst; empty between calls.
+    scratch: Vec<Frame>,
+    /// Delivered and not yet recycled.
+    out: usize,
+    tx_budget: usize,
+    verify_checksums: bool,
+    busy_poll: bool,
+    gone: Option<Errno>,
+    counters: Counters,
+}
+
+/// What [`XskPort::new`] puts together.
+pub(crate) struct Parts {
+    pub(crate) report: QueueReport,
+    pub(crate) sockets: Arc<Sockets>,
+    pub(crate) rings: Rings,
+    pub(crate) templates: Templates,
+    /// Every frame of the UMEM; at least two.
+    pub(crate) frames: Vec<Frame>,
+    pub(crate) ring_size: usize,
+    pub(crate) verify_checksums: bool,
+    pub(crate) busy_poll: bool,
 }
 
 impl XskPort {
+    /// Splits the frames into the two budgets and fills the fill ring.
+    pub(crate) fn new(parts: Parts) -> Self {
+        let Parts { report, sockets, rings, templates, mut frames, ring_size, verify_checksums, busy_poll } =
+            parts;
+        let region = frames[0].region().clone();
+        let tx_budget = ring_size.min(frames.len() / 2);
+        let idle_tx = frames.split_off(frames.len() - tx_budget);
+        let mut port = Self {
+            report,
+            sockets,
+            rings,
+            templates,
+            region,
+            idle_rx: frames,
+            idle_tx,
+            scratch: Vec::with_capacity(ring_size),
+            out: 0,
+            tx_budget,
+            verify_checksums,
+            busy_poll,
+            gone: None,
+            counters: Counters::default(),
+        };
+        port.refill();
+        port
+    }
+
     /// The queue it serves.
     #[must_use]
     pub fn queue(&self) -> u32 {
-        0
+        self.report.queue
     }
-    /// Whether `frame` came from this port.
+
+    /// How the queue runs.
     #[must_use]
-    pub fn owns(&self, _frame: &Frame) -> bool {
-        false
+    pub fn report(&self) -> &QueueReport {
+        &self.report
     }
+
+    /// Whether `frame` came from this port, which is then the one to recycle it.
+    #[must_use]
+    pub fn owns(&self, frame: &Frame) -> bool {
+        Arc::ptr_eq(frame.region(), &self.region)
+    }
+
     /// The kernel's counts for the socket.
     ///
     /// # Errors
     /// When the socket is gone.
     pub fn statistics(&self) -> io::Result<SocketStatistics> {
-        Ok(SocketStatistics::default())
+        self.rings.statistics()
     }
+
     /// Where the frames are.
     pub fn census(&mut self) -> Census {
-        Census::default()
+        let rings = self.rings.census();
+        Census {
+            free: self.idle_rx.len() + self.idle_tx.len(),
+            fill: rings.fill,
+            rx: rings.rx,
+            tx: rings.tx,
+            completion: rings.completion,
+            out: self.out,
+            total: self.region.chunk_count(),
+        }
+    }
+
+    fn refill(&mut self) {
+        self.rings.fill(&mut self.idle_rx);
+        if self.rings.fill_needs_wakeup() {
+            self.counters.syscalls += 1;
+            if let Err(error) = self.rings.wake_fill() {
+                // poll(2) with a timeout of zero fails only for want of memory: the next burst asks again.
+                tracing::debug!(%error, "fill ring wake-up failed");
+            }
+        }
+    }
+
+    /// Takes over news about routes and links. Fails once the interface is gone.
+    fn follow(&mut self) -> io::Result<()> {
+        if self.templates.refresh() && !self.templates.interface_exists() {
+            self.gone = Some(Errno::NODEV);
+        }
+        self.gone.map_or(Ok(()), |errno| Err(kick::gone(errno)))
+    }
+
+    /// The datagram in a received frame, whose window is narrowed to the payload.
+    fn open(&mut self, frame: &mut Frame) -> Result<Datagram, Reason> {
+        let datagram = datagram::parse(frame).map_err(|reject| match reject {
+            Reject::NotOurs(_) => Reason::RxNotOurs,
+            Reject::Malformed(Malformed::IpChecksum) => Reason::RxChecksum,
+            Reject::Malformed(_) => Reason::RxMalformed,
+        })?;
+        if datagram::is_martian(&datagram.path.remote) || datagram.payload.is_empty() {
+            return Err(Reason::RxMalformed);
+        }
+        if self.verify_checksums {
+            match datagram.checksum(frame) {
+                Checksum::Good | Checksum::Absent => {}
+                Checksum::PartialPseudo => self.counters.rx_checksum_partial += 1,
+                Checksum::Bad => return Err(Reason::RxChecksum),
+            }
+        }
+        frame.narrow(datagram.payload.clone());
+        Ok(datagram)
+    }
+
+    fn reap(&mut self) {
+        let before = self.idle_tx.len();
+        let bogus = self.rings.reap(&mut self.idle_tx);
+        self.counters.tx_completed += (self.idle_tx.len() - before) as u64;
+        if bogus > 0 {
+            self.counters.drops.add(Reason::RxBadAddress, bogus);
+        }
+    }
+
+    /// Writes one datagram into a frame and stages it. The caller has checked sizes and room.
+    fn stage(&mut self, template: &Template, ecn_bits: u8, payload: &[u8]) -> bool {
+        let Some(mut frame) = self.idle_tx.pop() else { return false };
+        frame.set_window(self.rings.tx_window(frame.chunk()));
+        let header_bytes = template.header_len();
+        if let Some(room) = frame.get_mut(header_bytes..header_bytes + payload.len()) {
+            room.copy_from_slice(payload);
+        }
+        // Refuses what doesn't fit, by the same bounds.
+        let written = template.write(&mut frame, payload.len(), ecn_bits);
+        match written {
+            Some(length) => self.rings.stage(frame, length),
+            None => self.idle_tx.push(frame),
+        }
+        written.is_some()
+    }
+
+    fn drop_sent(&mut self, reason: Reason, datagram_count: usize) -> Sent {
+        self.counters.drops.add(reason, datagram_count as u64);
+        Sent::Dropped
     }
 }
 
 impl Port for XskPort {
-    fn receive(&mut self, _burst: &mut Vec<Received>, _max: usize) -> io::Result<usize> {
-        Err(io::ErrorKind::Unsupported.into())
+    fn receive(&mut self, burst: &mut Vec<Received>, max: usize) -> io::Result<usize> {
+        self.follow()?;
+        self.rings.fill(&mut self.idle_rx);
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let mut bogus = self.rings.receive(max, &mut scratch);
+        if scratch.is_empty() && self.busy_poll {
+            self.counters.syscalls += 1;
+            if let Kick::Gone(errno) = kick::busy_poll(self.rings.as_fd()) {
+                self.gone = Some(errno);
+            }
+            bogus += self.rings.receive(max, &mut scratch);
+        }
+        self.counters.rx_datagrams += scratch.len() as u64 + bogus;
+        self.counters.drops.add(Reason::RxBadAddress, bogus);
+        let before = burst.len();
+        for mut frame in scratch.drain(..) {
+            match self.open(&mut frame) {
+                Ok(datagram) => {
+                    self.counters.rx_bytes += frame.len() as u64;
+                    let (segment_bytes, ecn) = (frame.len(), Ecn::from_bits(datagram.ecn_bits));
+                    burst.push(Received { path: datagram.path, ecn, frame, segment_bytes });
+                }
+                Err(reason) => {
+                    self.counters.drops.add(reason, 1);
+                    self.idle_rx.push(frame);
+                }
+            }
+        }
+        self.scratch = scratch;
+        let delivered = burst.len() - before;
+        self.out += delivered;
+        self.counters.rx_delivered += delivered as u64;
+        self.counters.rx_bursts += u64::from(delivered > 0);
+        self.refill();
+        Ok(delivered)
     }
-    fn recycle(&mut self, _frame: Frame) {}
+
+    fn recycle(&mut self, frame: Frame) {
+        assert!(self.owns(&frame), "a frame goes back to the port that it came from");
+        self.out -= 1;
+        self.idle_rx.push(frame);
+    }
+
     fn send_room(&mut self) -> usize {
-        0
+        // Cheap while frames abound; completions are reaped before they run short.
+        if self.idle_tx.len() < self.tx_budget / 2 + 1 {
+            self.reap();
+        }
+        self.idle_tx.len().min(self.rings.stage_room())
     }
-    fn send(
-        &mut self,
-        _path: &Path,
-        _ecn: Option<Ecn>,
-        _bytes: &[u8],
-        _segment_bytes: Option<usize>,
-    ) -> Sent {
-        Sent::NoRoute
+
+    fn send(&mut self, path: &Path, ecn: Option<Ecn>, bytes: &[u8], segment_bytes: Option<usize>) -> Sent {
+        self.templates.refresh();
+        let segment_bytes = segment_bytes.unwrap_or(bytes.len()).clamp(1, bytes.len().max(1));
+        let datagram_count = bytes.len().div_ceil(segment_bytes);
+        let chunk_bytes = self.rings.tx_window(0).len();
+        let Some(entry) = self.templates.get(path) else {
+            self.counters.tx_no_route += datagram_count as u64;
+            return Sent::NoRoute;
+        };
+        entry.mark_used();
+        let template = entry.template;
+        if segment_bytes > entry.payload_bytes_max.min(chunk_bytes - template.header_len()) {
+            return self.drop_sent(Reason::TxTooBig, datagram_count);
+        }
+        if self.send_room() < datagram_count {
+            return self.drop_sent(Reason::TxNoRoom, datagram_count);
+        }
+        let ecn_bits = ecn.map_or(0, |ecn| ecn as u8);
+        for payload in bytes.chunks(segment_bytes) {
+            if !self.stage(&template, ecn_bits, payload) {
+                self.counters.drops.add(Reason::TxError, 1);
+                continue;
+            }
+            self.counters.tx_datagrams += 1;
+            self.counters.tx_bytes += payload.len() as u64;
+        }
+        Sent::Queued
     }
+
     fn flush(&mut self) -> io::Result<Flushed> {
-        Ok(Flushed::Idle)
+        self.follow()?;
+        self.rings.submit();
+        let mut waiting = self.rings.tx_waiting();
+        let mut pause = AGAIN_SOON;
+        for _ in 0..KICK_COUNT_MAX {
+            if waiting == 0 || !(self.rings.tx_needs_wakeup() || self.busy_poll) {
+                break;
+            }
+            self.counters.syscalls += 1;
+            let outcome = kick::transmit(self.rings.as_fd());
+            let left = self.rings.tx_waiting();
+            let moved = left < waiting;
+            waiting = left;
+            match outcome {
+                Kick::Moved if moved => {}
+                // The kernel is short of something that completions give back.
+                Kick::Moved | Kick::Busy if moved => self.reap(),
+                Kick::Moved | Kick::Busy => {
+                    self.reap();
+                    break;
+                }
+                Kick::LinkDown => {
+                    pause = AGAIN_LINK_DOWN;
+                    break;
+                }
+                Kick::Gone(errno) => {
+                    self.gone = Some(errno);
+                    return Err(kick::gone(errno));
+                }
+            }
+        }
+        self.reap();
+        // Completions raise no poll event: a sender that ran out of frames has to come back for them.
+        let starved = self.idle_tx.len() < self.tx_budget / 4;
+        Ok(match (waiting, starved) {
+            (0, false) => Flushed::Idle,
+            (0, true) => Flushed::Again(AGAIN_STARVED),
+            _ => Flushed::Again(pause),
+        })
     }
+
     fn poll_fd(&self) -> BorrowedFd<'_> {
-        unreachable!("no port can be made yet")
+        self.rings.as_fd()
     }
+
     fn segments_max(&self) -> usize {
-        64
+        SEGMENT_COUNT_MAX
     }
+
     fn counters(&self) -> &Counters {
-        unreachable!("no port can be made yet")
+        &self.counters
+    }
+}
+
+impl Drop for XskPort {
+    fn drop(&mut self) {
+        // Before the rings go: from here on the kernel's own socket gets this queue's packets.
+        self.sockets.remove(self.report.queue);
     }
 }

@@ -1,0 +1,212 @@
+//! The steering program: loaded, attached by a bpf_link, read back. The one file that drives aya.
+
+use crate::{
+    OpenError,
+    netlink::Requests,
+    preflight::{self, Nic},
+};
+use aya::{
+    Ebpf,
+    maps::{HashMap, MapData, PerCpuArray, XskMap},
+    programs::{ProgramError, Xdp, XdpMode, links::FdLink},
+};
+use netlink_packet_route::{
+    RouteNetlinkMessage,
+    link::{LinkAttribute, LinkMessage, LinkXdp, XdpAttached},
+};
+use std::{
+    io,
+    os::fd::{AsRawFd, BorrowedFd},
+    sync::{Mutex, PoisonError},
+};
+
+/// The TARGETS map.
+pub(crate) type TargetMap = HashMap<MapData, [u8; steer::maps::TARGET_KEY_BYTES], u32>;
+
+/// The XSKS map: which queue's packets go to which socket. Shared by the interface and its ports.
+pub(crate) struct Sockets(Mutex<XskMap<MapData>>);
+
+impl Sockets {
+    /// Steers a queue to its socket.
+    pub(crate) fn insert(&self, queue: u32, socket: BorrowedFd<'_>) -> Result<(), String> {
+        let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        map.set(queue, socket.as_raw_fd(), 0).map_err(|error| chain(&error))
+    }
+
+    /// Gives a queue back to the kernel. The kernel itself does so when the socket closes, so failure is harmless.
+    pub(crate) fn remove(&self, queue: u32) {
+        let _ = self.0.lock().unwrap_or_else(PoisonError::into_inner).unset(queue);
+    }
+}
+
+/// Where the program runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hook {
+    Native,
+    Skb,
+}
+
+impl Hook {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Skb => "skb",
+        }
+    }
+}
+
+/// Why an attachment failed.
+pub(crate) enum AttachError {
+    /// This hook doesn't take it; another may.
+    Unsupported(String),
+    /// Nothing else will do either.
+    Fatal(OpenError),
+}
+
+/// The loaded program; detached when dropped.
+pub(crate) struct Program {
+    // First, so that it goes first: a program without its sockets would be a black hole.
+    link: Option<FdLink>,
+    ebpf: Ebpf,
+}
+
+/// What the program shares with userspace.
+pub(crate) struct Maps {
+    pub(crate) sockets: Sockets,
+    pub(crate) targets: TargetMap,
+    pub(crate) counters: PerCpuArray<MapData, u64>,
+}
+
+impl Program {
+    /// Loads the committed object.
+    pub(crate) fn load() -> Result<(Self, Maps), OpenError> {
+        let refused = |error: &dyn std::error::Error| OpenError::Load { why: chain(error) };
+        let mut ebpf = Ebpf::load(steer::OBJECT).map_err(|error| refused(&error))?;
+        let mut take = |name: &str| {
+            ebpf.take_map(name)
+                .ok_or_else(|| OpenError::Load { why: format!("the object has no map {name}") })
+        };
+        let sockets = XskMap::try_from(take(steer::maps::XSKS)?).map_err(|error| refused(&error))?;
+        let targets = HashMap::try_from(take(steer::maps::TARGETS)?).map_err(|error| refused(&error))?;
+        let counters =
+            PerCpuArray::try_from(take(steer::maps::COUNTERS)?).map_err(|error| refused(&error))?;
+        let mut program = Self { link: None, ebpf };
+        program.xdp()?.load().map_err(|error| refused(&error))?;
+        Ok((program, Maps { sockets: Sockets(Mutex::new(sockets)), targets, counters }))
+    }
+
+    fn xdp(&mut self) -> Result<&mut Xdp, OpenError> {
+        self.ebpf.program_mut(steer::PROGRAM).and_then(|program| program.try_into().ok()).ok_or_else(|| {
+            OpenError::Load { why: format!("the object has no XDP program {}", steer::PROGRAM) }
+        })
+    }
+
+    /// Attaches, and makes sure by asking the kernel that it is this program in this hook.
+    pub(crate) fn attach(&mut self, nic: &Nic, hook: Hook) -> Result<(), AttachError> {
+        let mode = match hook {
+            Hook::Native => XdpMode::Driver,
+            Hook::Skb => XdpMode::Skb,
+        };
+        let xdp = self.xdp().map_err(AttachError::Fatal)?;
+        let program_id = xdp.info().map_err(|error| fatal(nic, "reading the program's id", &error))?.id();
+        let link_id = xdp.attach_to_if_index(nic.index, mode).map_err(|error| refusal(nic, hook, &error))?;
+        let link = xdp.take_link(link_id).map_err(|error| fatal(nic, "taking the link", &error))?;
+        // aya falls back to a netlink attachment when it gets EINVAL. That one would outlive a killed process and
+        // leave a program that steers into nothing, so it is taken off again.
+        let Ok(link) = FdLink::try_from(link) else {
+            let why = match detach_by_netlink(nic.index, hook) {
+                Ok(()) => "the kernel has no bpf_link for XDP (EINVAL)".to_owned(),
+                Err(error) => format!("the kernel has no bpf_link for XDP, and detaching failed: {error}"),
+            };
+            return Err(AttachError::Unsupported(why));
+        };
+        self.link = Some(link);
+        let attached = preflight::find(&nic.name).map_err(AttachError::Fatal)?.attached;
+        let wanted = match hook {
+            Hook::Native => XdpAttached::Driver,
+            Hook::Skb => XdpAttached::SocketBuffer,
+        };
+        match attached {
+            Some(attached) if attached.program_id == program_id && attached.mode == wanted => Ok(()),
+            Some(attached) => {
+                self.detach();
+                Err(AttachError::Unsupported(format!(
+                    "the kernel reports program {} in {} mode after the attachment",
+                    attached.program_id,
+                    attached.mode_name()
+                )))
+            }
+            None => {
+                self.detach();
+                Err(AttachError::Unsupported("the kernel reports no program after the attachment".into()))
+            }
+        }
+    }
+
+    /// From here on the kernel gets every packet.
+    pub(crate) fn detach(&mut self) {
+        self.link = None;
+    }
+}
+
+fn fatal(nic: &Nic, doing: &'static str, error: &dyn std::error::Error) -> AttachError {
+    let source = io::Error::other(chain(error));
+    AttachError::Fatal(OpenError::System { doing, interface: nic.name.clone(), source })
+}
+
+fn refusal(nic: &Nic, hook: Hook, error: &ProgramError) -> AttachError {
+    let ProgramError::SyscallError(syscall) = error else {
+        return AttachError::Unsupported(chain(error));
+    };
+    match syscall.io_error.raw_os_error() {
+        // Another program came between preflight and now.
+        Some(libc::EBUSY | libc::EEXIST) => match preflight::find(&nic.name) {
+            Ok(now) => match now.attached {
+                Some(attached) => AttachError::Fatal(now.other_program(attached)),
+                None => fatal(nic, "attaching the XDP program", error),
+            },
+            Err(error) => AttachError::Fatal(error),
+        },
+        Some(libc::ENODEV | libc::ENXIO) => fatal(nic, "attaching the XDP program", error),
+        Some(libc::EPERM | libc::EACCES) => fatal(nic, "attaching the XDP program", error),
+        Some(libc::EOPNOTSUPP) if hook == Hook::Native => {
+            AttachError::Unsupported("the driver has no native XDP (EOPNOTSUPP)".into())
+        }
+        Some(libc::ERANGE) => AttachError::Unsupported(format!(
+            "the driver refuses XDP at MTU {} (ERANGE); about {} is the most where pages are 4 KiB",
+            nic.mtu, PAGE_MTU_MAX
+        )),
+        Some(libc::ENOSPC) => AttachError::Unsupported(
+            "the driver wants more RX queues, or fewer TX queues at the other end of a veth (ENOSPC)".into(),
+        ),
+        _ => AttachError::Unsupported(chain(error)),
+    }
+}
+
+/// A 4 KiB page less XDP headroom, Ethernet header and the kernel's skb_shared_info.
+pub(crate) const PAGE_MTU_MAX: u32 = 4096 - 256 - 2 - 14 - 320;
+
+fn detach_by_netlink(index: u32, hook: Hook) -> io::Result<()> {
+    let flags = match hook {
+        Hook::Native => 1 << 2,
+        Hook::Skb => 1 << 1,
+    };
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    message.attributes = vec![LinkAttribute::Xdp(vec![LinkXdp::Fd(-1), LinkXdp::Flags(flags)])];
+    Requests::open()?.act(RouteNetlinkMessage::SetLink(message), 0)
+}
+
+/// An error and what caused it, in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let words = error.to_string();
+        if !text.contains(&words) {
+            text = format!("{text}: {words}");
+        }
+        cause = error.source();
+    }
+    text
+}

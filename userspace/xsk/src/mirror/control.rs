@@ -1,0 +1,159 @@
+//! The control thread: follows the kernel, publishes the tables, keeps used neighbours alive. Sleeps when nothing
+//! happens; ends when its `Control` is dropped.
+
+use super::{
+    Mirror, Tables,
+    working::{Changes, Working},
+};
+use crate::netlink::{Drained, Events, Requests};
+use rustix::{
+    event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll},
+    io::{Errno, write},
+};
+use std::{
+    io,
+    os::fd::{AsFd, OwnedFd},
+    sync::Arc,
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+/// Route changes come in bursts (a routing daemon, a link going down): they are asked for at most this often.
+const ROUTES_INTERVAL: Duration = Duration::from_millis(100);
+/// How often stale neighbours are looked at, while there are any.
+const NEIGHBOUR_INTERVAL: Duration = Duration::from_secs(2);
+/// After the kernel refused a dump.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Handle of the thread.
+pub(crate) struct Control {
+    stop: Arc<OwnedFd>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Control {
+    /// Fills the mirror, then starts the thread in the caller's network namespace. `on_addresses` is called there
+    /// whenever local addresses changed.
+    pub(crate) fn start(
+        mirror: Arc<Mirror>,
+        on_addresses: impl FnMut(&Tables) + Send + 'static,
+    ) -> io::Result<Self> {
+        // Listen first: what changes during the first dump is then heard after it.
+        let events = Events::open()?;
+        let mut requests = Requests::open()?;
+        let mut working = Working::default();
+        working.reload(&mut requests)?;
+        mirror.publish(working.tables.clone());
+        let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC)?);
+        let thread_stop = stop.clone();
+        let mut follower = Follower {
+            events,
+            requests,
+            working,
+            mirror,
+            on_addresses,
+            routes_due: None,
+            reload_due: None,
+            routes_asked: Instant::now(),
+        };
+        let thread =
+            thread::Builder::new().name("beam-netlink".into()).spawn(move || follower.run(&thread_stop))?;
+        Ok(Self { stop, thread: Some(thread) })
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        // An eventfd takes 2^64 - 2 of these before it refuses one.
+        let _ = write(&*self.stop, &1u64.to_ne_bytes());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Follower<F> {
+    events: Events,
+    requests: Requests,
+    working: Working,
+    mirror: Arc<Mirror>,
+    on_addresses: F,
+    routes_due: Option<Instant>,
+    reload_due: Option<Instant>,
+    routes_asked: Instant,
+}
+
+impl<F: FnMut(&Tables)> Follower<F> {
+    fn run(&mut self, stop: &OwnedFd) {
+        loop {
+            let timeout = self.sleep(Instant::now()).map(|sleep| Timespec {
+                tv_sec: sleep.as_secs() as i64,
+                tv_nsec: i64::from(sleep.subsec_nanos()),
+            });
+            let mut fds = [
+                PollFd::from_borrowed_fd(self.events.as_fd(), PollFlags::IN),
+                PollFd::from_borrowed_fd(stop.as_fd(), PollFlags::IN),
+            ];
+            match poll(&mut fds, timeout.as_ref()) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => {
+                    tracing::error!(%error, "netlink poll failed; routes and neighbours are followed no more");
+                    return;
+                }
+            }
+            if !fds[1].revents().is_empty() {
+                return;
+            }
+            self.turn(Instant::now());
+        }
+    }
+
+    /// How long nothing needs doing; `None` is until an event.
+    fn sleep(&self, now: Instant) -> Option<Duration> {
+        let neighbours = self.working.has_stale().then_some(NEIGHBOUR_INTERVAL);
+        let due = [self.routes_due, self.reload_due];
+        let due = due.into_iter().flatten().map(|at| at.saturating_duration_since(now));
+        due.chain(neighbours).min()
+    }
+
+    fn turn(&mut self, now: Instant) {
+        let mut changes = Changes::default();
+        let working = &mut self.working;
+        match self.events.drain(|message| working.apply(message, &mut changes)) {
+            Ok(Drained::All) => {}
+            Ok(Drained::Overrun) => self.reload_due = Some(now),
+            Err(error) => {
+                tracing::warn!(%error, "netlink events failed; asking for everything anew");
+                self.reload_due = Some(now + RETRY_INTERVAL);
+            }
+        }
+        if changes.routes && self.routes_due.is_none() {
+            self.routes_due = Some(now.max(self.routes_asked + ROUTES_INTERVAL));
+        }
+        if self.reload_due.is_some_and(|due| due <= now) {
+            self.reload_due = None;
+            match self.working.reload(&mut self.requests) {
+                Ok(()) => (changes.publish, changes.addresses) = (true, true),
+                Err(error) => self.retry_later(now, &error),
+            }
+        } else if self.routes_due.is_some_and(|due| due <= now) {
+            (self.routes_due, self.routes_asked) = (None, now);
+            match self.working.reload_routes(&mut self.requests) {
+                Ok(changed) => changes.publish |= changed,
+                Err(error) => self.retry_later(now, &error),
+            }
+        }
+        if changes.publish {
+            self.mirror.publish(self.working.tables.clone());
+        }
+        if changes.addresses {
+            (self.on_addresses)(&self.working.tables);
+        }
+        self.working.keep_alive(&mut self.requests, now);
+    }
+
+    fn retry_later(&mut self, now: Instant, error: &io::Error) {
+        tracing::warn!(%error, "netlink dump failed; asking again");
+        self.reload_due = Some(now + RETRY_INTERVAL);
+    }
+}

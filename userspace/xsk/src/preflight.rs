@@ -1,0 +1,204 @@
+//! What can be found out before anything is touched: does the interface exist, is it up, does it have the queues, is
+//! it free, may we. Each refusal is an [`OpenError`] that says what to do.
+
+use crate::{Config, OpenError, Queues, netlink::Requests, sys};
+use aya::programs::{
+    links::{LinkInfo, LinkType},
+    loaded_links, loaded_programs,
+};
+use netlink_packet_route::{
+    RouteNetlinkMessage,
+    link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage, LinkXdp, XdpAttached},
+};
+use rustix::{
+    process::{Resource, Rlimit, getrlimit, setrlimit},
+    thread::{CapabilitySet, capabilities},
+};
+use std::io;
+
+/// The interface as preflight found it.
+#[derive(Clone, Debug)]
+pub(crate) struct Nic {
+    pub(crate) index: u32,
+    pub(crate) name: String,
+    pub(crate) mtu: u32,
+    pub(crate) up: bool,
+    layer: LinkLayerType,
+    queue_count: u32,
+    pub(crate) attached: Option<Attached>,
+}
+
+/// An XDP program on an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Attached {
+    pub(crate) mode: XdpAttached,
+    pub(crate) program_id: u32,
+}
+
+impl Attached {
+    pub(crate) fn mode_name(self) -> &'static str {
+        match self.mode {
+            XdpAttached::Driver => "native",
+            XdpAttached::SocketBuffer => "skb",
+            XdpAttached::Hardware => "offloaded",
+            _ => "several modes",
+        }
+    }
+}
+
+/// Finds the interface.
+pub(crate) fn find(interface: &str) -> Result<Nic, OpenError> {
+    let system = |source| OpenError::System {
+        doing: "asking the kernel for its interfaces",
+        interface: interface.to_owned(),
+        source,
+    };
+    let mut requests = Requests::open().map_err(system)?;
+    let links = requests.dump(&RouteNetlinkMessage::GetLink(LinkMessage::default())).map_err(system)?;
+    let mut nics = links.iter().filter_map(|message| match message {
+        RouteNetlinkMessage::NewLink(link) => Some(nic(link)),
+        _ => None,
+    });
+    let mut available = Vec::new();
+    let found = nics.find_map(|nic| {
+        if nic.name == interface {
+            return Some(nic);
+        }
+        available.push(nic.name);
+        None
+    });
+    let Some(mut nic) = found else {
+        return Err(OpenError::NoSuchInterface { interface: interface.to_owned(), available });
+    };
+    nic.queue_count = sys::rx_queue_count(interface).unwrap_or(nic.queue_count);
+    Ok(nic)
+}
+
+fn nic(message: &LinkMessage) -> Nic {
+    let mut nic = Nic {
+        index: message.header.index,
+        name: String::new(),
+        mtu: 0,
+        up: message.header.flags.contains(LinkFlags::Up),
+        layer: message.header.link_layer_type,
+        queue_count: 1,
+        attached: None,
+    };
+    for attribute in &message.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => nic.name.clone_from(name),
+            LinkAttribute::Mtu(mtu) => nic.mtu = *mtu,
+            LinkAttribute::NumRxQueues(count) => nic.queue_count = (*count).max(1),
+            LinkAttribute::Xdp(xdp) => nic.attached = attached(xdp),
+            _ => {}
+        }
+    }
+    nic
+}
+
+fn attached(xdp: &[LinkXdp]) -> Option<Attached> {
+    let (mut mode, mut program_id) = (XdpAttached::None, 0);
+    for attribute in xdp {
+        match attribute {
+            LinkXdp::Attached(value) => mode = *value,
+            LinkXdp::ProgId(id) => program_id = *id,
+            // In case of several programs only these say which.
+            LinkXdp::DrvProgId(id) | LinkXdp::SkbProgId(id) | LinkXdp::HwProgId(id) if program_id == 0 => {
+                program_id = *id;
+            }
+            _ => {}
+        }
+    }
+    (mode != XdpAttached::None).then_some(Attached { mode, program_id })
+}
+
+impl Nic {
+    /// Refuses an interface that can't serve, and says which queues are meant.
+    pub(crate) fn check(&self, config: &Config) -> Result<Vec<u32>, OpenError> {
+        let interface = || self.name.clone();
+        if !matches!(self.layer, LinkLayerType::Ether) {
+            return Err(OpenError::NotEthernet { interface: interface(), seen: format!("{:?}", self.layer) });
+        }
+        if !self.up {
+            return Err(OpenError::InterfaceDown { interface: interface() });
+        }
+        let max = config.mtu_max();
+        if self.mtu > max {
+            let frame_bytes = config.frame_bytes;
+            return Err(OpenError::MtuTooLarge { interface: interface(), seen: self.mtu, max, frame_bytes });
+        }
+        if let Some(attached) = self.attached {
+            return Err(self.other_program(attached));
+        }
+        let count = self.queue_count.min(steer::maps::QUEUE_COUNT_MAX);
+        let queues = match &config.queues {
+            Queues::All => (0..count).collect(),
+            Queues::List(queues) => queues.clone(),
+        };
+        match queues.iter().find(|&&queue| queue >= count) {
+            Some(&queue) => Err(OpenError::NoSuchQueue { interface: interface(), queue, count }),
+            None => Ok(queues),
+        }
+    }
+
+    /// Names the program in the way and the command that removes it.
+    pub(crate) fn other_program(&self, attached: Attached) -> OpenError {
+        let id = attached.program_id;
+        let name = loaded_programs()
+            .filter_map(Result::ok)
+            .find(|program| program.id() == id)
+            .and_then(|program| program.name_as_str().filter(|name| !name.is_empty()).map(str::to_owned))
+            .unwrap_or_else(|| "(name unknown)".to_owned());
+        let link = loaded_links()
+            .filter_map(Result::ok)
+            .find(|link| link.program_id() == id && matches!(link.link_type(), Ok(LinkType::Xdp)));
+        let name_of_hook = if attached.mode == XdpAttached::SocketBuffer { "xdpgeneric" } else { "xdp" };
+        let detach = match link.as_ref().map(LinkInfo::id) {
+            // `ip link set ... xdp off` can't remove a bpf_link.
+            Some(link_id) => format!("bpftool link detach id {link_id}"),
+            None => format!("ip link set dev {} {name_of_hook} off", self.name),
+        };
+        OpenError::OtherProgram { interface: self.name.clone(), name, id, mode: attached.mode_name(), detach }
+    }
+}
+
+/// Refuses a process that may not do what follows.
+pub(crate) fn check_capabilities() -> Result<(), OpenError> {
+    let Ok(sets) = capabilities(None) else { return Ok(()) };
+    let effective = sets.effective;
+    let needed = [
+        ("CAP_NET_ADMIN", CapabilitySet::NET_ADMIN),
+        ("CAP_BPF", CapabilitySet::BPF | CapabilitySet::SYS_ADMIN),
+        ("CAP_NET_RAW", CapabilitySet::NET_RAW),
+    ];
+    let missing: Vec<&'static str> =
+        needed.iter().filter(|(_, any)| !effective.intersects(*any)).map(|(name, _)| *name).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let executable =
+        std::env::current_exe().map_or_else(|_| "beam".into(), |path| path.display().to_string());
+    Err(OpenError::MissingCapability { missing, executable })
+}
+
+/// Raises the soft limit on locked memory as far as that may help; the kernel judges at UMEM creation.
+pub(crate) fn raise_memlock(needed_bytes: u64) {
+    let limit = getrlimit(Resource::Memlock);
+    if limit.current.is_none_or(|current| current >= needed_bytes) {
+        return;
+    }
+    let maximum = limit.maximum.map(|maximum| maximum.max(needed_bytes));
+    if setrlimit(Resource::Memlock, Rlimit { current: maximum, maximum }).is_err() {
+        // Without CAP_SYS_RESOURCE the hard limit stays; take what it gives.
+        let _ = setrlimit(Resource::Memlock, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    }
+}
+
+/// The refusal of a UMEM, with the limit in force.
+pub(crate) fn memlock_error(needed_bytes: u64, source: io::Error) -> OpenError {
+    let limit = match getrlimit(Resource::Memlock).current {
+        None => "unlimited".to_owned(),
+        Some(bytes) => format!("{bytes} bytes"),
+    };
+    OpenError::Memlock { limit, needed_bytes, source }
+}

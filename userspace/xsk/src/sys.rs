@@ -1,0 +1,84 @@
+//! System calls that no crate here wraps. Each is one `unsafe` block with its reason.
+
+use std::{
+    io,
+    mem::size_of,
+    os::fd::{AsRawFd, BorrowedFd},
+};
+
+/// Reads an integer-sized socket option.
+fn get_option(socket: BorrowedFd<'_>, level: i32, name: i32) -> io::Result<u32> {
+    let mut value = 0u32;
+    let mut length = size_of::<u32>() as libc::socklen_t;
+    let (value_ptr, length_ptr) = ((&raw mut value).cast(), &raw mut length);
+    // SAFETY: both pointers are to locals that outlive the call, and `length` says how large `value` is.
+    let result = unsafe { libc::getsockopt(socket.as_raw_fd(), level, name, value_ptr, length_ptr) };
+    if result == 0 { Ok(value) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Sets an integer-sized socket option.
+fn set_option(socket: BorrowedFd<'_>, level: i32, name: i32, value: u32) -> io::Result<()> {
+    let length = size_of::<u32>() as libc::socklen_t;
+    // SAFETY: the pointer is to a local of that length, which outlives the call.
+    let result =
+        unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const value).cast(), length) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Whether the kernel says that the socket runs without copies (XDP_OPTIONS).
+pub(crate) fn is_zero_copy(socket: BorrowedFd<'_>) -> io::Result<bool> {
+    const XDP_OPTIONS: i32 = 8;
+    const XDP_OPTIONS_ZEROCOPY: u32 = 1;
+    get_option(socket, libc::SOL_XDP, XDP_OPTIONS).map(|flags| flags & XDP_OPTIONS_ZEROCOPY != 0)
+}
+
+/// Lets copy mode queue so many bytes of packets inside the kernel.
+pub(crate) fn set_send_buffer(socket: BorrowedFd<'_>, bytes: usize) -> io::Result<()> {
+    let bytes = u32::try_from(bytes).unwrap_or(u32::MAX >> 2).min(u32::MAX >> 2);
+    set_option(socket, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, bytes)
+}
+
+/// Lets this socket's own calls drive the NIC.
+pub(crate) fn set_busy_poll(socket: BorrowedFd<'_>, usec: u32, budget: u32) -> io::Result<()> {
+    const SO_PREFER_BUSY_POLL: i32 = 69;
+    const SO_BUSY_POLL_BUDGET: i32 = 70;
+    set_option(socket, libc::SOL_SOCKET, SO_PREFER_BUSY_POLL, 1)?;
+    set_option(socket, libc::SOL_SOCKET, libc::SO_BUSY_POLL, usec)?;
+    set_option(socket, libc::SOL_SOCKET, SO_BUSY_POLL_BUDGET, budget)
+}
+
+/// struct ethtool_channels of linux/ethtool.h.
+#[repr(C)]
+#[derive(Default)]
+struct Channels {
+    command: u32,
+    max_rx: u32,
+    max_tx: u32,
+    max_other: u32,
+    max_combined: u32,
+    rx: u32,
+    tx: u32,
+    other: u32,
+    combined: u32,
+}
+
+/// Queues that the NIC receives on now; `None` when its driver can't say.
+pub(crate) fn rx_queue_count(interface: &str) -> Option<u32> {
+    const SIOCETHTOOL: libc::c_ulong = 0x8946;
+    const ETHTOOL_GCHANNELS: u32 = 0x3c;
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+    let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None).ok()?;
+    let mut channels = Channels { command: ETHTOOL_GCHANNELS, ..Channels::default() };
+    // SAFETY: all-zero bytes are a valid ifreq: integers, and pointers that may be null.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    if interface.len() >= request.ifr_name.len() {
+        return None;
+    }
+    for (to, from) in request.ifr_name.iter_mut().zip(interface.bytes()) {
+        *to = from as libc::c_char;
+    }
+    request.ifr_ifru.ifru_data = (&raw mut channels).cast();
+    // SAFETY: the request names a Channels, which is what this command of this ioctl fills; both outlive the call.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCETHTOOL as _, &raw mut request) };
+    (result == 0).then_some(channels.combined + channels.rx).filter(|&count| count > 0)
+}
