@@ -367,7 +367,7 @@ mod tests {
             let here: usize = budget.entries.iter().map(|(_, entry)| entry.held.len()).sum();
             lost += std::mem::take(&mut budget.expired_count);
             assert_eq!(held, released + lost + here, "seed {seed}");
-            assert!(released > 100 && lost > 0, "seed {seed}: {released} {lost}");
+            assert!(released > 10 && lost > 10, "seed {seed}: {released} {lost}");
         }
     }
 

@@ -34,6 +34,7 @@ mod outbound;
 mod timers;
 
 pub use inbound::Owner;
+pub use outbound::Sink;
 
 /// One worker's QUIC endpoint with everything that quinn-proto leaves to its driver.
 ///

@@ -35,7 +35,7 @@ pub use admission::RetryPolicy;
 pub use cid::{CidKey, WorkerId};
 pub use config::{EngineConfig, Secrets};
 pub use connection::{ConnId, ConnMut, DatagramSend, Read, Write};
-pub use engine::{Engine, Memory, Owner};
+pub use engine::{Engine, Memory, Owner, Sink};
 pub use event::{CloseReason, Event};
 pub use quinn_proto::{ConnectError, Dir, EcnCodepoint, Side, StreamId, VarInt};
 pub use stats::{DropReason, Stats};

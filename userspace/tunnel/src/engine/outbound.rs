@@ -12,10 +12,10 @@ const TRANSMIT_DATAGRAMS_MAX: usize = 10;
 
 /// Takes a transmit: path, ECN, bytes and, when they are several datagrams, the size of each but the
 /// last. Says whether it did; if not, the engine keeps the bytes.
-type Sink<'a> = dyn FnMut(&Path, Option<EcnCodepoint>, &[u8], Option<usize>) -> bool + 'a;
+pub type Sink<'a> = dyn FnMut(&Path, Option<EcnCodepoint>, &[u8], Option<usize>) -> bool + 'a;
 
-struct Outlet<'a> {
-    sink: &'a mut Sink<'a>,
+struct Outlet<'a, 'b> {
+    sink: &'a mut Sink<'b>,
     room_datagrams: usize,
 }
 
@@ -23,12 +23,7 @@ impl Engine {
     /// Gives the sink up to `room_datagrams` datagrams. Returns whether nothing is left to send now.
     ///
     /// When it returns `false` (no room, or the sink refused) the rest waits for the next call.
-    pub fn transmit<'a>(
-        &mut self,
-        now: Instant,
-        room_datagrams: usize,
-        sink: &'a mut (dyn FnMut(&Path, Option<EcnCodepoint>, &[u8], Option<usize>) -> bool + 'a),
-    ) -> bool {
+    pub fn transmit(&mut self, now: Instant, room_datagrams: usize, sink: &mut Sink<'_>) -> bool {
         self.now = Some(now);
         let mut outlet = Outlet { sink, room_datagrams };
         self.send_parked(&mut outlet);
@@ -58,7 +53,7 @@ impl Engine {
     }
 
     /// One turn of one connection: up to ten datagrams, or off the list.
-    fn poll_connection(&mut self, now: Instant, index: u32, outlet: &mut Outlet<'_>) {
+    fn poll_connection(&mut self, now: Instant, index: u32, outlet: &mut Outlet<'_, '_>) {
         let Some(conn) = self.slots[index as usize].conn.as_deref_mut() else { return };
         self.out.clear();
         let datagrams_max = TRANSMIT_DATAGRAMS_MAX.min(outlet.room_datagrams);
@@ -82,7 +77,7 @@ impl Engine {
     /// To an address that has not proved itself: datagram by datagram, sent, held or dropped.
     fn emit_within_budget(
         &mut self,
-        outlet: &mut Outlet<'_>,
+        outlet: &mut Outlet<'_, '_>,
         path: &Path,
         ecn: Option<EcnCodepoint>,
         bytes: &[u8],
@@ -102,7 +97,7 @@ impl Engine {
     /// Gives one transmit to the sink, or keeps it. Never drops.
     fn emit(
         &mut self,
-        outlet: &mut Outlet<'_>,
+        outlet: &mut Outlet<'_, '_>,
         path: &Path,
         ecn: Option<EcnCodepoint>,
         bytes: &[u8],
@@ -122,7 +117,7 @@ impl Engine {
     }
 
     /// What the sink refused before goes first, split if there is less room now.
-    fn send_parked(&mut self, outlet: &mut Outlet<'_>) {
+    fn send_parked(&mut self, outlet: &mut Outlet<'_, '_>) {
         while outlet.room_datagrams > 0
             && let Some(parked) = self.parked.front_mut()
         {
