@@ -116,7 +116,9 @@ proptest! {
         let mut frame = sent.frame.clone();
         let at = frame.len() - 1 - at % sent.payload.len();
         frame[at] ^= 1 << bit;
-        prop_assert_eq!(datagram::parse(&frame).unwrap().checksum(&frame), Checksum::Bad);
+        let judged = datagram::parse(&frame).unwrap().checksum(&frame);
+        // Once in 65,536 the field happens to be the pseudo-header's sum (tests/checksum.rs tells them apart).
+        prop_assert!(matches!(judged, Checksum::Bad | Checksum::PartialPseudo));
     }
 
     /// A datagram asked about another frame answers, wrongly, but without a panic.

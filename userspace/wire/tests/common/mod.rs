@@ -12,6 +12,16 @@ use wire::{
     encap::{Link, Template},
 };
 
+/// RFC 1071 section 4.1, with 16-bit words in network order.
+pub(crate) fn reference(bytes: &[u8]) -> u16 {
+    let mut sum = 0u32;
+    for word in bytes.chunks(2) {
+        sum += u32::from(word[0]) << 8 | word.get(1).map_or(0, |&low| u32::from(low));
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    sum as u16
+}
+
 pub(crate) fn path() -> impl Strategy<Value = Path> {
     let v4 = (any::<([u8; 4], u16)>(), any::<([u8; 4], u16)>()).prop_map(|(local, remote)| Path {
         local: SocketAddr::from(local),
