@@ -75,7 +75,7 @@ class Child:
             self._changed.wait_for(lambda: self._ended or found(), limit_s)
             if line := found():
                 return line
-        how = f"ended with {self.process.wait()}" if self._ended else f"was silent for {limit_s} s"
+        how = f"ended (exit {self.process.poll()})" if self._ended else f"was silent for {limit_s} s"
         raise DemoError(f"{self.name} {how} instead of saying {pattern!r}; its log ends:\n{self.tail()}")
 
     def tail(self, count=15):
