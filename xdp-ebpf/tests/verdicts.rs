@@ -9,7 +9,7 @@
 
 mod craft;
 
-use std::os::fd::OwnedFd;
+use std::{io::Write, os::fd::OwnedFd};
 
 use aya::{
     Ebpf, TestRun, TestRunOptions,
@@ -111,10 +111,11 @@ fn xdp(ebpf: &Ebpf) -> &Xdp {
 }
 
 /// Says so, and returns true, when this process may not load programs.
+#[expect(clippy::explicit_write, reason = "the harness swallows what eprintln! says when a test passes")]
 fn skipped(test: &str) -> bool {
     let is_root = rustix::process::geteuid().is_root();
     if !is_root {
-        eprintln!("SKIPPED: {test} needs root (it loads an XDP program)");
+        writeln!(std::io::stderr(), "SKIPPED: {test} needs root (it loads an XDP program)").unwrap();
     }
     !is_root
 }
