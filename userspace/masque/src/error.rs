@@ -15,7 +15,9 @@ pub struct ConnectionError {
 }
 
 impl ConnectionError {
-    pub(crate) const fn new(code: Code, what: &'static str, seen: u64) -> Self {
+    /// A violation that the driver found, such as a critical stream that can't be opened.
+    #[must_use]
+    pub const fn new(code: Code, what: &'static str, seen: u64) -> Self {
         Self { code, what, seen }
     }
 }

@@ -167,7 +167,9 @@ fn check_connection_specific(name: &[u8], value: &[u8]) -> Result<(), MessageErr
         b"connection" | b"keep-alive" | b"proxy-connection" | b"transfer-encoding" | b"upgrade" => {
             Err(MessageError::Malformed("a connection-specific field"))
         }
-        b"te" if value != b"trailers" => Err(MessageError::Malformed("a te field other than `trailers`")),
+        b"te" if !value.eq_ignore_ascii_case(b"trailers") => {
+            Err(MessageError::Malformed("a te field other than `trailers`"))
+        }
         _ => Ok(()),
     }
 }

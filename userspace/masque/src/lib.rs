@@ -28,6 +28,7 @@ mod error;
 mod fields;
 mod frame;
 pub mod fuzz;
+mod message;
 mod peer_qpack;
 mod pseudo;
 mod qpack;
@@ -47,7 +48,8 @@ pub use data::{DATA_HEADER_BYTES_MAX, DataHeader, data_header, write_data_header
 pub use encode::{RequestHead, encode_request, encode_response, encode_trailers};
 pub use error::{ConnectionError, MessageError, Scope};
 pub use fields::{Field, FieldSection};
-pub use reader::{Item, Limits, Message, MessageReader, RequestReader, ResponseReader};
+pub use message::Message;
+pub use reader::{Item, Limits, MessageReader, RequestReader, ResponseReader};
 pub use request::{Kind, Request};
 pub use response::{Response, ResponseTo};
 pub use settings::Settings;

@@ -11,9 +11,8 @@
 
 use crate::{
     Code, ConnectionError, FieldSection, MessageError, Request, Response, ResponseTo, frame,
+    message::{Body, Message, sealed},
     qpack::{self, DecodeError, RawSection},
-    request::Kind,
-    status,
 };
 use bytes::{Buf, Bytes, BytesMut};
 use std::collections::VecDeque;
@@ -52,88 +51,6 @@ pub enum Item<M> {
     Trailers(FieldSection),
     /// The peer finished sending, cleanly. Nothing comes after it.
     End,
-}
-
-/// A request or a response; nothing else can be read from a request stream.
-pub trait Message: sealed::Sealed {}
-
-impl Message for Request {}
-impl Message for Response {}
-
-/// What follows a header section.
-pub(crate) enum Body {
-    /// Another header section.
-    Interim,
-    /// Content, of this length if it is known.
-    Content(Option<u64>),
-    /// A tunnel: DATA only.
-    Tunnel,
-}
-
-mod sealed {
-    use super::{Body, ConnectionError, Limits, MessageError, RawSection};
-
-    pub trait Sealed: Sized {
-        /// What has to be known beforehand.
-        type Context: Copy + std::fmt::Debug;
-        /// The stream ended before the header section.
-        const INCOMPLETE: MessageError;
-        /// PUSH_PROMISE outside of a tunnel.
-        const PUSH_PROMISE: ConnectionError;
-
-        #[allow(private_interfaces, reason = "the trait is sealed: nobody else names these types")]
-        fn parse(raw: RawSection, limits: &Limits, context: Self::Context) -> Result<Self, MessageError>;
-        #[allow(private_interfaces, reason = "as above")]
-        fn body(&self, context: Self::Context) -> Body;
-    }
-}
-
-impl sealed::Sealed for Request {
-    type Context = ();
-    const INCOMPLETE: MessageError = MessageError::Incomplete;
-    const PUSH_PROMISE: ConnectionError =
-        ConnectionError::new(Code::H3_FRAME_UNEXPECTED, "PUSH_PROMISE from a client", frame::PUSH_PROMISE);
-
-    #[allow(private_interfaces, reason = "sealed")]
-    fn parse(raw: RawSection, limits: &Limits, (): ()) -> Result<Self, MessageError> {
-        Self::parse(raw, limits.extended_connect)
-    }
-
-    #[allow(private_interfaces, reason = "sealed")]
-    fn body(&self, (): ()) -> Body {
-        match self.kind {
-            Kind::Other { .. } => Body::Content(self.content_length),
-            // A CONNECT has no content and no trailers, so its stream is a tunnel from here on, whether or not it will
-            // be accepted.
-            Kind::Connect { .. } | Kind::ExtendedConnect { .. } => Body::Tunnel,
-        }
-    }
-}
-
-impl sealed::Sealed for Response {
-    type Context = ResponseTo;
-    const INCOMPLETE: MessageError = MessageError::Malformed("the stream ended before the response");
-    const PUSH_PROMISE: ConnectionError = ConnectionError::new(
-        Code::H3_ID_ERROR,
-        "PUSH_PROMISE, though MAX_PUSH_ID was never sent",
-        frame::PUSH_PROMISE,
-    );
-
-    #[allow(private_interfaces, reason = "sealed")]
-    fn parse(raw: RawSection, _: &Limits, to: ResponseTo) -> Result<Self, MessageError> {
-        Self::parse(raw, to)
-    }
-
-    #[allow(private_interfaces, reason = "sealed")]
-    fn body(&self, to: ResponseTo) -> Body {
-        if status::is_interim(self.status) {
-            Body::Interim
-        } else if to == ResponseTo::Connect && status::is_success(self.status) {
-            Body::Tunnel
-        } else {
-            Body::Content(self.content_length)
-        }
-    }
 }
 
 /// Where in the message the stream is.

@@ -87,6 +87,25 @@ mod tests {
         }
     }
 
+    /// RFC 9000 section 16, table 4: the ranges of 1, 2, 4 and 8 bytes, at both ends.
+    #[test]
+    fn the_shortest_form_changes_where_rfc9000_says() {
+        for (value, size) in [
+            (0, 1),
+            (63, 1),
+            (64, 2),
+            (16_383, 2),
+            (16_384, 4),
+            (1_073_741_823, 4),
+            (1_073_741_824, 8),
+            (VARINT_MAX, 8),
+        ] {
+            let mut out = Vec::new();
+            write(&mut out, value);
+            assert_eq!((out.len(), size_bytes(value), read(&out)), (size, size, Some((value, size))));
+        }
+    }
+
     #[test]
     fn above_the_maximum_is_written_as_the_maximum() {
         let mut out = Vec::new();

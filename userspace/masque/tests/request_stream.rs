@@ -211,7 +211,19 @@ fn headers_above_the_limit_are_a_431_and_not_held() {
     reader.push(vec![0; 201].into());
     assert_eq!((reader.next().unwrap_err(), reader.buffered_bytes()), (error, 0));
 
-    // 2 bytes a line on the wire, 42 bytes decoded.
+    // 200 bytes decoded, then one more; a frame of 200 bytes is waited for.
+    let pad =
+        |count: usize| headers(&[(":method", "CONNECT"), (":authority", "a:1"), ("x", &"y".repeat(count))]);
+    let decoded = 7 + 7 + 10 + 3 + 1 + 3 * 32;
+    let fits = pad(200 - decoded);
+    assert!(read_chunks(&mut MessageReader::request(limits), [fits]).is_ok());
+    let result = read_chunks(&mut MessageReader::request(limits), [pad(201 - decoded)]);
+    assert_eq!(result.unwrap_err(), too_large(201));
+    let mut reader = MessageReader::request(limits);
+    reader.push(varints(&[HEADERS, 200]).into());
+    assert!(matches!(reader.next(), Ok(None)));
+
+    // 1 byte a line on the wire, 42 bytes decoded.
     let dense = frame(HEADERS, &[&[0, 0][..], &[0xd1; 5]].concat());
     assert_eq!(read_chunks(&mut MessageReader::request(limits), [dense]).unwrap_err(), too_large(201));
 
@@ -317,6 +329,15 @@ fn an_error_stays_and_frees_what_was_held() {
     reader.push(get().into());
     reader.finish();
     assert_eq!(reader.next().unwrap_err(), first);
+
+    let mut reader = MessageReader::request(Limits::default());
+    let head = get();
+    reader.push(head[..head.len() - 1].to_vec().into());
+    assert!(matches!(reader.next(), Ok(None)));
+    assert_eq!(reader.buffered_bytes(), head.len() - 1 - 2);
+    reader.finish();
+    assert_eq!(reader.next().unwrap_err().code(), Code::H3_FRAME_ERROR);
+    assert_eq!(reader.buffered_bytes(), 0);
 }
 
 /// The same stream in one chunk and byte by byte.

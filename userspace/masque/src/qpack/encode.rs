@@ -21,8 +21,9 @@ impl<'a> Encoder<'a> {
     /// Adds a line. A `sensitive` one is marked never to be indexed by anyone on the way (RFC 9204 section 7.1.3).
     pub(crate) fn line(&mut self, name: &str, value: &[u8], sensitive: bool) {
         match find(name, value) {
-            Found::Line(index) if !sensitive => write_integer(self.out, 0xc0, 6, index as u64),
-            Found::Line(index) | Found::Name(index) => {
+            // Nothing in the static table is a secret.
+            Found::Line(index) => write_integer(self.out, 0xc0, 6, index as u64),
+            Found::Name(index) => {
                 write_integer(self.out, 0x50 | u8::from(sensitive) << 5, 4, index as u64);
                 write_string(self.out, 0, 7, value);
             }

@@ -15,12 +15,14 @@ pub(super) fn unhex(text: &str) -> Vec<u8> {
     digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect()
 }
 
-fn pairs(section: &RawSection) -> Vec<(Vec<u8>, Vec<u8>)> {
+type Pair = (Vec<u8>, Vec<u8>);
+
+fn pairs(section: &RawSection) -> Vec<Pair> {
     let part = |range: &std::ops::Range<usize>| section.text[range.clone()].to_vec();
     section.lines.iter().map(|line| (part(&line.name), part(&line.value))).collect()
 }
 
-fn decode_all(encoded: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, DecodeError> {
+fn decode_all(encoded: &[u8]) -> Result<Vec<Pair>, DecodeError> {
     decode(encoded, 1 << 20).map(|section| pairs(&section))
 }
 
@@ -33,7 +35,7 @@ fn encode_all(lines: &[(&str, &[u8], bool)]) -> Vec<u8> {
     out.to_vec()
 }
 
-fn line(name: &str, value: &str) -> (Vec<u8>, Vec<u8>) {
+fn line(name: &str, value: &str) -> Pair {
     (name.into(), value.into())
 }
 
