@@ -198,6 +198,19 @@ impl Budget {
         None
     }
 
+    /// Drops what is held for `path`, which keeps its credit. Returns how many datagrams that were.
+    ///
+    /// For a peer that moved there anew: a path challenge of its earlier attempt is void by now, and
+    /// would spend what the next one needs.
+    pub fn discard_held(&mut self, path: &Path) -> usize {
+        let Some(&key) = self.index.get(path) else {
+            return 0;
+        };
+        let held = std::mem::take(&mut self.entries[key as usize].held);
+        self.held_bytes -= held.iter().map(|held| held.bytes.len()).sum::<usize>();
+        held.len()
+    }
+
     /// Takes `path` out, because it has been validated; what was held may go.
     pub fn validated(&mut self, path: &Path) -> VecDeque<Held> {
         let Some(&key) = self.index.get(path) else {

@@ -338,8 +338,7 @@ impl ConnMut<'_> {
     /// Sends from another local address from now on, after the caller's socket was rebound.
     pub fn set_local_address(&mut self, local: SocketAddr) {
         self.conn.path.local = local;
-        self.conn.quic.path_changed(self.now);
-        self.conn.quic.ping();
+        self.conn.quic.local_address_changed();
         self.touch();
     }
 

@@ -16,7 +16,7 @@ use crate::cid::{CidCodec, WorkerId};
 use crate::config::EngineConfig;
 use crate::connection::{Conn, ConnId, ConnMut, Phase, report_end, touch};
 use crate::event::{CloseReason, Event};
-use crate::stats::Stats;
+use crate::stats::{DropReason, Stats};
 use crate::wheel::Wheel;
 use bytes::BytesMut;
 use quinn_proto::{
@@ -103,6 +103,8 @@ struct Slot {
 struct Arrival {
     /// The way it came, when that is not from the address that the peer has proved.
     unproven: Option<Path>,
+    /// During a handshake: it holds no packet that a stranger could have sealed.
+    handshake_only: bool,
     event: Option<ConnectionEvent>,
 }
 
@@ -317,6 +319,8 @@ impl Engine {
         if conn.follow_peer() {
             self.stats.migrations += 1;
             self.events.push_back((id, Event::Migrated));
+            let void = self.budget.discard_held(&conn.path);
+            self.stats.drop_many(DropReason::AmplificationExpired, void);
         }
         let mut drained = false;
         let mut newly_proven = None;

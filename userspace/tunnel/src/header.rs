@@ -59,6 +59,39 @@ impl<'a> Header<'a> {
     }
 }
 
+/// Whether every packet in the datagram that can be opened without 1-RTT keys is a Handshake packet.
+///
+/// If such a datagram brings frames, its sender has read the keys that went to its address, which
+/// proves the address (RFC 9000 8.1). An Initial beside them would prove nothing: anyone can seal
+/// one.
+pub(crate) fn is_handshake_only(datagram: &[u8]) -> bool {
+    let mut rest = datagram;
+    // Each round takes a packet of at least seven bytes off.
+    while rest.first().is_some_and(|first| first & 0x80 != 0) {
+        match handshake_packet_len(rest) {
+            Some(len) if len <= rest.len() => rest = &rest[len..],
+            _ => return false,
+        }
+    }
+    rest.len() < datagram.len()
+}
+
+/// The length of the Handshake packet that `packet` starts with.
+fn handshake_packet_len(packet: &[u8]) -> Option<usize> {
+    let (&first, rest) = packet.split_first()?;
+    let (version, rest) = rest.split_first_chunk::<4>()?;
+    if first >> 4 & 0b11 != 2 || !VERSIONS.contains(&u32::from_be_bytes(*version)) {
+        return None;
+    }
+    let (&dcid_len, rest) = rest.split_first()?;
+    let (&scid_len, rest) = rest.get(usize::from(dcid_len)..)?.split_first()?;
+    let rest = rest.get(usize::from(scid_len)..)?;
+    let length_len = 1 << (rest.first()? >> 6);
+    let length = rest.get(..length_len)?.iter().fold(0u64, |value, &byte| value << 8 | u64::from(byte));
+    let length = length & (u64::MAX >> (64 - 8 * length_len + 2));
+    Some(packet.len() - rest.len() + length_len + usize::try_from(length).ok()?)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -83,6 +116,32 @@ mod tests {
         assert_eq!(Header::parse(&[0x40; 17]), Header::Malformed);
         for cut in 0..9 {
             assert_eq!(Header::parse(&long(0xc0, 1)[..cut]), Header::Malformed);
+        }
+    }
+    // Goal: an Initial anywhere in the datagram spoils it; so does a length that doesn't fit.
+    #[test]
+    fn handshake_only_datagrams() {
+        let packet = |first: u8, payload: u8| {
+            let mut packet = vec![first, 0, 0, 0, 1, 2, 9, 9, 1, 7];
+            if first & 0x30 == 0 {
+                packet.push(0);
+            }
+            packet.extend([0x40, payload]);
+            packet.extend(vec![0x5a; payload.into()]);
+            packet
+        };
+        let handshake = packet(0xe0, 30);
+        let initial = packet(0xc0, 30);
+        assert!(is_handshake_only(&handshake));
+        assert!(is_handshake_only(&[handshake.clone(), packet(0xe1, 5)].concat()));
+        assert!(is_handshake_only(&[handshake.clone(), vec![0x40; 30]].concat()));
+        assert!(!is_handshake_only(&[handshake.clone(), initial.clone()].concat()));
+        assert!(!is_handshake_only(&[initial, handshake.clone()].concat()));
+        assert!(!is_handshake_only(&handshake[..handshake.len() - 1]));
+        assert!(!is_handshake_only(&[0x40; 60]));
+        assert!(!is_handshake_only(&[]));
+        for cut in 0..handshake.len() {
+            assert!(!is_handshake_only(&handshake[..cut]));
         }
     }
 }

@@ -155,11 +155,22 @@ fn has_aes_instructions() -> bool {
     false
 }
 
-/// The gateway's TLS. With `client_ca`, clients must present a certificate from it.
+/// What the gateway asks of a client during the handshake.
+#[derive(Clone, Debug)]
+pub enum ClientAuth {
+    /// No certificate: clients prove themselves in HTTP.
+    None,
+    /// A certificate from these authorities is verified; a client without one may go on.
+    Optional(RootCertStore),
+    /// Without a certificate from these authorities there is no connection.
+    Required(RootCertStore),
+}
+
+/// The gateway's TLS.
 pub fn server_tls(
     certs: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
-    client_ca: Option<RootCertStore>,
+    client_auth: ClientAuth,
 ) -> Result<rustls::ServerConfig, TlsError> {
     let leaf = Fingerprint::of(certs.first().ok_or(TlsError::NoCertificate)?);
     let provider = provider();
@@ -167,13 +178,15 @@ pub fn server_tls(
     provider.key_provider.load_private_key(key.clone_key()).map_err(TlsError::Key)?;
     let builder = rustls::ServerConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&[&rustls::version::TLS13])?;
-    let builder = match client_ca {
-        None => builder.with_no_client_auth(),
-        Some(roots) => builder.with_client_cert_verifier(
-            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
-                .build()
-                .map_err(TlsError::ClientCa)?,
+    let verifier = |roots| WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
+    let builder = match client_auth {
+        ClientAuth::None => builder.with_no_client_auth(),
+        ClientAuth::Optional(roots) => builder.with_client_cert_verifier(
+            verifier(roots).allow_unauthenticated().build().map_err(TlsError::ClientCa)?,
         ),
+        ClientAuth::Required(roots) => {
+            builder.with_client_cert_verifier(verifier(roots).build().map_err(TlsError::ClientCa)?)
+        }
     };
     let mut tls = builder.with_single_cert(certs, key).map_err(|error| match error {
         rustls::Error::InconsistentKeys(_) => TlsError::KeyMismatch { leaf },
@@ -310,17 +323,23 @@ mod tests {
     fn wrong_certificates_and_keys_are_named() {
         let (certs, key) = identity();
         let (_, stranger) = identity();
-        assert!(server_tls(certs.clone(), key.clone_key(), None).is_ok());
+        assert!(server_tls(certs.clone(), key.clone_key(), ClientAuth::None).is_ok());
         let leaf = Fingerprint::of(&certs[0]);
-        let error = server_tls(certs.clone(), stranger.clone_key(), None).unwrap_err();
+        let error = server_tls(certs.clone(), stranger.clone_key(), ClientAuth::None).unwrap_err();
         assert!(matches!(error, TlsError::KeyMismatch { leaf: seen } if seen == leaf), "{error}");
         assert!(error.to_string().contains(&leaf.to_string()));
-        assert!(matches!(server_tls(vec![], key.clone_key(), None), Err(TlsError::NoCertificate)));
+        assert!(matches!(
+            server_tls(vec![], key.clone_key(), ClientAuth::None),
+            Err(TlsError::NoCertificate)
+        ));
         let garbage = PrivateKeyDer::Pkcs8(vec![1, 2, 3].into());
-        assert!(matches!(server_tls(certs.clone(), garbage, None), Err(TlsError::Key(_))));
+        assert!(matches!(server_tls(certs.clone(), garbage, ClientAuth::None), Err(TlsError::Key(_))));
         let broken = vec![CertificateDer::from(vec![0x30, 1, 2])];
-        assert!(matches!(server_tls(broken, key.clone_key(), None), Err(TlsError::Certificate(_))));
-        let no_ca = server_tls(certs.clone(), key.clone_key(), Some(RootCertStore::empty()));
+        assert!(matches!(
+            server_tls(broken, key.clone_key(), ClientAuth::None),
+            Err(TlsError::Certificate(_))
+        ));
+        let no_ca = server_tls(certs.clone(), key.clone_key(), ClientAuth::Required(RootCertStore::empty()));
         assert!(matches!(no_ca, Err(TlsError::ClientCa(_))));
         let mismatch = client_tls(Verify::Insecure, Some((certs, stranger)));
         assert!(matches!(mismatch, Err(TlsError::KeyMismatch { .. })));

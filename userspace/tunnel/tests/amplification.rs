@@ -23,7 +23,8 @@ fn client_hello(now: Instant, n: u16) -> (wire::Path, Vec<u8>) {
 // short and a long certificate chain, whatever quinn wants to retransmit in two minutes.
 #[test]
 fn a_silent_client_gets_three_times_its_bytes_at_most() {
-    for extra in [0, 4, 12, 40] {
+    let mut held = 0;
+    for extra in [0, 1, 2, 3, 4, 5, 6, 12, 40] {
         let mut server = server_engine(0, &chain(extra), |_| {});
         let mut now = Instant::now();
         let start = now;
@@ -36,20 +37,19 @@ fn a_silent_client_gets_three_times_its_bytes_at_most() {
             assert!(sent <= 3 * hello.len(), "{extra} certificates: {sent} of {}", 3 * hello.len());
             now = server.next_deadline().unwrap_or(now + Duration::from_secs(200)).max(now);
         }
+        server.run(now);
         let stats = server.stats();
         println!("{extra} certificates: sent {sent} for {}, held {}", hello.len(), stats.amplification_held);
         assert_eq!(sent as u64, stats.bytes_out);
-        if extra >= 12 {
-            // quinn-proto alone overshoots here; what it gave beyond the limit was held, then lost.
-            assert!(stats.amplification_held >= 1);
-            assert_eq!(
-                stats.amplification_held,
-                stats.amplification_released + stats.dropped(DropReason::AmplificationExpired)
-            );
-        }
+        held += stats.amplification_held;
+        // Nothing more was heard, so nothing that was held can have been released.
+        assert_eq!(stats.amplification_released, 0);
+        assert_eq!(stats.amplification_held, stats.dropped(DropReason::AmplificationExpired));
         assert_eq!((stats.connections, stats.handshakes_timed_out), (0, 1));
         assert!(matches!(events(&mut server)[..], [(_, Event::HandshakeFailed { .. })]));
     }
+    // quinn-proto alone would have sent these: it lets the last datagram overshoot.
+    assert!(held >= 1);
 }
 
 // Goal: as above, while the server closes the connection: closes count too.
@@ -71,18 +71,24 @@ fn closes_count_too() {
     assert!(sent <= 3 * hello.len());
 }
 
-// Goal: the limit holds at every instant of an honest handshake with a chain of 16 KB, and what was
+// Goal: the limit holds at every instant of an honest handshake with a chain of 10 KB, and what was
 // held is released in order, so that the handshake completes without retransmissions.
 #[test]
 fn an_honest_client_with_a_long_chain_gets_through() {
-    let mut pair = Pair::new(server_engine(0, &chain(40), |_| {}));
+    // More than 16 KB would overflow what a client buffers of the handshake.
+    let mut pair = Pair::new(server_engine(0, &chain(24), |_| {}));
     let id = connect(&mut pair.client, pair.now, client_address(0));
     let start = pair.now;
     let mut connected = false;
     while !connected {
-        assert!(pair.step(start + Duration::from_secs(5), &mut |_, _| true), "handshake stalled");
+        assert!(
+            pair.step(start + Duration::from_secs(5), &mut |_, _| true),
+            "stalled: {:?}",
+            pair.client_events
+        );
         connected = pair.server_events.iter().any(|(_, event)| matches!(event, Event::Connected { .. }));
-        if !connected {
+        // The first authentic Handshake packet of the client ends it, before the handshake is done.
+        if pair.server.stats().unvalidated_handshakes > 0 {
             assert!(pair.server_sent_bytes <= 3 * pair.client_sent_bytes);
         }
     }
@@ -127,82 +133,63 @@ fn stateless_answers_are_small() {
 }
 
 // Goal: a peer whose address changes gets three times its bytes at the new address, until the path
-// is validated; then all. Method: the client's NAT rebinds in mid-download, and everything that the
-// client sends from the new address but its first datagram is lost for a while.
+// is validated; then all. Method: in mid-download the client's NAT rebinds, and of what the client
+// sends from the new address only one more small datagram arrives each 100 ms. quinn pads its path
+// challenge to 1200 bytes whatever the limit says, so the first 400 bytes must come from the peer.
 #[test]
 fn a_migrated_peer_is_limited_until_its_path_is_validated() {
     let mut pair = Pair::new(server_engine(0, &chain(0), |_| {}));
     let (client, server) = pair.established();
-    let new_address = client_address(77);
-    let mut conn = pair.client.connection(client).unwrap();
-    let stream = conn.open_bi().unwrap();
-    conn.write_chunks(stream, &mut [bytes::Bytes::from_static(b"x")]);
+    let stream = pair.client.connection(client).unwrap().open_bi().unwrap();
+    pair.client.connection(client).unwrap().write_chunks(stream, &mut [bytes::Bytes::from_static(b"x")]);
     pair.run(Duration::from_millis(50));
     let mut conn = pair.server.connection(server).unwrap();
     assert_eq!(conn.accept(quinn_proto::Dir::Bi), Some(stream));
     conn.write_chunks(stream, &mut [bytes::Bytes::from(vec![7; 4 << 20])]);
 
-    // The NAT: the client's datagrams come from another address.
-    conn_ping(&mut pair, client);
-    let out = outbox(&mut pair.client, pair.now);
-    assert!(!out.is_empty());
-    let from_new = wire::Path { local: SERVER, remote: new_address };
-    let ping = out[0].1.clone();
-    pair.server.receive(pair.now, from_new, None, &ping);
-    let mut sent = 0;
-    let start = pair.now;
-    while pair.now < start + Duration::from_millis(800) {
-        pair.server.run(pair.now);
-        for (path, bytes) in outbox(&mut pair.server, pair.now) {
-            if path.remote == new_address {
-                sent += bytes.len();
+    // By hand from here: the client's datagrams come from another address; the old one is dead.
+    let from_new = wire::Path { local: SERVER, remote: client_address(77) };
+    let to_client = wire::Path { local: client_address(0), remote: SERVER };
+    let (mut sent, mut received, mut challenged_after) = (0, 0, None);
+    for ms in 0..6_000 {
+        pair.now += Duration::from_millis(1);
+        if ms % 100 == 0 {
+            pair.client.connection(client).unwrap().ping();
+        }
+        pair.client.run(pair.now);
+        for (_, bytes) in outbox(&mut pair.client, pair.now) {
+            // Until the path is validated the network loses all but one datagram in 100 ms.
+            if ms % 100 == 0 || challenged_after.is_some() {
+                received += bytes.len();
+                pair.server.receive(pair.now, from_new, None, &bytes);
             }
         }
-        assert!(sent <= 3 * ping.len(), "{sent} for {}", ping.len());
-        let next = pair.server.next_deadline().unwrap().max(pair.now + Duration::from_millis(1));
-        pair.now = next;
-    }
-    assert!(sent > 0);
-    assert_eq!(pair.server.stats().migrations, 1);
-    assert!(pair.server_events.is_empty() || events(&mut pair.server).len() < 10);
-    assert_eq!(pair.server.stats().paths_validated, 0);
-
-    // Now the client is heard from there.
-    for _ in 0..4_000 {
         pair.server.run(pair.now);
         for (path, bytes) in outbox(&mut pair.server, pair.now) {
-            let back = wire::Path { local: client_address(0), remote: SERVER };
-            if path.remote == new_address {
-                pair.client.receive(pair.now, back, None, &bytes);
+            if path.remote == from_new.remote {
+                sent += bytes.len();
+                challenged_after.get_or_insert(received);
+                pair.client.receive(pair.now, to_client, None, &bytes);
             }
         }
         pair.client.run(pair.now);
-        let mut conn = pair.client.connection(client).unwrap();
-        conn.read_all(stream, usize::MAX, &mut Vec::new());
-        if pair.now < start + Duration::from_millis(850) {
-            conn.ping();
+        pair.client.connection(client).unwrap().read_all(stream, usize::MAX, &mut Vec::new());
+        if pair.server.stats().paths_validated == 0 {
+            assert!(sent <= 3 * received, "at {ms} ms: {sent} for {received}");
         }
-        for (_, bytes) in outbox(&mut pair.client, pair.now) {
-            pair.server.receive(pair.now, from_new, None, &bytes);
-        }
-        pair.now += Duration::from_millis(1);
     }
     let stats = pair.server.stats();
-    assert!(stats.paths_validated >= 1, "{stats:?}");
-    let received = pair.client.connection(client).unwrap().stats().udp_rx.bytes;
-    assert!(received > 4 << 20, "{received}");
-}
-
-fn conn_ping(pair: &mut Pair, client: beam_tunnel::ConnId) {
-    pair.now += Duration::from_millis(20);
-    pair.client.run(pair.now);
-    pair.client.connection(client).unwrap().ping();
+    println!("challenged after {challenged_after:?} bytes; {stats:?}");
+    assert!((400..600).contains(&challenged_after.unwrap()));
+    assert!(stats.migrations >= 1 && stats.paths_validated == 1);
+    let arrived = pair.client.connection(client).unwrap().stats().udp_rx.bytes;
+    assert!(arrived > 4 << 20, "{arrived}");
 }
 
 // Goal: a validated token lifts the limit at once: after Retry the whole long flight goes out.
 #[test]
 fn a_retry_token_lifts_the_limit() {
-    let server = server_engine(0, &chain(40), |c| c.retry = beam_tunnel::RetryPolicy::Always);
+    let server = server_engine(0, &chain(24), |c| c.retry = beam_tunnel::RetryPolicy::Always);
     let mut pair = Pair::new(server);
     let config = quic_client_config(Verify::Insecure, None);
     pair.client.connect(pair.now, config, SERVER, client_address(0), "gateway.test").unwrap();

@@ -4,12 +4,14 @@ use super::{Arrival, Engine, Waiting};
 use crate::admission::AMPLIFICATION_FACTOR;
 use crate::cid::WorkerId;
 use crate::connection::{Phase, touch};
-use crate::header::{Header, MIN_INITIAL_DATAGRAM_BYTES, MIN_INITIAL_DCID_BYTES, MIN_RESET_DATAGRAM_BYTES};
+use crate::header::{
+    Header, MIN_INITIAL_DATAGRAM_BYTES, MIN_INITIAL_DCID_BYTES, MIN_RESET_DATAGRAM_BYTES, is_handshake_only,
+};
 use crate::stats::DropReason;
 use bytes::BytesMut;
 use quinn_proto::{
-    AcceptError, ConnectionError, ConnectionEvent, ConnectionHandle, DatagramEvent, EcnCodepoint, Incoming,
-    Side,
+    AcceptError, ConnectionError, ConnectionEvent, ConnectionHandle, DatagramEvent, EcnCodepoint, FrameStats,
+    Incoming, Side,
 };
 use std::time::Instant;
 use wire::Path;
@@ -83,7 +85,7 @@ impl Engine {
         let local_ip = Some(path.local.ip());
         match self.endpoint.handle(now, path.remote, local_ip, ecn, data, &mut self.out) {
             Some(DatagramEvent::ConnectionEvent(handle, event)) => {
-                self.arrive(now, path, datagram.len(), handle, event);
+                self.arrive(now, path, datagram, handle, event);
             }
             Some(DatagramEvent::NewConnection(incoming)) => self.meet(path, datagram.len(), incoming),
             Some(DatagramEvent::Response(_)) => self.respond(header, path, datagram.len()),
@@ -155,7 +157,7 @@ impl Engine {
         &mut self,
         now: Instant,
         path: Path,
-        datagram_bytes: usize,
+        datagram: &[u8],
         handle: ConnectionHandle,
         event: ConnectionEvent,
     ) {
@@ -165,11 +167,12 @@ impl Engine {
         };
         let proven = conn.validated == Some(path.remote);
         if !proven && conn.quic.side() == Side::Server {
-            self.budget.credit(now, &path, datagram_bytes);
+            self.budget.credit(now, &path, datagram.len());
         }
+        let handshake_only = !proven && conn.phase == Phase::Handshake && is_handshake_only(datagram);
         self.stats.datagrams_routed += 1;
         self.order.push((handle.0 as u32, self.burst.len() as u32));
-        self.burst.push(Arrival { unproven: (!proven).then_some(path), event: Some(event) });
+        self.burst.push(Arrival { unproven: (!proven).then_some(path), handshake_only, event: Some(event) });
     }
 
     /// A first Initial: refused, sent back for a token, or queued for its handshake.
@@ -243,10 +246,7 @@ impl Engine {
         order.sort_unstable();
         for of_one in order.chunk_by(|a, b| a.0 == b.0) {
             for &(index, at) in of_one {
-                let arrival = &mut burst[at as usize];
-                if let Some(event) = arrival.event.take() {
-                    self.handle_arrival(index, arrival.unproven, event);
-                }
+                self.handle_arrival(index, &mut burst[at as usize]);
             }
             self.settle(now, of_one[0].0);
         }
@@ -255,30 +255,42 @@ impl Engine {
         (self.order, self.burst) = (order, burst);
     }
 
-    fn handle_arrival(&mut self, index: u32, unproven: Option<Path>, event: ConnectionEvent) {
+    fn handle_arrival(&mut self, index: u32, arrival: &mut Arrival) {
+        let Some(event) = arrival.event.take() else { return };
         let Some(conn) = self.slots[index as usize].conn.as_deref_mut() else { return };
         touch(index, conn, &mut self.touched);
-        let Some(path) = unproven else {
+        let Some(path) = arrival.unproven else {
             conn.quic.handle_event(event);
             return;
         };
-        // The peer has moved, or someone forges its address.
+        // The handshake is under way; or the peer has moved, or someone forges its address.
         if path.remote != conn.path.remote {
             conn.other_path = Some(path);
         }
-        let responses = conn.quic.stats().frame_rx.path_response;
+        let before = conn.quic.stats().frame_rx;
         conn.quic.handle_event(event);
-        // quinn validates a new path by the PATH_RESPONSE that answers its challenge, and doesn't
-        // say so. Taken for it: the datagram came from the address now in use, it authenticated, and
-        // it held a PATH_RESPONSE. An authenticated peer could lie with a wrong token; it still
-        // meets quinn's own limit then, which is the same but for one datagram.
-        if conn.phase == Phase::Established
-            && conn.quic.remote_address() == path.remote
-            && conn.quic.stats().frame_rx.path_response > responses
-            && conn.quic.side() == Side::Server
-        {
+        let after = conn.quic.stats().frame_rx;
+        if conn.quic.side() == Side::Client || conn.quic.remote_address() != path.remote {
+            return;
+        }
+        // quinn knows when an address has proved itself, and doesn't say so. What it goes by:
+        let proven = match conn.phase {
+            // An authentic Handshake packet (RFC 9000 8.1).
+            Phase::Handshake => arrival.handshake_only && frame_count(&after) > frame_count(&before),
+            // The PATH_RESPONSE to its challenge, from the new address. That the token was right
+            // isn't seen here: an authenticated peer could lie with a wrong one, and then meets
+            // quinn's own limit, which is the same but for one datagram.
+            Phase::Established => after.path_response > before.path_response,
+            Phase::Closed => false,
+        };
+        if proven {
             conn.validated = Some(path.remote);
-            self.stats.paths_validated += 1;
+            if conn.phase == Phase::Established {
+                self.stats.paths_validated += 1;
+            }
+            if std::mem::take(&mut conn.unvalidated_handshake) {
+                self.stats.unvalidated_handshakes -= 1;
+            }
             self.release_all(path);
         }
     }
@@ -316,4 +328,9 @@ impl Engine {
             Err(_) => self.stats.drop(DropReason::InitialInvalid),
         }
     }
+}
+
+/// Frames that a Handshake packet can hold; quinn counts them once the packet has authenticated.
+fn frame_count(frames: &FrameStats) -> u64 {
+    frames.acks + frames.crypto + frames.ping + frames.connection_close
 }

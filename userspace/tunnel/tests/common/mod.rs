@@ -1,8 +1,9 @@
 //! Two engines joined by a perfect wire, with every byte in the test's hands.
 
 #![allow(dead_code, reason = "each test file uses its part")]
+#![allow(clippy::unwrap_used, reason = "a test helper: clippy only knows test functions")]
 
-use beam_tunnel::tls::{Verify, client_tls, quic_client, quic_server, server_tls};
+use beam_tunnel::tls::{ClientAuth, Verify, client_tls, quic_client, quic_server, server_tls};
 use beam_tunnel::transport::{TransportOptions, client_config, server_config};
 use beam_tunnel::{CidKey, ConnId, Engine, EngineConfig, Event, Secrets, WorkerId};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -12,21 +13,21 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use wire::Path;
 
-pub const SERVER: SocketAddr =
+pub(crate) const SERVER: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(198, 18, 0, 1)), 443);
 
-pub fn client_address(n: u16) -> SocketAddr {
+pub(crate) fn client_address(n: u16) -> SocketAddr {
     SocketAddr::from(([198, 18, 1, (n >> 8) as u8], 1024 + (n & 0xff)))
 }
 
-pub fn secrets() -> Secrets {
+pub(crate) fn secrets() -> Secrets {
     Secrets { cid_key: CidKey([1; 16]), reset_key: [2; 64], token_key: [3; 64] }
 }
 
-pub type Chain = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+pub(crate) type Chain = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
 /// A self-signed leaf, followed by `extra` more certificates of about 400 bytes each.
-pub fn chain(extra: usize) -> Chain {
+pub(crate) fn chain(extra: usize) -> Chain {
     let made = rcgen::generate_simple_self_signed(["gateway.test".into()]).unwrap();
     let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
     let mut certs = vec![made.cert.der().clone()];
@@ -37,12 +38,12 @@ pub fn chain(extra: usize) -> Chain {
     (certs, key)
 }
 
-pub fn server_engine(worker: u8, chain: &Chain, tune: impl FnOnce(&mut EngineConfig)) -> Engine {
-    let tls = server_tls(chain.0.clone(), chain.1.clone_key(), None).unwrap();
+pub(crate) fn server_engine(worker: u8, chain: &Chain, tune: impl FnOnce(&mut EngineConfig)) -> Engine {
+    let tls = server_tls(chain.0.clone(), chain.1.clone_key(), ClientAuth::None).unwrap();
     server_engine_with(worker, tls, tune)
 }
 
-pub fn server_engine_with(
+pub(crate) fn server_engine_with(
     worker: u8,
     tls: rustls::ServerConfig,
     tune: impl FnOnce(&mut EngineConfig),
@@ -54,23 +55,23 @@ pub fn server_engine_with(
     Engine::new(config)
 }
 
-pub fn client_engine() -> Engine {
+pub(crate) fn client_engine() -> Engine {
     let secrets = Secrets { cid_key: CidKey([9; 16]), reset_key: [8; 64], token_key: [7; 64] };
     Engine::new(EngineConfig::new(WorkerId(0), secrets, None))
 }
 
-pub fn quic_client_config(verify: Verify, identity: Option<Chain>) -> quinn_proto::ClientConfig {
+pub(crate) fn quic_client_config(verify: Verify, identity: Option<Chain>) -> quinn_proto::ClientConfig {
     let tls = client_tls(verify, identity).unwrap();
     client_config(quic_client(tls).unwrap(), Arc::new(TransportOptions::client().build()))
 }
 
-pub fn connect(engine: &mut Engine, now: Instant, address: SocketAddr) -> ConnId {
+pub(crate) fn connect(engine: &mut Engine, now: Instant, address: SocketAddr) -> ConnId {
     let config = quic_client_config(Verify::Insecure, None);
     engine.connect(now, config, SERVER, address, "gateway.test").unwrap()
 }
 
 /// Everything that an engine wants to send now, one datagram each.
-pub fn outbox(engine: &mut Engine, now: Instant) -> Vec<(Path, Vec<u8>)> {
+pub(crate) fn outbox(engine: &mut Engine, now: Instant) -> Vec<(Path, Vec<u8>)> {
     let mut out = Vec::new();
     while !engine.transmit(now, 64, &mut |path, _, bytes, segment| {
         let datagrams = bytes.chunks(segment.unwrap_or(bytes.len()));
@@ -81,29 +82,29 @@ pub fn outbox(engine: &mut Engine, now: Instant) -> Vec<(Path, Vec<u8>)> {
 }
 
 /// The way back.
-pub fn flip(path: Path) -> Path {
+pub(crate) fn flip(path: Path) -> Path {
     Path { local: path.remote, remote: path.local }
 }
 
-pub fn events(engine: &mut Engine) -> Vec<(ConnId, Event)> {
+pub(crate) fn events(engine: &mut Engine) -> Vec<(ConnId, Event)> {
     std::iter::from_fn(|| engine.poll_event()).collect()
 }
 
 /// One client engine and one server engine, 5 ms apart, under a virtual clock.
-pub struct Pair {
-    pub now: Instant,
-    pub client: Engine,
-    pub server: Engine,
+pub(crate) struct Pair {
+    pub(crate) now: Instant,
+    pub(crate) client: Engine,
+    pub(crate) server: Engine,
     /// To deliver: when, to the server?, path as the receiver sees it, bytes.
-    pub wire: VecDeque<(Instant, bool, Path, Vec<u8>)>,
-    pub client_sent_bytes: usize,
-    pub server_sent_bytes: usize,
-    pub client_events: Vec<(ConnId, Event)>,
-    pub server_events: Vec<(ConnId, Event)>,
+    pub(crate) wire: VecDeque<(Instant, bool, Path, Vec<u8>)>,
+    pub(crate) client_sent_bytes: usize,
+    pub(crate) server_sent_bytes: usize,
+    pub(crate) client_events: Vec<(ConnId, Event)>,
+    pub(crate) server_events: Vec<(ConnId, Event)>,
 }
 
 impl Pair {
-    pub fn new(server: Engine) -> Self {
+    pub(crate) fn new(server: Engine) -> Self {
         Self {
             now: Instant::now(),
             client: client_engine(),
@@ -118,7 +119,7 @@ impl Pair {
 
     /// Moves the clock to the next thing that happens, within `limit`, and lets it happen.
     /// `keep` says which datagrams arrive (to the server?, bytes).
-    pub fn step(&mut self, limit: Instant, keep: &mut dyn FnMut(bool, &[u8]) -> bool) -> bool {
+    pub(crate) fn step(&mut self, limit: Instant, keep: &mut dyn FnMut(bool, &[u8]) -> bool) -> bool {
         for (to_server, engine) in [(true, &mut self.client), (false, &mut self.server)] {
             engine.run(self.now);
             for (path, bytes) in outbox(engine, self.now) {
@@ -148,11 +149,11 @@ impl Pair {
     }
 
     /// Runs for `span` of virtual time over a perfect wire.
-    pub fn run(&mut self, span: Duration) {
+    pub(crate) fn run(&mut self, span: Duration) {
         self.run_with(span, &mut |_, _| true);
     }
 
-    pub fn run_with(&mut self, span: Duration, keep: &mut dyn FnMut(bool, &[u8]) -> bool) {
+    pub(crate) fn run_with(&mut self, span: Duration, keep: &mut dyn FnMut(bool, &[u8]) -> bool) {
         let limit = self.now + span;
         for _ in 0..100_000 {
             if !self.step(limit, keep) {
@@ -164,7 +165,7 @@ impl Pair {
     }
 
     /// Opens a connection and runs until both ends have it. Returns the ids of both ends.
-    pub fn established(&mut self) -> (ConnId, ConnId) {
+    pub(crate) fn established(&mut self) -> (ConnId, ConnId) {
         let id = connect(&mut self.client, self.now, client_address(0));
         self.run(Duration::from_secs(1));
         let connected = |events: &mut Vec<(ConnId, Event)>| {
