@@ -4,6 +4,7 @@ use crate::{
     OpenError,
     netlink::Requests,
     preflight::{self, Nic},
+    sys,
 };
 use aya::{
     Ebpf,
@@ -65,7 +66,6 @@ pub(crate) enum AttachError {
 
 /// The loaded program; detached when dropped.
 pub(crate) struct Program {
-    // First, so that it goes first: a program without its sockets would be a black hole.
     link: Option<FdLink>,
     ebpf: Ebpf,
 }
@@ -145,7 +145,18 @@ impl Program {
 
     /// From here on the kernel gets every packet.
     pub(crate) fn detach(&mut self) {
-        self.link = None;
+        let Some(link) = self.link.take() else { return };
+        // Closing the link detaches it too, but only once nobody else has it open: whoever lists links just now
+        // (bpftool, another beam's preflight) or forks would delay it. Without CAP_SYS_ADMIN closing has to do.
+        if let Ok(info) = link.info() {
+            let _ = sys::detach_bpf_link(info.id());
+        }
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        self.detach();
     }
 }
 
@@ -186,7 +197,8 @@ fn refusal(nic: &Nic, hook: Hook, error: &ProgramError) -> AttachError {
 /// A 4 KiB page less XDP headroom, Ethernet header and the kernel's skb_shared_info.
 pub(crate) const PAGE_MTU_MAX: u32 = 4096 - 256 - 2 - 14 - 320;
 
-fn detach_by_netlink(index: u32, hook: Hook) -> io::Result<()> {
+/// Takes a program off that was attached without a bpf_link.
+pub(crate) fn detach_by_netlink(index: u32, hook: Hook) -> io::Result<()> {
     let flags = match hook {
         Hook::Native => 1 << 2,
         Hook::Skb => 1 << 1,

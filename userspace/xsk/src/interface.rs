@@ -4,7 +4,7 @@ use crate::{
     Config, LinkState, Mode, OpenError, QueueMode, QueueReport, Step, TargetsError, XskPort, ZeroCopy,
     attach::{AttachError, Hook, Maps, Program, Sockets},
     bind::{self, Bound},
-    mirror::{Control, Mirror, Reader, Tables},
+    mirror::{Control, Mirror, Reader},
     port::Parts,
     preflight::{self, Nic},
     targets::Targets,
@@ -12,11 +12,7 @@ use crate::{
 };
 use aya::maps::{MapData, PerCpuArray};
 use port::Port;
-use std::{
-    fmt, io,
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-};
+use std::{fmt, io, net::SocketAddr, sync::Arc};
 use steer::Counter;
 
 /// One interface with its XDP program attached. Dropping it detaches the program: the kernel gets every packet then.
@@ -48,12 +44,12 @@ pub fn open(config: &Config) -> Result<(Interface, Vec<XskPort>), OpenError> {
 
     let (mut program, maps) = Program::load()?;
     let Maps { sockets, targets, counters } = maps;
-    let (sockets, targets) = (Arc::new(sockets), Arc::new(Targets::new(targets)));
     let mirror = Arc::new(Mirror::default());
+    let (sockets, targets) = (Arc::new(sockets), Arc::new(Targets::new(targets, mirror.clone())));
     let control = {
         let targets = targets.clone();
-        let follow = move |tables: &Tables| {
-            if let Err(error) = targets.follow(local_addresses(tables)) {
+        let follow = move || {
+            if let Err(error) = targets.follow() {
                 tracing::error!(%error, "the new local addresses aren't steered; the kernel's socket serves them");
             }
         };
@@ -155,10 +151,6 @@ fn bind_all(
     Ok(ports)
 }
 
-fn local_addresses(tables: &Tables) -> impl Iterator<Item = &IpAddr> {
-    tables.addresses.iter().map(|(_, address)| address)
-}
-
 impl Interface {
     /// Name of the interface.
     #[must_use]
@@ -184,7 +176,7 @@ impl Interface {
     /// # Errors
     /// More addresses than the map holds; what was steered before still is.
     pub fn set_targets(&self, targets: &[SocketAddr]) -> Result<(), TargetsError> {
-        self.targets.set(targets, local_addresses(&self.mirror.tables()))
+        self.targets.set(targets)
     }
 
     /// How each queue runs, in the order of the ports.

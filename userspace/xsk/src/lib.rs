@@ -22,7 +22,9 @@
 mod attach;
 mod bind;
 mod config;
+mod detach;
 mod error;
+mod held;
 mod interface;
 mod kick;
 mod mirror;
@@ -36,6 +38,7 @@ mod targets;
 mod templates;
 
 pub use config::{Config, Mode, Queues, ZeroCopy};
+pub use detach::{AttachedProgram, attached, detach};
 pub use error::{OpenError, TargetsError};
 pub use interface::{Interface, open};
 pub use port::XskPort;

@@ -2,10 +2,7 @@
 //! it free, may we. Each refusal is an [`OpenError`] that says what to do.
 
 use crate::{Config, OpenError, Queues, netlink::Requests, sys};
-use aya::programs::{
-    links::{LinkInfo, LinkType},
-    loaded_links, loaded_programs,
-};
+use aya::programs::{links::LinkType, loaded_links, loaded_programs};
 use netlink_packet_route::{
     RouteNetlinkMessage,
     link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage, LinkXdp, XdpAttached},
@@ -43,6 +40,25 @@ impl Attached {
             XdpAttached::Hardware => "offloaded",
             _ => "several modes",
         }
+    }
+
+    /// As far as the kernel tells this process.
+    pub(crate) fn program_name(self) -> String {
+        loaded_programs()
+            .filter_map(Result::ok)
+            .find(|program| program.id() == self.program_id)
+            .and_then(|program| program.name_as_str().filter(|name| !name.is_empty()).map(str::to_owned))
+            .unwrap_or_else(|| "(name unknown)".to_owned())
+    }
+
+    /// The bpf_link that holds it; `None` for a netlink attachment, and where links can't be listed.
+    pub(crate) fn link_id(self) -> Option<u32> {
+        loaded_links()
+            .filter_map(Result::ok)
+            .find(|link| {
+                link.program_id() == self.program_id && matches!(link.link_type(), Ok(LinkType::Xdp))
+            })
+            .map(|link| link.id())
     }
 }
 
@@ -144,21 +160,14 @@ impl Nic {
     /// Names the program in the way and the command that removes it.
     pub(crate) fn other_program(&self, attached: Attached) -> OpenError {
         let id = attached.program_id;
-        let name = loaded_programs()
-            .filter_map(Result::ok)
-            .find(|program| program.id() == id)
-            .and_then(|program| program.name_as_str().filter(|name| !name.is_empty()).map(str::to_owned))
-            .unwrap_or_else(|| "(name unknown)".to_owned());
-        let link = loaded_links()
-            .filter_map(Result::ok)
-            .find(|link| link.program_id() == id && matches!(link.link_type(), Ok(LinkType::Xdp)));
         let name_of_hook = if attached.mode == XdpAttached::SocketBuffer { "xdpgeneric" } else { "xdp" };
-        let detach = match link.as_ref().map(LinkInfo::id) {
+        let detach = match attached.link_id() {
             // `ip link set ... xdp off` can't remove a bpf_link.
             Some(link_id) => format!("bpftool link detach id {link_id}"),
             None => format!("ip link set dev {} {name_of_hook} off", self.name),
         };
-        OpenError::OtherProgram { interface: self.name.clone(), name, id, mode: attached.mode_name(), detach }
+        let (name, mode) = (attached.program_name(), attached.mode_name());
+        OpenError::OtherProgram { interface: self.name.clone(), name, id, mode, detach }
     }
 }
 

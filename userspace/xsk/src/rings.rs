@@ -9,7 +9,7 @@
 //! moves it into `held`, under its chunk's number, and only an address that names a chunk held for that very ring
 //! gives it back. So an address that the kernel never had, or one that comes twice, is found out and named.
 
-use crate::SocketStatistics;
+use crate::{SocketStatistics, held::Held};
 use port::Frame;
 use std::{
     io,
@@ -21,16 +21,6 @@ use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, TxQueue, Umem};
 /// Descriptors moved by one ring operation.
 pub(crate) const BATCH: usize = 64;
 
-/// Who has a chunk.
-enum Held {
-    /// Nobody in the kernel: its frame is somewhere else.
-    Not,
-    /// The receive path: fill ring, kernel, RX ring.
-    Receive(Frame),
-    /// The transmit path: staged, TX ring, kernel, completion ring.
-    Transmit(Frame),
-}
-
 /// Frames per holder, as far as the rings know.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct RingCensus {
@@ -41,9 +31,6 @@ pub(crate) struct RingCensus {
 }
 
 /// The rings of one socket.
-///
-/// Invariant: a chunk's frame is in `held` from the moment its descriptor may reach the kernel until the kernel gave
-/// it back; `receive_count` and `transmit_count` count those.
 pub(crate) struct Rings {
     // The socket lives until its last queue is dropped, and the mapping until the last frame is (they hold the UMEM).
     fill: FillQueue,
@@ -53,12 +40,10 @@ pub(crate) struct Rings {
     umem: Umem,
     /// One descriptor for each chunk, as xsk-rs made it; addresses point behind the XDP headroom.
     descriptors: Box<[FrameDesc]>,
-    held: Box<[Held]>,
+    held: Held,
     staged: Vec<FrameDesc>,
     chunk_bytes: usize,
     tx_size: u32,
-    receive_count: usize,
-    transmit_count: usize,
 }
 
 /// What [`Rings::new`] puts together.
@@ -82,13 +67,11 @@ impl Rings {
             tx,
             completion,
             umem,
-            held: descriptors.iter().map(|_| Held::Not).collect(),
+            held: Held::new(descriptors.len(), chunk_bytes),
             descriptors: descriptors.into_boxed_slice(),
             staged: Vec::with_capacity(tx_size as usize),
             chunk_bytes,
             tx_size,
-            receive_count: 0,
-            transmit_count: 0,
         }
     }
 
@@ -107,11 +90,9 @@ impl Rings {
             }
             let mut batch = [FrameDesc::default(); BATCH];
             for (slot, frame) in batch.iter_mut().zip(frames.drain(frames.len() - room..)) {
-                let chunk = frame.chunk();
-                *slot = self.descriptors[chunk];
-                self.held[chunk] = Held::Receive(frame);
+                *slot = self.descriptors[frame.chunk()];
+                self.held.put_receive(frame);
             }
-            self.receive_count += room;
             // SAFETY: the descriptors are this UMEM's own, and their frames were consumed into `held` just now, so
             // nobody else touches these chunks until the kernel gives them back.
             let moved = unsafe { self.fill.produce(&batch[..room]) };
@@ -129,7 +110,7 @@ impl Rings {
             // SAFETY: the ring is this UMEM's; what the kernel wrote there is checked below before use.
             let taken = unsafe { self.rx.consume(&mut batch[..wanted]) };
             for descriptor in &batch[..taken] {
-                match self.take_received(descriptor.addr(), descriptor.lengths().data()) {
+                match self.held.take_received(descriptor.addr(), descriptor.lengths().data()) {
                     Some(frame) => frames.push(frame),
                     None => bogus += 1,
                 }
@@ -142,18 +123,6 @@ impl Rings {
         bogus
     }
 
-    fn take_received(&mut self, address: usize, length: usize) -> Option<Frame> {
-        let (chunk, offset) = (address / self.chunk_bytes, address % self.chunk_bytes);
-        let held = self.held.get_mut(chunk)?;
-        if !matches!(held, Held::Receive(_)) || length > self.chunk_bytes - offset {
-            return None;
-        }
-        let Held::Receive(mut frame) = std::mem::replace(held, Held::Not) else { return None };
-        self.receive_count -= 1;
-        frame.set_window(offset..offset + length);
-        Some(frame)
-    }
-
     /// Frames that [`Self::stage`] takes before [`Self::submit`].
     pub(crate) fn stage_room(&mut self) -> usize {
         (self.tx.nb_free(self.tx_size) as usize).saturating_sub(self.staged.len())
@@ -161,14 +130,12 @@ impl Rings {
 
     /// Queues a frame whose packet lies in the first `length` bytes of its [`Self::tx_window`].
     pub(crate) fn stage(&mut self, frame: Frame, length: usize) {
-        let chunk = frame.chunk();
-        let mut descriptor = self.descriptors[chunk];
+        let mut descriptor = self.descriptors[frame.chunk()];
         // SAFETY: the descriptor is of a chunk whose frame this function owns; the slices that this makes are gone
         // before the frame is touched again.
         let mut data = unsafe { self.umem.data_mut(&mut descriptor) };
         data.cursor().set_pos(length);
-        self.held[chunk] = Held::Transmit(frame);
-        self.transmit_count += 1;
+        self.held.put_transmit(frame);
         self.staged.push(descriptor);
     }
 
@@ -187,12 +154,12 @@ impl Rings {
     pub(crate) fn reap(&mut self, frames: &mut Vec<Frame>) -> u64 {
         let mut bogus = 0;
         // At most one round of the ring, which can't hold more frames than are out.
-        for _ in 0..self.transmit_count.div_ceil(BATCH) {
+        for _ in 0..self.held.transmit_count().div_ceil(BATCH) {
             let mut batch = [FrameDesc::default(); BATCH];
             // SAFETY: as in `receive`.
             let taken = unsafe { self.completion.consume(&mut batch) };
             for descriptor in &batch[..taken] {
-                match self.take_sent(descriptor.addr()) {
+                match self.held.take_sent(descriptor.addr()) {
                     Some(frame) => frames.push(frame),
                     None => bogus += 1,
                 }
@@ -202,16 +169,6 @@ impl Rings {
             }
         }
         bogus
-    }
-
-    fn take_sent(&mut self, address: usize) -> Option<Frame> {
-        let held = self.held.get_mut(address / self.chunk_bytes)?;
-        if !matches!(held, Held::Transmit(_)) {
-            return None;
-        }
-        let Held::Transmit(frame) = std::mem::replace(held, Held::Not) else { return None };
-        self.transmit_count -= 1;
-        Some(frame)
     }
 
     /// Descriptors on the TX ring that the kernel hasn't taken.
@@ -247,9 +204,14 @@ impl Rings {
     }
 
     pub(crate) fn census(&mut self) -> RingCensus {
-        let rx = (self.rx.nb_avail_exact() as usize).min(self.receive_count);
-        let completion = (self.completion.nb_avail_exact() as usize).min(self.transmit_count);
-        RingCensus { fill: self.receive_count - rx, rx, tx: self.transmit_count - completion, completion }
+        let rx = (self.rx.nb_avail_exact() as usize).min(self.held.receive_count());
+        let completion = (self.completion.nb_avail_exact() as usize).min(self.held.transmit_count());
+        RingCensus {
+            fill: self.held.receive_count() - rx,
+            rx,
+            tx: self.held.transmit_count() - completion,
+            completion,
+        }
     }
 }
 

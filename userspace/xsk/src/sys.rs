@@ -3,7 +3,7 @@
 use std::{
     io,
     mem::size_of,
-    os::fd::{AsRawFd, BorrowedFd},
+    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
 };
 
 /// Reads an integer-sized socket option.
@@ -81,4 +81,24 @@ pub(crate) fn rx_queue_count(interface: &str) -> Option<u32> {
     // SAFETY: the request names a Channels, which is what this command of this ioctl fills; both outlive the call.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCETHTOOL as _, &raw mut request) };
     (result == 0).then_some(channels.combined + channels.rx).filter(|&count| count > 0)
+}
+
+/// Detaches a bpf_link from its hook, whoever holds it open.
+pub(crate) fn detach_bpf_link(link_id: u32) -> io::Result<()> {
+    const BPF_LINK_GET_FD_BY_ID: libc::c_int = 30;
+    const BPF_LINK_DETACH: libc::c_int = 34;
+    let fd = bpf(BPF_LINK_GET_FD_BY_ID, link_id)?;
+    let fd = i32::try_from(fd).map_err(io::Error::other)?;
+    // SAFETY: the kernel opened the descriptor for this call's result alone.
+    let link = unsafe { OwnedFd::from_raw_fd(fd) };
+    bpf(BPF_LINK_DETACH, link.as_raw_fd() as u32).map(drop)
+}
+
+/// A bpf(2) command whose only argument is the attribute's first 32-bit field.
+fn bpf(command: libc::c_int, argument: u32) -> io::Result<libc::c_long> {
+    let attribute = [argument, 0, 0, 0];
+    let (pointer, length) = (attribute.as_ptr(), size_of_val(&attribute));
+    // SAFETY: the attribute is a local of the length given; these commands only read it.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, pointer, length) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }

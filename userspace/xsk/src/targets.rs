@@ -4,18 +4,22 @@
 use crate::{
     TargetsError,
     attach::{TargetMap, chain},
+    mirror::Mirror,
 };
 use std::{
     collections::BTreeSet,
     net::{IpAddr, SocketAddr},
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 use steer::{TargetKey, maps::TARGET_COUNT_MAX};
 
 type Key = [u8; steer::maps::TARGET_KEY_BYTES];
 
 /// The map and what it should hold.
-pub(crate) struct Targets(Mutex<Inner>);
+pub(crate) struct Targets {
+    mirror: Arc<Mirror>,
+    inner: Mutex<Inner>,
+}
 
 struct Inner {
     map: TargetMap,
@@ -24,28 +28,28 @@ struct Inner {
 }
 
 impl Targets {
-    pub(crate) fn new(map: TargetMap) -> Self {
-        Self(Mutex::new(Inner { map, wanted: Vec::new(), installed: BTreeSet::new() }))
+    pub(crate) fn new(map: TargetMap, mirror: Arc<Mirror>) -> Self {
+        Self { mirror, inner: Mutex::new(Inner { map, wanted: Vec::new(), installed: BTreeSet::new() }) }
     }
 
     /// Steers these and nothing else. On error, what was steered before still is.
-    pub(crate) fn set<'a>(
-        &self,
-        wanted: &[SocketAddr],
-        addresses: impl Iterator<Item = &'a IpAddr>,
-    ) -> Result<(), TargetsError> {
-        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let keys = expand(wanted, addresses)?;
-        inner.install(keys)?;
+    pub(crate) fn set(&self, wanted: &[SocketAddr]) -> Result<(), TargetsError> {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.install(self.keys(wanted)?)?;
         inner.wanted = wanted.to_vec();
         Ok(())
     }
 
-    /// The host's addresses changed.
-    pub(crate) fn follow<'a>(&self, addresses: impl Iterator<Item = &'a IpAddr>) -> Result<(), TargetsError> {
-        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let keys = expand(&inner.wanted, addresses)?;
+    /// The host's addresses changed, and the mirror has them.
+    pub(crate) fn follow(&self) -> Result<(), TargetsError> {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let keys = self.keys(&inner.wanted)?;
         inner.install(keys)
+    }
+
+    /// Called under the lock: addresses read before it could be older than those that `follow` has installed.
+    fn keys(&self, wanted: &[SocketAddr]) -> Result<BTreeSet<Key>, TargetsError> {
+        expand(wanted, self.mirror.tables().addresses.iter().map(|(_, address)| address))
     }
 }
 

@@ -116,6 +116,19 @@ fn native_copy_with_partial_checksums() {
     }
 }
 
+/// The application's own calls drive the NIC; on veth they change nothing but must lose nothing either.
+#[test]
+fn busy_polling() {
+    if !rig::root_or_skip("busy_polling") {
+        return;
+    }
+    let rig = Rig::new(1);
+    let (_interface, mut ports) = rig.open(&Config { busy_poll_usec: Some(20), ..rig::config() });
+    rig.learn_neighbours(&mut ports[0]);
+    round_trips(&rig, &mut ports[0], 0, 1000);
+    rig::assert_conserved(&mut ports[0]);
+}
+
 #[test]
 fn what_is_not_ours_goes_to_the_kernel() {
     if !rig::root_or_skip("what_is_not_ours_goes_to_the_kernel") {

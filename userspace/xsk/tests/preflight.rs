@@ -193,6 +193,48 @@ fn zero_copy_steps_down_aloud_or_refuses() {
     assert_eq!(interface.reports()[0].steps, []);
 }
 
+/// `beam detach` after a crash, or with another tool's program in the way.
+#[test]
+fn detach_names_what_it_removed() {
+    needs_root!("detach_names_what_it_removed");
+    let rig = Rig::new(1);
+    assert_eq!(rig.inside(Side::Ours, || beam_xsk::attached("x0")).unwrap(), None);
+    for mode in [Mode::Native, Mode::Skb] {
+        let (interface, ports) = rig.open(&Config { mode, ..rig::config() });
+        let seen = rig.inside(Side::Ours, || beam_xsk::attached("x0")).unwrap().unwrap();
+        assert_eq!((seen.name.as_str(), seen.is_beam), ("beam_steer", true));
+        let removed = rig.inside(Side::Ours, || beam_xsk::detach("x0")).unwrap();
+        assert_eq!(removed, Some(seen));
+        assert!(!rig.attached("x0"));
+        assert_eq!(rig.inside(Side::Ours, || beam_xsk::detach("x0")).unwrap(), None);
+        drop((interface, ports));
+    }
+    let missing = rig.inside(Side::Ours, || beam_xsk::detach("nope"));
+    assert!(matches!(missing, Err(OpenError::NoSuchInterface { .. })));
+}
+
+#[test]
+fn huge_pages_step_down_aloud() {
+    needs_root!("huge_pages_step_down_aloud");
+    let rig = Rig::new(1);
+    let (interface, _ports) =
+        rig.open(&Config { huge_pages: true, zero_copy: ZeroCopy::Off, ..rig::config() });
+    let steps: Vec<_> = interface.reports()[0].steps.iter().map(|step| step.tried).collect();
+    let pages = std::fs::read_to_string("/proc/sys/vm/nr_hugepages").unwrap();
+    let expected: &[&str] = if pages.trim() == "0" { &["huge pages"] } else { &[] };
+    assert_eq!(steps, expected);
+}
+
+/// The binary shares the interface between threads and moves ports into workers.
+#[test]
+fn handles_cross_threads() {
+    fn send_and_sync<T: Send + Sync>() {}
+    fn send<T: Send>() {}
+    send_and_sync::<beam_xsk::Interface>();
+    send_and_sync::<OpenError>();
+    send::<beam_xsk::XskPort>();
+}
+
 /// veth refuses native XDP where a packet and its overhead don't fit into one page.
 #[test]
 fn native_steps_down_to_skb_aloud_or_refuses() {

@@ -6,7 +6,7 @@
 mod rig;
 
 use port::{Counters, Drop as Reason, Port, Received};
-use rig::{PORT, Rig, Side};
+use rig::{Rig, Side};
 use std::{
     fs::File,
     io::Write,

@@ -2,7 +2,7 @@
 //! happens; ends when its `Control` is dropped.
 
 use super::{
-    Mirror, Tables,
+    Mirror,
     working::{Changes, Working},
 };
 use crate::netlink::{Drained, Events, Requests};
@@ -33,10 +33,10 @@ pub(crate) struct Control {
 
 impl Control {
     /// Fills the mirror, then starts the thread in the caller's network namespace. `on_addresses` is called there
-    /// whenever local addresses changed.
+    /// whenever local addresses changed, after the mirror has them.
     pub(crate) fn start(
         mirror: Arc<Mirror>,
-        on_addresses: impl FnMut(&Tables) + Send + 'static,
+        on_addresses: impl FnMut() + Send + 'static,
     ) -> io::Result<Self> {
         // Listen first: what changes during the first dump is then heard after it.
         let events = Events::open()?;
@@ -83,7 +83,7 @@ struct Follower<F> {
     routes_asked: Instant,
 }
 
-impl<F: FnMut(&Tables)> Follower<F> {
+impl<F: FnMut()> Follower<F> {
     fn run(&mut self, stop: &OwnedFd) {
         loop {
             let timeout = self.sleep(Instant::now()).map(|sleep| Timespec {
@@ -147,7 +147,7 @@ impl<F: FnMut(&Tables)> Follower<F> {
             self.mirror.publish(self.working.tables.clone());
         }
         if changes.addresses {
-            (self.on_addresses)(&self.working.tables);
+            (self.on_addresses)();
         }
         self.working.keep_alive(&mut self.requests, now);
     }

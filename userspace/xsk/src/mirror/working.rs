@@ -127,11 +127,11 @@ impl Working {
                     (changes.publish, changes.routes) = (true, true);
                 }
             }
-            RouteNetlinkMessage::DelLink(message) => {
-                if message.header.interface_family == AddressFamily::Unspec {
-                    Arc::make_mut(&mut self.tables.links).remove(&message.header.index);
-                    (changes.publish, changes.routes) = (true, true);
-                }
+            RouteNetlinkMessage::DelLink(message)
+                if message.header.interface_family == AddressFamily::Unspec =>
+            {
+                Arc::make_mut(&mut self.tables.links).remove(&message.header.index);
+                (changes.publish, changes.routes) = (true, true);
             }
             RouteNetlinkMessage::NewAddress(message) => self.address(parse::address(&message), true, changes),
             RouteNetlinkMessage::DelAddress(message) => {

@@ -1,0 +1,64 @@
+//! What runs on an interface, and taking it off: for `beam detach` and `beam doctor`, with the daemon dead or alive.
+
+use crate::{
+    OpenError,
+    attach::{Hook, detach_by_netlink},
+    preflight, sys,
+};
+use netlink_packet_route::link::XdpAttached;
+
+/// An XDP program on an interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AttachedProgram {
+    /// The program's name, as far as the kernel tells.
+    pub name: String,
+    /// Its id.
+    pub id: u32,
+    /// `native`, `skb`, `offloaded` or `several modes`.
+    pub mode: &'static str,
+    /// The bpf_link that holds it, if one does.
+    pub link_id: Option<u32>,
+    /// Whether it is beam's, by its name.
+    pub is_beam: bool,
+}
+
+/// The program on `interface`.
+///
+/// # Errors
+/// No such interface, or the kernel can't be asked.
+pub fn attached(interface: &str) -> Result<Option<AttachedProgram>, OpenError> {
+    Ok(preflight::find(interface)?.attached.map(describe))
+}
+
+/// Takes the program off `interface`, whosever it is, and says what it was. The caller asks first whether it
+/// [is beam's](AttachedProgram::is_beam).
+///
+/// # Errors
+/// No such interface, or the kernel refuses (CAP_NET_ADMIN and CAP_SYS_ADMIN are needed).
+pub fn detach(interface: &str) -> Result<Option<AttachedProgram>, OpenError> {
+    let nic = preflight::find(interface)?;
+    let Some(attached) = nic.attached else { return Ok(None) };
+    let program = describe(attached);
+    let hook = if attached.mode == XdpAttached::SocketBuffer { Hook::Skb } else { Hook::Native };
+    let done = match program.link_id {
+        Some(link_id) => sys::detach_bpf_link(link_id),
+        None => detach_by_netlink(nic.index, hook),
+    };
+    done.map_err(|source| OpenError::System {
+        doing: "detaching the XDP program",
+        interface: interface.to_owned(),
+        source,
+    })?;
+    Ok(Some(program))
+}
+
+fn describe(attached: preflight::Attached) -> AttachedProgram {
+    let name = attached.program_name();
+    AttachedProgram {
+        is_beam: name == steer::PROGRAM,
+        name,
+        id: attached.program_id,
+        mode: attached.mode_name(),
+        link_id: attached.link_id(),
+    }
+}
