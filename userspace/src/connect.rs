@@ -1,0 +1,199 @@
+//! `beam connect`: flags to a running client.
+
+use crate::{
+    cli::{ConnectArgs, Endpoint},
+    failure::Failure,
+    identity::{self, Credentials},
+    interface, logging, serve,
+    supervisor::{self, Crew, Identity, LaneFacts},
+    worker::{Client, ClientConfig, Listen, Role, Worker},
+};
+use anyhow::{Context, anyhow};
+use rustls::RootCertStore;
+use socket2::{Domain, Socket, Type};
+use std::{
+    io::{self, Read, Write},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs, UdpSocket},
+    sync::Arc,
+    thread::JoinHandle,
+    time::Duration,
+};
+use tunnel::{Engine, EngineConfig, Secrets, WorkerId, tls, transport};
+use upstream::resolver::Resolver;
+
+/// How long SIGTERM lets running flows finish at a client.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+
+pub(crate) fn run(args: ConnectArgs) -> Result<(), Failure> {
+    logging::start(args.daemon.log_format, args.daemon.verbose);
+    if args.local_forwards.is_empty() && args.socks.is_empty() && args.stdio.is_none() {
+        return Err(Failure::Config(anyhow!(
+            "nothing to carry: give -L [BIND:]PORT:HOST:HOSTPORT, -D [BIND:]PORT or -W HOST:PORT"
+        )));
+    }
+    let quic = quic_client(&args)?;
+    let token = args.token_file.as_deref().map(identity::token).transpose().map_err(Failure::Config)?;
+    let listens = listens(&args)?;
+    let bind = bind_address(&args)?;
+    let datapath = interface::open(&args.path, bind, 1)?;
+    let mailboxes = supervisor::mailboxes(&datapath.lanes)?;
+    let cpus = supervisor::cpus(args.path.cpus.as_ref().map(|list| list.0.as_slice()), datapath.lanes.len())?;
+    let (stdio, printer) = match &args.stdio {
+        Some(to) => {
+            let (socket, printer) = carry_stdio()?;
+            (Some((socket, to.clone())), Some(printer))
+        }
+        None => (None, None),
+    };
+    let mut client = Some(Client::new(ClientConfig {
+        host: args.url.host.clone(),
+        port: args.url.port,
+        local: datapath.local,
+        quic,
+        token,
+        listens,
+        stdio,
+        once: args.once,
+        retries_max: args.max_retries,
+        pause_max: args.max_retry_interval,
+        resolver: Arc::new(Resolver::new(Default::default()).map_err(Failure::runtime)?),
+    }));
+    let secrets = Secrets::random();
+    let mut crew = Vec::new();
+    for (index, lane) in datapath.lanes.into_iter().enumerate() {
+        let facts = LaneFacts::of(&lane, mailboxes[index].clone(), cpus[index]);
+        let engine = EngineConfig::new(WorkerId(index as u8), secrets.clone(), None);
+        // The tunnel lives on the first worker; the others pass its packets on.
+        let role = client.take().map_or(Role::Helper, |client| Role::Client(Box::new(client)));
+        let worker = Worker::new(index as u8, Engine::new(engine), lane.ports, mailboxes.clone(), role)
+            .map_err(Failure::runtime)?;
+        crew.push(Crew { worker, lane: facts });
+    }
+    let identity =
+        Identity { role: "client", address: format!("https://{}:{}", args.url.host, args.url.port) };
+    let outcome = supervisor::run(identity, crew, datapath.interfaces, &args.daemon, None, DRAIN_TIMEOUT);
+    if let Some(printer) = printer {
+        // The worker has closed its end: what is left are the last bytes for standard output.
+        let _ = printer.join();
+    }
+    outcome
+}
+
+fn quic_client(args: &ConnectArgs) -> Result<quinn_proto::ClientConfig, Failure> {
+    let verify = if args.insecure {
+        tracing::warn!("--insecure: the gateway's certificate is not verified");
+        tls::Verify::Insecure
+    } else if let Some(pin) = &args.pin {
+        tls::Verify::Pin(
+            pin.parse().map_err(|e: tls::FingerprintError| Failure::config(anyhow!(e).context("--pin")))?,
+        )
+    } else if let Some(ca) = &args.ca {
+        tls::Verify::Roots(identity::authorities(ca).map_err(Failure::Config)?)
+    } else {
+        tls::Verify::Roots(system_roots())
+    };
+    let credentials = match (&args.cert, &args.key) {
+        (Some(cert), Some(key)) => Some(Credentials::load(cert, key).map_err(Failure::Config)?),
+        _ => None,
+    };
+    let tls = tls::client_tls(verify, credentials.map(|c| (c.chain, c.key))).map_err(Failure::config)?;
+    let mut options = transport::TransportOptions::client();
+    options.congestion = serve::congestion(args.cc);
+    options.keep_alive = (!args.keepalive.is_zero()).then_some(args.keepalive);
+    let quic = tls::quic_client(tls).map_err(Failure::config)?;
+    Ok(transport::client_config(quic, Arc::new(options.build())))
+}
+
+fn system_roots() -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    let loaded = rustls_native_certs::load_native_certs();
+    for error in &loaded.errors {
+        tracing::warn!("system certificates: {error}");
+    }
+    roots.add_parsable_certificates(loaded.certs);
+    roots
+}
+
+fn listens(args: &ConnectArgs) -> Result<Vec<Listen>, Failure> {
+    let mut listens = Vec::new();
+    for forward in &args.local_forwards {
+        listens.push(Listen::Forward(listen(&forward.listen, "-L")?, forward.to.clone()));
+    }
+    for socks in &args.socks {
+        listens.push(Listen::Socks(listen(socks, "-D")?));
+    }
+    Ok(listens)
+}
+
+/// A listener on loopback unless its user names an address.
+fn listen(endpoint: &Endpoint, flag: &str) -> Result<TcpListener, Failure> {
+    let address = endpoint.resolve(IpAddr::V4(Ipv4Addr::LOCALHOST)).map_err(Failure::Config)?;
+    let listener = TcpListener::bind(address).map_err(|error| {
+        Failure::Preflight(anyhow!(
+            "can't listen on {address} for {flag}: {error}; see who does: ss -ltnp 'sport = :{}', or choose another port",
+            address.port()
+        ))
+    })?;
+    let bound = listener.local_addr().map_err(Failure::runtime)?;
+    if !bound.ip().is_loopback() {
+        tracing::warn!("{flag} listens on {bound}: whoever reaches it uses the tunnel as you");
+    }
+    tracing::info!("{flag} listens on {bound}");
+    Ok(listener)
+}
+
+/// The local address for the tunnel: for AF_XDP the one that the route to the gateway says, else any.
+fn bind_address(args: &ConnectArgs) -> Result<SocketAddr, Failure> {
+    let gateway = (args.url.host.as_str(), args.url.port);
+    let remote = gateway.to_socket_addrs().ok().and_then(|mut addresses| addresses.next());
+    let unspecified: IpAddr = match remote {
+        Some(SocketAddr::V6(_)) => Ipv6Addr::UNSPECIFIED.into(),
+        _ => Ipv4Addr::UNSPECIFIED.into(),
+    };
+    let Some(remote) = remote.filter(|_| !args.path.interfaces.is_empty()) else {
+        return Ok(SocketAddr::new(unspecified, 0));
+    };
+    let probe = UdpSocket::bind((unspecified, 0)).and_then(|socket| {
+        // Sends nothing: the kernel looks up the route and the source address.
+        socket.connect(remote)?;
+        socket.local_addr()
+    });
+    let local = probe.map_err(|e| {
+        Failure::Preflight(anyhow!(
+            "no route to the gateway {remote}: {e}; see `ip route get {}`",
+            remote.ip()
+        ))
+    })?;
+    Ok(SocketAddr::new(local.ip(), 0))
+}
+
+/// A socket whose other end is copied from standard input and to standard output, and the thread that prints.
+fn carry_stdio() -> anyhow::Result<(Socket, JoinHandle<()>)> {
+    let (ours, theirs) =
+        Socket::pair(Domain::UNIX, Type::STREAM, None).context("can't make a socket pair for -W")?;
+    let input = theirs.try_clone()?;
+    std::thread::Builder::new().name("beam-stdin".into()).spawn(move || {
+        let _ = copy(io::stdin().lock(), &input);
+        let _ = input.shutdown(std::net::Shutdown::Write);
+    })?;
+    let printer = std::thread::Builder::new().name("beam-stdout".into()).spawn(move || {
+        let _ = copy(&theirs, io::stdout().lock());
+    })?;
+    Ok((ours, printer))
+}
+
+/// Like `io::copy`, but each piece is flushed at once: a terminal waits behind it.
+fn copy(mut from: impl Read, mut to: impl Write) -> io::Result<()> {
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        match from.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(length) => {
+                to.write_all(&buffer[..length])?;
+                to.flush()?;
+            }
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+}

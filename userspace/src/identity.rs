@@ -1,0 +1,160 @@
+//! Certificates, keys and tokens from files: who the gateway is, and who a client says it is.
+
+use crate::{cli::ServeArgs, failure::Failure};
+use anyhow::{Context, anyhow, bail};
+use rustls::{
+    RootCertStore,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+};
+use std::{
+    fs,
+    io::Write,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
+
+/// A certificate chain, leaf first, and the key of the leaf.
+#[derive(Debug)]
+pub(crate) struct Credentials {
+    pub(crate) chain: Vec<CertificateDer<'static>>,
+    pub(crate) key: PrivateKeyDer<'static>,
+}
+
+impl Credentials {
+    pub(crate) fn load(cert: &Path, key: &Path) -> anyhow::Result<Self> {
+        let chain = certificates(cert)?;
+        let key = PrivateKeyDer::from_pem_file(key).with_context(|| {
+            format!("{} holds no readable PEM private key (PKCS#8, PKCS#1 or SEC1)", key.display())
+        })?;
+        Ok(Self { chain, key })
+    }
+}
+
+/// The certificates of a PEM file, at least one.
+pub(crate) fn certificates(path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
+    let chain: Vec<_> = CertificateDer::pem_file_iter(path)
+        .with_context(|| format!("can't read {}", path.display()))?
+        .collect::<Result<_, _>>()
+        .with_context(|| format!("{} is not a PEM certificate file", path.display()))?;
+    if chain.is_empty() {
+        bail!(
+            "{} holds no PEM certificate; it needs at least one `-----BEGIN CERTIFICATE-----`",
+            path.display()
+        );
+    }
+    Ok(chain)
+}
+
+/// The authorities of a PEM file.
+pub(crate) fn authorities(path: &Path) -> anyhow::Result<RootCertStore> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(path)? {
+        roots
+            .add(certificate)
+            .with_context(|| format!("{} holds a certificate that can't be an authority", path.display()))?;
+    }
+    Ok(roots)
+}
+
+/// The gateway's certificate: from files, or self-signed.
+pub(crate) fn gateway(args: &ServeArgs) -> Result<Credentials, Failure> {
+    match (&args.tls_cert, &args.tls_key) {
+        (Some(cert), Some(key)) => Credentials::load(cert, key).map_err(Failure::Config),
+        _ if args.self_signed => self_signed(&args.state_dir).map_err(Failure::Config),
+        _ => Err(Failure::Config(anyhow!(
+            "no certificate: give --tls-cert FILE and --tls-key FILE, or --self-signed to have one made"
+        ))),
+    }
+}
+
+/// Reads the self-signed certificate from `dir`, or makes one and keeps it there, so that pins survive a restart.
+fn self_signed(dir: &Path) -> anyhow::Result<Credentials> {
+    let (cert, key) = (dir.join("self-signed.crt"), dir.join("self-signed.key"));
+    if cert.exists() && key.exists() {
+        return Credentials::load(&cert, &key);
+    }
+    let pair =
+        rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).context("can't make a P-256 key")?;
+    let mut params =
+        rcgen::CertificateParams::new(vec!["beam.invalid".to_owned()]).context("certificate parameters")?;
+    params.distinguished_name.push(rcgen::DnType::CommonName, "beam gateway (self-signed)");
+    let certificate = params.self_signed(&pair).context("can't sign the certificate")?;
+    let kept = keep(dir, &[(&cert, &certificate.pem(), 0o644), (&key, &pair.serialize_pem(), 0o600)]);
+    if let Err(error) = kept {
+        tracing::warn!(
+            "the self-signed certificate lasts for this run only: {error:#}; give --state-dir DIR to keep it"
+        );
+    }
+    let key = PrivateKeyDer::try_from(pair.serialize_der()).map_err(|e| anyhow!("key in DER: {e}"))?;
+    Ok(Credentials { chain: vec![certificate.der().clone()], key })
+}
+
+fn keep(dir: &Path, files: &[(&PathBuf, &str, u32)]) -> anyhow::Result<()> {
+    fs::create_dir_all(dir).with_context(|| format!("can't make {}", dir.display()))?;
+    for (path, text, mode) in files {
+        fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(*mode)
+            .open(path)
+            .and_then(|mut file| file.write_all(text.as_bytes()))
+            .with_context(|| format!("can't write {}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// The bearer token of a file: its first line.
+pub(crate) fn token(path: &Path) -> anyhow::Result<String> {
+    let text =
+        fs::read_to_string(path).with_context(|| format!("can't read the token file {}", path.display()))?;
+    let token = text.lines().next().unwrap_or_default().trim();
+    if token.is_empty() || !token.bytes().all(|b| b.is_ascii_graphic()) {
+        bail!(
+            "{} holds no token: its first line must be the token that `beam user add` printed",
+            path.display()
+        );
+    }
+    Ok(token.to_owned())
+}
+
+/// The name in a verified client certificate: its common name, else its first DNS or e-mail name.
+pub(crate) fn certificate_name(leaf: &CertificateDer<'_>) -> Option<String> {
+    use x509_parser::{extensions::GeneralName, prelude::FromDer};
+    const NAME_BYTES_MAX: usize = 64;
+    let (_, certificate) = x509_parser::certificate::X509Certificate::from_der(leaf).ok()?;
+    let common = certificate.subject().iter_common_name().find_map(|name| name.as_str().ok());
+    let alternative = || {
+        let names = &certificate.subject_alternative_name().ok()??.value.general_names;
+        names.iter().find_map(|name| match name {
+            GeneralName::DNSName(name) | GeneralName::RFC822Name(name) => Some(*name),
+            _ => None,
+        })
+    };
+    let printable =
+        |name: &&str| !name.is_empty() && name.len() <= NAME_BYTES_MAX && !name.chars().any(char::is_control);
+    common
+        .filter(printable)
+        .map(str::to_owned)
+        .or_else(|| alternative().filter(|name| printable(name)).map(str::to_owned))
+}
+
+#[cfg(test)]
+mod tests {
+    //! Goal: a self-signed certificate is the same after a restart, and its key is for us alone.
+    use super::*;
+
+    #[test]
+    fn self_signed_is_kept() {
+        let dir = std::env::temp_dir().join(format!("beam-identity-{}", std::process::id()));
+        let first = self_signed(&dir).unwrap();
+        let second = self_signed(&dir).unwrap();
+        assert_eq!(first.chain[0], second.chain[0]);
+        let mode = std::os::unix::fs::PermissionsExt::mode(
+            &fs::metadata(dir.join("self-signed.key")).unwrap().permissions(),
+        );
+        assert_eq!(mode & 0o777, 0o600);
+        assert_eq!(certificate_name(&first.chain[0]).as_deref(), Some("beam gateway (self-signed)"));
+        fs::remove_dir_all(&dir).unwrap();
+    }
+}

@@ -1,0 +1,168 @@
+//! From flags to ports: opens AF_XDP sockets and kernel UDP sockets, one lane a worker.
+//!
+//! The kernel UDP socket comes first: it reserves the port (a client's port is chosen by it). Then XDP is attached, and
+//! only then are the addresses steered. Where XDP doesn't work and isn't insisted on, the lanes are kernel UDP alone;
+//! every step down is logged with its reason.
+
+use crate::{
+    cli::{PathArgs, Queues, XdpMode, ZeroCopy},
+    failure::Failure,
+};
+use anyhow::anyhow;
+use port::Port;
+use std::net::SocketAddr;
+use udp::UdpPort;
+
+/// Kernel UDP workers of a gateway, where `--cpus` doesn't say.
+const KERNEL_WORKERS_MAX: usize = 8;
+
+/// What one worker sends and receives through.
+pub(crate) struct Lane {
+    pub(crate) interface: Option<String>,
+    pub(crate) queue: Option<u32>,
+    /// As read back from the kernel; `off` for kernel UDP.
+    pub(crate) mode: String,
+    pub(crate) why: Vec<String>,
+    /// The fast path first; behind AF_XDP the kernel UDP socket.
+    pub(crate) ports: Vec<Box<dyn Port>>,
+    /// Frames that the ports own together.
+    pub(crate) frame_count: usize,
+}
+
+/// All lanes of a daemon, and what keeps them steered.
+pub(crate) struct Datapath {
+    pub(crate) lanes: Vec<Lane>,
+    pub(crate) interfaces: Vec<xsk::Interface>,
+    /// The address that the kernel sockets are bound to.
+    pub(crate) local: SocketAddr,
+}
+
+/// Opens everything for `bind`. `kernel_lanes` is how many workers there are without AF_XDP.
+pub(crate) fn open(args: &PathArgs, bind: SocketAddr, kernel_lanes: usize) -> Result<Datapath, Failure> {
+    let (opened, why) = open_interfaces(args)?;
+    if opened.is_empty() {
+        return kernel_only(bind, kernel_lanes, why);
+    }
+    let lane_count: usize = opened.iter().map(|(_, ports)| ports.len()).sum();
+    let (local, kernel) = bind_kernel(bind, lane_count)?;
+    let mut kernel = kernel.into_iter();
+    let mut datapath = Datapath { lanes: Vec::new(), interfaces: Vec::new(), local };
+    for (interface, ports) in opened {
+        let reports = interface.reports().to_vec();
+        for (port, report) in ports.into_iter().zip(reports) {
+            let why: Vec<String> = report.steps.iter().map(ToString::to_string).collect();
+            say_mode(interface.name(), report.queue, &report.mode.to_string(), &why);
+            let frames = args.umem as usize * (1 << 20) / args.frame_size as usize;
+            let slow = kernel.next().map(|port| Box::new(port) as Box<dyn Port>);
+            datapath.lanes.push(Lane {
+                interface: Some(interface.name().to_owned()),
+                queue: Some(report.queue),
+                mode: report.mode.to_string(),
+                why,
+                ports: std::iter::once(Box::new(port) as Box<dyn Port>).chain(slow).collect(),
+                frame_count: frames + udp_options(true).frame_count,
+            });
+        }
+        interface.set_targets(&[local]).map_err(Failure::preflight)?;
+        datapath.interfaces.push(interface);
+    }
+    Ok(datapath)
+}
+
+type Opened = Vec<(xsk::Interface, Vec<xsk::XskPort>)>;
+
+/// The interfaces that take AF_XDP; if none does, why not.
+fn open_interfaces(args: &PathArgs) -> Result<(Opened, Vec<String>), Failure> {
+    let mode = match args.xdp {
+        XdpMode::Off => return Ok((Vec::new(), vec!["--xdp off".to_owned()])),
+        XdpMode::Auto => xsk::Mode::Auto,
+        XdpMode::Native => xsk::Mode::Native,
+        XdpMode::Skb => xsk::Mode::Skb,
+    };
+    let insists = args.xdp != XdpMode::Auto || args.zero_copy == ZeroCopy::On;
+    if args.interfaces.is_empty() {
+        if insists {
+            return Err(Failure::Config(anyhow!(
+                "AF_XDP needs an interface: give -i IF, or --xdp off for kernel UDP"
+            )));
+        }
+        return Ok((Vec::new(), vec!["no --interface given".to_owned()]));
+    }
+    let mut opened = Vec::new();
+    let mut why = Vec::new();
+    for name in &args.interfaces {
+        match xsk::open(&config(args, name, mode)) {
+            Ok(open) => opened.push(open),
+            Err(error @ xsk::OpenError::Config { .. }) => return Err(Failure::config(error)),
+            Err(error) if insists => return Err(Failure::preflight(error)),
+            Err(error) => {
+                tracing::warn!("no AF_XDP on {name}, its packets take the kernel's UDP path: {error}");
+                why.push(format!("{name}: {error}"));
+            }
+        }
+    }
+    Ok((opened, why))
+}
+
+fn config(args: &PathArgs, interface: &str, mode: xsk::Mode) -> xsk::Config {
+    xsk::Config {
+        queues: match &args.queues {
+            Queues::All => xsk::Queues::All,
+            Queues::List(list) => xsk::Queues::List(list.clone()),
+        },
+        mode,
+        zero_copy: match args.zero_copy {
+            ZeroCopy::Auto => xsk::ZeroCopy::Auto,
+            ZeroCopy::On => xsk::ZeroCopy::On,
+            ZeroCopy::Off => xsk::ZeroCopy::Off,
+        },
+        ring_size: args.ring_size,
+        frame_bytes: args.frame_size,
+        umem_bytes: (args.umem as usize) << 20,
+        busy_poll_usec: (args.busy_poll > 0).then_some(args.busy_poll),
+        ..xsk::Config::new(interface)
+    }
+}
+
+fn say_mode(interface: &str, queue: u32, mode: &str, why: &[String]) {
+    for step in why {
+        tracing::warn!("{interface} queue {queue}: stepped down: {step}");
+    }
+    tracing::info!("{interface} queue {queue}: AF_XDP {mode}");
+}
+
+fn kernel_only(bind: SocketAddr, count: usize, why: Vec<String>) -> Result<Datapath, Failure> {
+    let count = count.clamp(1, KERNEL_WORKERS_MAX);
+    let (local, kernel) = bind_kernel(bind, count)?;
+    tracing::info!("kernel UDP on {local}, {count} worker(s), no AF_XDP: {}", why.join("; "));
+    let lanes = kernel
+        .into_iter()
+        .map(|port| Lane {
+            interface: None,
+            queue: None,
+            mode: "off".to_owned(),
+            why: why.clone(),
+            ports: vec![Box::new(port) as Box<dyn Port>],
+            frame_count: udp_options(true).frame_count,
+        })
+        .collect();
+    Ok(Datapath { lanes, interfaces: Vec::new(), local })
+}
+
+fn udp_options(reuse_port: bool) -> udp::Options {
+    udp::Options { reuse_port, ..udp::Options::default() }
+}
+
+/// `count` kernel sockets on one address.
+fn bind_kernel(bind: SocketAddr, count: usize) -> Result<(SocketAddr, Vec<UdpPort>), Failure> {
+    // With SO_REUSEPORT a second daemon of the same user would bind silently and take half of the packets; without it
+    // the kernel says that the port is taken.
+    let probe = UdpPort::bind(bind, udp_options(false)).map_err(Failure::preflight)?;
+    let local = probe.local_addr();
+    if count == 1 {
+        return Ok((local, vec![probe]));
+    }
+    drop(probe);
+    let ports: Result<Vec<_>, _> = (0..count).map(|_| UdpPort::bind(local, udp_options(true))).collect();
+    Ok((local, ports.map_err(Failure::preflight)?))
+}

@@ -1,0 +1,24 @@
+//! The log: one line an event on stderr, as text or JSON. Never used in the packet loop.
+
+use crate::cli::LogFormat;
+use std::io::IsTerminal;
+use tracing_subscriber::EnvFilter;
+
+/// Starts logging. `verbosity` counts `-v`; `BEAM_LOG` (a tracing filter) wins over it.
+pub(crate) fn start(format: LogFormat, verbosity: u8) {
+    let default = match verbosity {
+        0 => "beam=info,beam_xsk=info,beam_udp=info,beam_tunnel=info,beam_upstream=info,warn",
+        1 => "beam=debug,beam_xsk=debug,beam_udp=debug,beam_tunnel=debug,beam_upstream=debug,info",
+        _ => "trace",
+    };
+    let filter = EnvFilter::try_from_env("BEAM_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    match format {
+        LogFormat::Json => builder.json().init(),
+        LogFormat::Text => {
+            let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+            builder.with_ansi(colour).init();
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! `beam serve`: flags to a running gateway.
+
+use crate::{
+    cli::{Congestion, Retry, ServeArgs},
+    control,
+    failure::Failure,
+    identity, interface, logging,
+    supervisor::{self, Crew, Identity, LaneFacts},
+    worker::{Gateway, GatewayConfig, Role, Worker},
+};
+use anyhow::anyhow;
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    path::PathBuf,
+    sync::Arc,
+};
+use tunnel::{Engine, EngineConfig, RetryPolicy, Secrets, WorkerId, tls, transport};
+use upstream::{policy::Policy, resolver::Resolver, users::Users};
+
+pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
+    logging::start(args.daemon.log_format, args.daemon.verbose);
+    let secrets = Secrets::random();
+    let server = quic_server(&args, &secrets)?;
+    let config = Arc::new(gateway_config(&args)?);
+    let bind = args.listen.resolve(unspecified()).map_err(Failure::Config)?;
+    let kernel_lanes = args.path.cpus.as_ref().map_or_else(available_cpus, |list| list.0.len());
+    let datapath = interface::open(&args.path, bind, kernel_lanes)?;
+    let mailboxes = supervisor::mailboxes(&datapath.lanes)?;
+    let cpus = supervisor::cpus(args.path.cpus.as_ref().map(|list| list.0.as_slice()), datapath.lanes.len())?;
+    let mut crew = Vec::new();
+    for (index, lane) in datapath.lanes.into_iter().enumerate() {
+        let facts = LaneFacts::of(&lane, mailboxes[index].clone(), cpus[index]);
+        let mut engine = EngineConfig::new(WorkerId(index as u8), secrets.clone(), Some(server.clone()));
+        engine.connections_max = args.max_connections;
+        engine.retry = match args.retry {
+            Retry::Auto => RetryPolicy::default(),
+            Retry::Always => RetryPolicy::Always,
+            Retry::Off => RetryPolicy::Off,
+        };
+        let role = Role::Gateway(Gateway::new(config.clone()));
+        let worker = Worker::new(index as u8, Engine::new(engine), lane.ports, mailboxes.clone(), role)
+            .map_err(Failure::runtime)?;
+        crew.push(Crew { worker, lane: facts });
+    }
+    let identity = Identity { role: "gateway", address: datapath.local.to_string() };
+    let control = Some(PathBuf::from(control::DEFAULT_PATH));
+    supervisor::run(identity, crew, datapath.interfaces, &args.daemon, control, args.drain_timeout)
+}
+
+/// `[::]` where the host has IPv6 (it takes IPv4 too), else `0.0.0.0`.
+fn unspecified() -> IpAddr {
+    match std::net::UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)) {
+        Ok(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        Err(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+    }
+}
+
+fn available_cpus() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+fn quic_server(args: &ServeArgs, secrets: &Secrets) -> Result<Arc<quinn_proto::ServerConfig>, Failure> {
+    let credentials = identity::gateway(args)?;
+    let fingerprint = tls::Fingerprint::of(&credentials.chain[0]);
+    let authorities =
+        args.client_ca.as_deref().map(identity::authorities).transpose().map_err(Failure::Config)?;
+    let client_auth = match authorities {
+        None => tls::ClientAuth::None,
+        // With a users file beside it, a client may come with a token instead.
+        Some(roots) if args.users.is_some() => tls::ClientAuth::Optional(roots),
+        Some(roots) => tls::ClientAuth::Required(roots),
+    };
+    let tls = tls::server_tls(credentials.chain, credentials.key, client_auth).map_err(Failure::config)?;
+    tracing::info!("certificate fingerprint {fingerprint}");
+    let mut options = transport::TransportOptions::gateway();
+    options.congestion = congestion(args.cc);
+    let quic = tls::quic_server(tls).map_err(Failure::config)?;
+    Ok(Arc::new(transport::server_config(quic, Arc::new(options.build()), secrets)))
+}
+
+pub(crate) fn congestion(cc: Congestion) -> transport::Congestion {
+    match cc {
+        Congestion::Cubic => transport::Congestion::Cubic,
+        Congestion::Bbr => transport::Congestion::Bbr,
+        Congestion::Newreno => transport::Congestion::NewReno,
+    }
+}
+
+fn gateway_config(args: &ServeArgs) -> Result<GatewayConfig, Failure> {
+    let users = args.users.as_deref().map(Users::load).transpose().map_err(Failure::config)?;
+    if users.is_none() && args.client_ca.is_none() {
+        return Err(Failure::Config(anyhow!(
+            "nobody could use this gateway: give --users FILE (make one with `beam user add NAME --users FILE`) or --client-ca FILE"
+        )));
+    }
+    if args.allow.is_empty() {
+        tracing::warn!(
+            "no --allow: every destination is denied; give --allow CIDR[:PORTS] or --allow NAME[:PORTS]"
+        );
+    }
+    Ok(GatewayConfig {
+        users,
+        policy: Policy::parse(&args.allow, &args.deny).map_err(Failure::config)?,
+        resolver: Arc::new(Resolver::new(Default::default()).map_err(Failure::runtime)?),
+        certificate_name: identity::certificate_name,
+    })
+}

@@ -1,0 +1,218 @@
+//! `beam status`: one screen about a running daemon, and the JSON object behind it.
+
+use crate::{
+    cli::StatusArgs,
+    control::{self, Answer, Request},
+    failure::Failure,
+};
+use anyhow::anyhow;
+use serde::{Deserialize, Serialize};
+use std::{collections::BTreeMap, fmt::Write, time::Duration};
+
+/// Name of the JSON object's shape.
+pub(crate) const SCHEMA: &str = "beam.status.v1";
+
+/// Everything that `beam status -j` prints.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Status {
+    pub(crate) schema: String,
+    pub(crate) version: String,
+    /// `gateway` or `client`.
+    pub(crate) role: String,
+    pub(crate) ready: bool,
+    /// What is missing, where `ready` is false.
+    pub(crate) why_not_ready: Option<String>,
+    pub(crate) draining: bool,
+    pub(crate) uptime_s: u64,
+    /// The address served, or the gateway connected to.
+    pub(crate) address: String,
+    pub(crate) connections: u64,
+    pub(crate) flows: u64,
+    pub(crate) flows_opened: u64,
+    pub(crate) rates: Rates,
+    pub(crate) workers: Vec<WorkerStatus>,
+    pub(crate) interfaces: Vec<InterfaceStatus>,
+    /// Datagrams that the AF_XDP sockets received and sent.
+    pub(crate) xsk_rx_frames: u64,
+    pub(crate) xsk_tx_frames: u64,
+    /// Datagrams that passed through kernel UDP sockets, both ways.
+    pub(crate) kernel_udp_packets: u64,
+    /// Every drop counter above zero.
+    pub(crate) drops: BTreeMap<String, u64>,
+    /// Every other counter of the engine above zero.
+    pub(crate) counters: BTreeMap<String, u64>,
+    pub(crate) conservation: Conservation,
+}
+
+/// Over the last [`Rates::over_ms`].
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Rates {
+    pub(crate) over_ms: u64,
+    pub(crate) rx_bits_per_s: u64,
+    pub(crate) tx_bits_per_s: u64,
+    pub(crate) rx_packets_per_s: u64,
+    pub(crate) tx_packets_per_s: u64,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct WorkerStatus {
+    pub(crate) id: u8,
+    pub(crate) cpu: Option<u32>,
+    pub(crate) interface: Option<String>,
+    pub(crate) queue: Option<u32>,
+    /// `native-zerocopy`, `native-copy`, `skb-copy` or `off` (kernel UDP), as read back from the kernel.
+    pub(crate) xdp_mode: String,
+    /// Each step down the ladder and its reason.
+    pub(crate) xdp_why: Vec<String>,
+    pub(crate) connections: u64,
+    pub(crate) flows: u64,
+    pub(crate) rx_frames: u64,
+    pub(crate) rx_bytes: u64,
+    pub(crate) tx_frames: u64,
+    pub(crate) tx_bytes: u64,
+    pub(crate) kernel_rx_packets: u64,
+    pub(crate) kernel_tx_packets: u64,
+    pub(crate) handed_out: u64,
+    pub(crate) handed_in: u64,
+    pub(crate) loops: u64,
+    pub(crate) sleeps: u64,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct InterfaceStatus {
+    pub(crate) name: String,
+    /// Verdicts of the XDP program, by name.
+    pub(crate) steering: BTreeMap<String, u64>,
+}
+
+/// `frames_in = delivered + dropped + in_flight`, over all workers.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Conservation {
+    /// Datagrams that the ports took in.
+    pub(crate) frames_in: u64,
+    /// Datagrams given to an engine.
+    pub(crate) delivered: u64,
+    /// Datagrams dropped under a name between the port and the engine.
+    pub(crate) dropped: u64,
+    /// Datagrams on their way from one worker to another.
+    pub(crate) in_flight: u64,
+    pub(crate) holds: bool,
+}
+
+pub(crate) fn run(args: &StatusArgs) -> Result<(), Failure> {
+    loop {
+        let status = match control::ask(&args.control, &Request::Status)? {
+            Answer::Status(status) => status,
+            Answer::Error(error) => return Err(Failure::Runtime(anyhow!("the daemon says: {error}"))),
+        };
+        if args.json {
+            println!("{}", serde_json::to_string(&status).map_err(Failure::runtime)?);
+        } else {
+            print!("{}", screen(&status));
+        }
+        let Some(seconds) = args.watch else { return Ok(()) };
+        std::thread::sleep(Duration::try_from_secs_f64(seconds.max(0.1)).unwrap_or(Duration::from_secs(1)));
+    }
+}
+
+/// The status as text for a person.
+fn screen(status: &Status) -> String {
+    let mut out = String::new();
+    let state = match (status.ready, status.draining, &status.why_not_ready) {
+        (_, true, _) => "draining".to_owned(),
+        (true, ..) => "ready".to_owned(),
+        (false, _, Some(why)) => format!("not ready: {why}"),
+        (false, _, None) => "not ready".to_owned(),
+    };
+    let preposition = if status.role == "gateway" { "on" } else { "to" };
+    let _ = writeln!(
+        out,
+        "beam {} {} {preposition} {}: {state}, up {}",
+        status.version,
+        status.role,
+        status.address,
+        uptime(status.uptime_s)
+    );
+    let _ = writeln!(
+        out,
+        "connections {}   flows {} (opened {})   rx {}/s ({} pkt/s)   tx {}/s ({} pkt/s)",
+        status.connections,
+        status.flows,
+        status.flows_opened,
+        bits(status.rates.rx_bits_per_s),
+        status.rates.rx_packets_per_s,
+        bits(status.rates.tx_bits_per_s),
+        status.rates.tx_packets_per_s
+    );
+    let _ = writeln!(
+        out,
+        "\nworker  cpu  queue         xdp              conns   flows      rx frames      tx frames   kernel rx+tx"
+    );
+    for worker in &status.workers {
+        let queue = match (&worker.interface, worker.queue) {
+            (Some(interface), Some(queue)) => format!("{interface}/{queue}"),
+            _ => "-".to_owned(),
+        };
+        let cpu = worker.cpu.map_or("-".to_owned(), |cpu| cpu.to_string());
+        let _ = writeln!(
+            out,
+            "{:>6} {:>4}  {:<12}  {:<15} {:>6} {:>7} {:>14} {:>14} {:>14}",
+            worker.id,
+            cpu,
+            queue,
+            worker.xdp_mode,
+            worker.connections,
+            worker.flows,
+            worker.rx_frames,
+            worker.tx_frames,
+            worker.kernel_rx_packets + worker.kernel_tx_packets
+        );
+        for why in &worker.xdp_why {
+            let _ = writeln!(out, "             why: {why}");
+        }
+    }
+    for interface in &status.interfaces {
+        let verdicts: Vec<String> = interface
+            .steering
+            .iter()
+            .filter(|&(_, &n)| n > 0)
+            .map(|(name, n)| format!("{name} {n}"))
+            .collect();
+        let _ = writeln!(out, "\nsteering on {}: {}", interface.name, verdicts.join(", "));
+    }
+    if status.drops.is_empty() {
+        let _ = writeln!(out, "\ndrops: none");
+    } else {
+        let drops: Vec<String> = status.drops.iter().map(|(name, n)| format!("{name} {n}")).collect();
+        let _ = writeln!(out, "\ndrops: {}", drops.join(", "));
+    }
+    let c = &status.conservation;
+    let _ = writeln!(
+        out,
+        "frames: in {} = delivered {} + dropped {} + in flight {}{}",
+        c.frames_in,
+        c.delivered,
+        c.dropped,
+        c.in_flight,
+        if c.holds { "" } else { "   (does NOT add up: please report)" }
+    );
+    out
+}
+
+fn bits(n: u64) -> String {
+    match n {
+        0..1_000 => format!("{n} bit"),
+        1_000..1_000_000 => format!("{:.1} kbit", n as f64 / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.1} Mbit", n as f64 / 1e6),
+        _ => format!("{:.2} Gbit", n as f64 / 1e9),
+    }
+}
+
+fn uptime(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
+        3600..86400 => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
+        _ => format!("{} d {} h", seconds / 86400, seconds % 86400 / 3600),
+    }
+}

@@ -1,0 +1,405 @@
+//! What keeps a daemon's workers: starts them pinned, answers the control socket, turns signals into commands, waits.
+
+use crate::{
+    cli::DaemonArgs,
+    control::{self, Answer, Request},
+    failure::Failure,
+    interface::Lane,
+    status::{Conservation, InterfaceStatus, Rates, SCHEMA, Status, WorkerStatus},
+    worker::{
+        Ended, Worker,
+        mail::{Command, Mailbox},
+        snapshot::WorkerSnapshot,
+    },
+};
+use anyhow::{Context, anyhow};
+use crossbeam::channel;
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+/// How long a worker may take to answer the control plane.
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+/// Rates are measured over this long.
+const RATES_OVER: Duration = Duration::from_millis(200);
+/// How often a draining daemon looks whether its flows are done.
+const DRAIN_LOOK: Duration = Duration::from_millis(50);
+
+/// What doesn't change while a daemon runs.
+pub(crate) struct Identity {
+    pub(crate) role: &'static str,
+    pub(crate) address: String,
+}
+
+/// One worker as the supervisor sees it.
+struct Seat {
+    mailbox: Mailbox,
+    cpu: Option<u32>,
+    interface: Option<String>,
+    queue: Option<u32>,
+    mode: String,
+    why: Vec<String>,
+}
+
+/// The daemon.
+pub(crate) struct Supervisor {
+    identity: Identity,
+    seats: Vec<Seat>,
+    interfaces: Vec<xsk::Interface>,
+    started: Instant,
+    draining: AtomicBool,
+}
+
+/// A worker ready to be started, and its lane's description.
+pub(crate) struct Crew {
+    pub(crate) worker: Worker,
+    pub(crate) lane: LaneFacts,
+}
+
+/// The part of a lane that outlives its ports.
+pub(crate) struct LaneFacts {
+    pub(crate) mailbox: Mailbox,
+    pub(crate) cpu: Option<u32>,
+    pub(crate) interface: Option<String>,
+    pub(crate) queue: Option<u32>,
+    pub(crate) mode: String,
+    pub(crate) why: Vec<String>,
+}
+
+impl LaneFacts {
+    pub(crate) fn of(lane: &Lane, mailbox: Mailbox, cpu: Option<u32>) -> Self {
+        Self {
+            mailbox,
+            cpu,
+            interface: lane.interface.clone(),
+            queue: lane.queue,
+            mode: lane.mode.clone(),
+            why: lane.why.clone(),
+        }
+    }
+}
+
+/// One letter box a lane.
+pub(crate) fn mailboxes(lanes: &[Lane]) -> Result<Vec<Mailbox>, Failure> {
+    if lanes.len() > usize::from(u8::MAX) {
+        return Err(Failure::Config(anyhow!(
+            "{} queues, but 255 workers at most; choose with --queues",
+            lanes.len()
+        )));
+    }
+    lanes
+        .iter()
+        .map(|lane| Mailbox::new(lane.frame_count))
+        .collect::<Result<_, _>>()
+        .map_err(Failure::runtime)
+}
+
+/// The CPU of each worker: those of `--cpus` in turn, else the ones that this process may run on.
+pub(crate) fn cpus(asked: Option<&[u32]>, count: usize) -> Result<Vec<Option<u32>>, Failure> {
+    let allowed: Vec<u32> =
+        core_affinity::get_core_ids().unwrap_or_default().into_iter().map(|core| core.id as u32).collect();
+    if let Some(asked) = asked {
+        if let Some(missing) = asked.iter().find(|cpu| !allowed.contains(cpu)) {
+            return Err(Failure::Config(anyhow!(
+                "--cpus names CPU {missing}, but this process may use {allowed:?}"
+            )));
+        }
+        return Ok((0..count).map(|i| Some(asked[i % asked.len()])).collect());
+    }
+    Ok((0..count).map(|i| (!allowed.is_empty()).then(|| allowed[i % allowed.len()])).collect())
+}
+
+/// Runs the daemon until it ends; `drain_timeout` is what SIGTERM grants running flows.
+pub(crate) fn run(
+    identity: Identity,
+    crew: Vec<Crew>,
+    interfaces: Vec<xsk::Interface>,
+    daemon: &DaemonArgs,
+    control_default: Option<PathBuf>,
+    drain_timeout: Duration,
+) -> Result<(), Failure> {
+    let control = daemon.control.clone().or(control_default);
+    let bound = control.as_deref().map(control::bind).transpose().map_err(Failure::preflight)?;
+    let (ended_tx, ended_rx) = channel::bounded(crew.len());
+    let (workers, seats): (Vec<_>, Vec<_>) = crew
+        .into_iter()
+        .map(|Crew { worker, lane }| {
+            let LaneFacts { mailbox, cpu, interface, queue, mode, why } = lane;
+            (worker, Seat { mailbox, cpu, interface, queue, mode, why })
+        })
+        .unzip();
+    let supervisor = Arc::new(Supervisor {
+        identity,
+        seats,
+        interfaces,
+        started: Instant::now(),
+        draining: AtomicBool::new(false),
+    });
+    supervisor.clone().watch_signals(drain_timeout)?;
+    if let Some(bound) = &bound {
+        let of_thread = supervisor.clone();
+        control::serve(bound, Arc::new(move |request| of_thread.answer(&request)))
+            .map_err(Failure::runtime)?;
+    }
+    let mut threads = Vec::new();
+    for (index, worker) in workers.into_iter().enumerate() {
+        let cpu = supervisor.seats[index].cpu;
+        let ended = ended_tx.clone();
+        let thread = std::thread::Builder::new()
+            .name(format!("beam-worker-{index}"))
+            .spawn(move || {
+                pin(cpu);
+                // The supervisor waits for as many messages as there are workers.
+                let _ = ended.send(worker.run());
+            })
+            .context("can't start a worker thread")?;
+        threads.push(thread);
+    }
+    drop(ended_tx);
+    if supervisor.identity.role == "gateway" {
+        tracing::info!("ready: gateway on {}", supervisor.identity.address);
+    }
+    let outcome = supervisor.wait(&ended_rx);
+    for thread in threads {
+        if thread.join().is_err() {
+            return Err(Failure::Runtime(anyhow!(
+                "a worker thread panicked; the message is above: please report it"
+            )));
+        }
+    }
+    outcome
+}
+
+fn pin(cpu: Option<u32>) {
+    if let Some(cpu) = cpu
+        && !core_affinity::set_for_current(core_affinity::CoreId { id: cpu as usize })
+    {
+        tracing::warn!("can't pin a worker to CPU {cpu}; it runs wherever the kernel puts it");
+    }
+}
+
+impl Supervisor {
+    /// Waits for the workers; the first that ends takes the others with it.
+    fn wait(&self, ended: &channel::Receiver<Ended>) -> Result<(), Failure> {
+        let mut outcome = Ok(());
+        for end in ended {
+            let failed = match end {
+                Ended::Stopped => None,
+                Ended::TunnelLost(error) => Some(Failure::Runtime(anyhow!(error))),
+                Ended::Broken(error) => {
+                    Some(Failure::Runtime(anyhow!(error).context("a worker's port broke")))
+                }
+            };
+            self.tell_all(|| Command::Stop);
+            if let (Ok(()), Some(failure)) = (&outcome, failed) {
+                outcome = Err(failure);
+            }
+        }
+        outcome
+    }
+
+    fn tell_all(&self, command: impl Fn() -> Command) {
+        for seat in &self.seats {
+            seat.mailbox.command(command());
+        }
+    }
+
+    /// TERM and INT drain, a second one stops; HUP is for reloading, which comes later.
+    fn watch_signals(self: Arc<Self>, drain_timeout: Duration) -> Result<(), Failure> {
+        use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+        let mut signals =
+            signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(Failure::runtime)?;
+        let watch = move || {
+            for signal in signals.forever() {
+                if signal == SIGHUP {
+                    tracing::warn!(
+                        "SIGHUP: this version reloads nothing; restart to change the configuration"
+                    );
+                } else if self.draining.swap(true, Ordering::SeqCst) {
+                    tracing::info!("second signal: stopping now");
+                    self.tell_all(|| Command::Stop);
+                } else {
+                    let of_thread = self.clone();
+                    std::thread::spawn(move || of_thread.drain(drain_timeout));
+                }
+            }
+        };
+        std::thread::Builder::new().name("beam-signals".into()).spawn(watch).map_err(Failure::runtime)?;
+        Ok(())
+    }
+
+    /// Lets running flows finish, at most for `within`, then stops the workers.
+    fn drain(&self, within: Duration) {
+        let flows = |snapshots: &[WorkerSnapshot]| snapshots.iter().map(|s| s.flows).sum::<u64>();
+        let until = Instant::now() + within;
+        self.tell_all(|| Command::Drain);
+        let mut left = flows(&self.snapshots());
+        tracing::info!(
+            "draining: {left} flow(s) may finish within {} s, new ones are refused",
+            within.as_secs()
+        );
+        while left > 0 && Instant::now() < until {
+            std::thread::sleep(DRAIN_LOOK);
+            left = flows(&self.snapshots());
+        }
+        tracing::info!("drained, {left} flow(s) cut off: stopping");
+        self.tell_all(|| Command::Stop);
+    }
+
+    fn snapshots(&self) -> Vec<WorkerSnapshot> {
+        let (reply, answers) = channel::bounded(self.seats.len());
+        for seat in &self.seats {
+            seat.mailbox.command(Command::Snapshot(reply.clone()));
+        }
+        drop(reply);
+        let until = Instant::now() + ANSWER_WITHIN;
+        let mut snapshots = Vec::new();
+        while let Ok(snapshot) = answers.recv_deadline(until) {
+            snapshots.push(*snapshot);
+        }
+        snapshots.sort_by_key(|snapshot| snapshot.id);
+        snapshots
+    }
+
+    fn answer(&self, request: &Request) -> Answer {
+        match request {
+            Request::Status => Answer::Status(Box::new(self.status())),
+        }
+    }
+
+    fn status(&self) -> Status {
+        let (before, from) = (self.snapshots(), Instant::now());
+        std::thread::sleep(RATES_OVER);
+        let (after, over) = (self.snapshots(), from.elapsed());
+        let is_xsk = |snapshot: &WorkerSnapshot| {
+            self.seats.get(usize::from(snapshot.id)).is_some_and(|seat| seat.interface.is_some())
+        };
+        let xsk = |field: fn(&port::Counters) -> u64| -> u64 {
+            after.iter().filter(|s| is_xsk(s)).filter_map(|s| s.ports.first()).map(field).sum()
+        };
+        let kernel = |snapshot: &WorkerSnapshot| -> u64 {
+            let from = usize::from(is_xsk(snapshot));
+            snapshot.ports.iter().skip(from).map(|port| port.rx_datagrams + port.tx_datagrams).sum()
+        };
+        let waits = after.iter().find_map(|s| s.waits_for.clone());
+        let answered = after.len() == self.seats.len();
+        Status {
+            schema: SCHEMA.to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            role: self.identity.role.to_owned(),
+            ready: answered && after.iter().all(|s| s.up) && !self.draining.load(Ordering::SeqCst),
+            why_not_ready: if answered { waits } else { Some("a worker does not answer".to_owned()) },
+            draining: self.draining.load(Ordering::SeqCst),
+            uptime_s: self.started.elapsed().as_secs(),
+            address: self.identity.address.clone(),
+            connections: after.iter().map(|s| s.connections).sum(),
+            flows: after.iter().map(|s| s.flows).sum(),
+            flows_opened: after.iter().map(|s| s.flows_opened).sum(),
+            rates: rates(&before, &after, over),
+            workers: after.iter().filter_map(|s| self.worker_status(s, kernel)).collect(),
+            interfaces: self.interfaces.iter().map(interface_status).collect(),
+            xsk_rx_frames: xsk(|port| port.rx_datagrams),
+            xsk_tx_frames: xsk(|port| port.tx_datagrams),
+            kernel_udp_packets: after.iter().map(kernel).sum(),
+            drops: drops(&after),
+            counters: merge(after.iter().flat_map(|s| s.counters.iter().copied())),
+            conservation: conservation(&after),
+        }
+    }
+
+    fn worker_status(
+        &self,
+        snapshot: &WorkerSnapshot,
+        kernel: impl Fn(&WorkerSnapshot) -> u64,
+    ) -> Option<WorkerStatus> {
+        let seat = self.seats.get(usize::from(snapshot.id))?;
+        let fast = snapshot.ports.first().copied().unwrap_or_default();
+        let slow = snapshot.ports.get(1).copied().unwrap_or(fast);
+        debug_assert!(kernel(snapshot) >= slow.rx_datagrams);
+        Some(WorkerStatus {
+            id: snapshot.id,
+            cpu: seat.cpu,
+            interface: seat.interface.clone(),
+            queue: seat.queue,
+            xdp_mode: seat.mode.clone(),
+            xdp_why: seat.why.clone(),
+            connections: snapshot.connections,
+            flows: snapshot.flows,
+            rx_frames: fast.rx_datagrams,
+            rx_bytes: fast.rx_bytes,
+            tx_frames: fast.tx_datagrams,
+            tx_bytes: fast.tx_bytes,
+            kernel_rx_packets: slow.rx_datagrams,
+            kernel_tx_packets: slow.tx_datagrams,
+            handed_out: snapshot.hand_over.handed_out,
+            handed_in: snapshot.hand_over.delivered_handed,
+            loops: snapshot.loops,
+            sleeps: snapshot.sleeps,
+        })
+    }
+}
+
+fn interface_status(interface: &xsk::Interface) -> InterfaceStatus {
+    InterfaceStatus {
+        name: interface.name().to_owned(),
+        steering: merge(interface.steering_counters().into_iter()),
+    }
+}
+
+fn merge<'a>(counters: impl Iterator<Item = (&'a str, u64)>) -> BTreeMap<String, u64> {
+    let mut merged = BTreeMap::new();
+    for (name, n) in counters.filter(|&(_, n)| n > 0) {
+        *merged.entry(name.to_owned()).or_default() += n;
+    }
+    merged
+}
+
+/// Every drop counter above zero, of ports, hand-over and engines.
+fn drops(snapshots: &[WorkerSnapshot]) -> BTreeMap<String, u64> {
+    let ports = snapshots.iter().flat_map(|s| &s.ports).flat_map(|port| port.drops.iter());
+    let hand_over = snapshots.iter().flat_map(|s| s.hand_over.drops());
+    let engines = snapshots.iter().flat_map(|s| s.drops.iter().copied());
+    merge(ports.chain(hand_over).chain(engines))
+}
+
+fn conservation(snapshots: &[WorkerSnapshot]) -> Conservation {
+    let ports = || snapshots.iter().flat_map(|s| &s.ports);
+    let hand = || snapshots.iter().map(|s| s.hand_over);
+    let frames_in = ports().map(|port| port.rx_datagrams).sum();
+    let delivered = hand().map(|h| h.delivered + h.delivered_handed).sum();
+    let dropped = ports().map(|port| port.drops.rx_total()).sum::<u64>()
+        + hand().flat_map(|h| h.drops()).map(|(_, n)| n).sum::<u64>();
+    let handed_out: u64 = hand().map(|h| h.handed_out).sum();
+    let handed_in: u64 = hand().map(|h| h.delivered_handed).sum();
+    let in_flight = handed_out.saturating_sub(handed_in);
+    Conservation {
+        frames_in,
+        delivered,
+        dropped,
+        in_flight,
+        holds: frames_in == delivered + dropped + in_flight,
+    }
+}
+
+fn rates(before: &[WorkerSnapshot], after: &[WorkerSnapshot], over: Duration) -> Rates {
+    let sum = |snapshots: &[WorkerSnapshot], field: fn(&port::Counters) -> u64| -> u64 {
+        snapshots.iter().flat_map(|s| &s.ports).map(field).sum()
+    };
+    let per_second = |field: fn(&port::Counters) -> u64| {
+        let moved = sum(after, field).saturating_sub(sum(before, field));
+        (moved as f64 / over.as_secs_f64().max(1e-3)) as u64
+    };
+    Rates {
+        over_ms: over.as_millis() as u64,
+        rx_bits_per_s: per_second(|port| port.rx_bytes) * 8,
+        tx_bits_per_s: per_second(|port| port.tx_bytes) * 8,
+        rx_packets_per_s: per_second(|port| port.rx_datagrams),
+        tx_packets_per_s: per_second(|port| port.tx_datagrams),
+    }
+}

@@ -1,0 +1,155 @@
+//! The table of a worker's flows, and the queue of those that have something to do.
+
+use super::{
+    flow::{Readiness, Splice},
+    poll::{FlowKey, Ready},
+};
+use crate::{cli::Destination, socks::Negotiation};
+use masque::{RequestReader, ResponseReader};
+use slab::Slab;
+use socket2::Socket;
+use std::{collections::VecDeque, net::SocketAddr, time::Instant};
+use tunnel::{ConnId, StreamId};
+
+/// A local socket and what it is doing.
+pub(super) struct Flow {
+    pub(super) socket: Socket,
+    pub(super) ready: Readiness,
+    /// The tunnel connection and stream, once there is one.
+    pub(super) on: Option<(ConnId, StreamId)>,
+    pub(super) phase: Phase,
+    /// When the present phase has lasted too long.
+    pub(super) deadline: Option<Instant>,
+    generation: u32,
+    queued: bool,
+}
+
+/// The life of a flow.
+pub(super) enum Phase {
+    /// Gateway: the upstream's TCP handshake runs; the other addresses are tried in turn.
+    Connecting { reader: Box<RequestReader>, candidates: VecDeque<SocketAddr> },
+    /// Client: a SOCKS client is talking.
+    Socks(Negotiation),
+    /// Client: waits for the tunnel, or for stream credit.
+    Waiting(Pending),
+    /// Client: CONNECT is on its way (what isn't written yet is kept) and the answer outstanding.
+    Asked { reader: Box<ResponseReader>, unsent: bytes::Bytes, pending: Pending },
+    /// Bytes flow.
+    Open(Box<Splice>),
+    /// Between two phases, within one call.
+    Moving,
+}
+
+/// What a client's flow will ask for.
+pub(super) struct Pending {
+    pub(super) to: Destination,
+    /// A SOCKS reply is owed to the socket.
+    pub(super) socks: bool,
+    /// Bytes that came behind the SOCKS request.
+    pub(super) early: Vec<u8>,
+}
+
+/// See the module.
+#[derive(Default)]
+pub(super) struct Flows {
+    table: Slab<Flow>,
+    next_generation: u32,
+    ready: VecDeque<FlowKey>,
+    /// Flows with a deadline; few, and looked at only when the earliest may have come.
+    earliest_deadline: Option<Instant>,
+}
+
+impl Flows {
+    pub(super) fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    /// Adds a flow and queues its first step.
+    pub(super) fn insert(&mut self, socket: Socket, phase: Phase) -> FlowKey {
+        self.next_generation = FlowKey::next_generation(self.next_generation);
+        let generation = self.next_generation;
+        let flow = Flow {
+            socket,
+            ready: Readiness::default(),
+            on: None,
+            phase,
+            deadline: None,
+            generation,
+            queued: false,
+        };
+        FlowKey { index: self.table.insert(flow) as u32, generation }
+    }
+
+    pub(super) fn get_mut(&mut self, key: FlowKey) -> Option<&mut Flow> {
+        self.table.get_mut(key.index as usize).filter(|flow| flow.generation == key.generation)
+    }
+
+    /// Takes the flow out; dropping its socket ends the epoll watch.
+    pub(super) fn remove(&mut self, key: FlowKey) -> Option<Flow> {
+        self.get_mut(key)?;
+        Some(self.table.remove(key.index as usize))
+    }
+
+    /// Notes an epoll report and queues the flow.
+    pub(super) fn note_ready(&mut self, key: FlowKey, ready: Ready) {
+        if let Some(flow) = self.get_mut(key) {
+            flow.ready.readable |= ready.readable;
+            flow.ready.writable |= ready.writable;
+            flow.ready.hangup |= ready.hangup;
+            self.queue(key);
+        }
+    }
+
+    /// Queues a flow for its next step; once is enough.
+    pub(super) fn queue(&mut self, key: FlowKey) {
+        if let Some(flow) = self.get_mut(key)
+            && !flow.queued
+        {
+            flow.queued = true;
+            self.ready.push_back(key);
+        }
+    }
+
+    pub(super) fn ready_count(&self) -> usize {
+        self.ready.len()
+    }
+
+    pub(super) fn next_ready(&mut self) -> Option<FlowKey> {
+        while let Some(key) = self.ready.pop_front() {
+            if let Some(flow) = self.get_mut(key) {
+                flow.queued = false;
+                return Some(key);
+            }
+        }
+        None
+    }
+
+    pub(super) fn set_deadline(&mut self, key: FlowKey, at: Option<Instant>) {
+        if let Some(flow) = self.get_mut(key) {
+            flow.deadline = at;
+            self.earliest_deadline = [self.earliest_deadline, at].into_iter().flatten().min();
+        }
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        self.earliest_deadline
+    }
+
+    /// The flows whose deadline has passed.
+    pub(super) fn expired(&mut self, now: Instant) -> Vec<FlowKey> {
+        if self.earliest_deadline.is_none_or(|at| at > now) {
+            return Vec::new();
+        }
+        self.earliest_deadline =
+            self.table.iter().filter_map(|(_, flow)| flow.deadline).filter(|&at| at > now).min();
+        let expired = |flow: &Flow| flow.deadline.is_some_and(|at| at <= now);
+        let keys = self.table.iter().filter(|(_, flow)| expired(flow));
+        keys.map(|(index, flow)| FlowKey { index: index as u32, generation: flow.generation }).collect()
+    }
+
+    /// Every flow, for the end of the worker or of a connection.
+    pub(super) fn keys_on(&self, conn: ConnId) -> Vec<FlowKey> {
+        let on = self.table.iter().filter(|(_, flow)| flow.on.is_some_and(|(of, _)| of == conn));
+        on.map(|(index, flow)| FlowKey { index: index as u32, generation: flow.generation }).collect()
+    }
+}

@@ -1,0 +1,106 @@
+//! What other threads may send to a worker: frames of its connections, its own frames coming home, commands.
+//! All queues are bounded.
+
+use super::{poll::Waker, snapshot::WorkerSnapshot};
+use crossbeam::{channel::Sender, queue::ArrayQueue};
+use port::{Frame, Received};
+use std::{io, net::SocketAddr, sync::Arc};
+use tunnel::ConnId;
+use upstream::resolver::ResolveError;
+
+/// A frame that landed on another worker's queue, on its way to the owner of its connection.
+pub(crate) struct Handed {
+    pub(crate) received: Received,
+    pub(crate) home: Home,
+}
+
+/// Where a handed-over frame goes back to.
+#[derive(Clone, Copy)]
+pub(crate) struct Home {
+    pub(crate) worker: u8,
+    pub(crate) port: u8,
+}
+
+/// What the control plane asks of a worker.
+pub(crate) enum Command {
+    /// Report counters and tables.
+    Snapshot(Sender<Box<WorkerSnapshot>>),
+    /// Refuse new flows from now on; running ones go on.
+    Drain,
+    /// Stop now.
+    Stop,
+    /// A name was resolved for the request on this stream.
+    Resolved { conn: ConnId, stream: tunnel::StreamId, outcome: Result<Vec<SocketAddr>, ResolveError> },
+    /// The client's gateway name was resolved.
+    GatewayResolved { outcome: Result<Vec<SocketAddr>, ResolveError> },
+}
+
+/// Frames in flight towards one worker.
+const FRAMES_MAX: usize = 1024;
+/// Commands waiting at one worker: more than flows can be resolving at once.
+const COMMANDS_MAX: usize = 4096;
+
+/// The letter box of one worker; cloned into every thread that may write to it.
+#[derive(Clone)]
+pub(crate) struct Mailbox(Arc<Boxes>);
+
+struct Boxes {
+    frames: ArrayQueue<Handed>,
+    /// Sized so that it can't be full: every frame a worker may have lent out fits.
+    returns: ArrayQueue<(u8, Frame)>,
+    commands: ArrayQueue<Command>,
+    waker: Waker,
+}
+
+impl Mailbox {
+    /// `lendable_count` is the number of frames that the worker's ports own together.
+    pub(crate) fn new(lendable_count: usize) -> io::Result<Self> {
+        Ok(Self(Arc::new(Boxes {
+            frames: ArrayQueue::new(FRAMES_MAX),
+            returns: ArrayQueue::new(lendable_count.max(1)),
+            commands: ArrayQueue::new(COMMANDS_MAX),
+            waker: Waker::new()?,
+        })))
+    }
+
+    pub(crate) fn waker(&self) -> &Waker {
+        &self.0.waker
+    }
+
+    /// Hands a frame over; gives it back if the owner's queue is full. The caller rings [`Waker::wake`] once a burst.
+    pub(crate) fn hand_over(&self, handed: Handed) -> Result<(), Handed> {
+        self.0.frames.push(handed)
+    }
+
+    /// Sends a frame home to port `port` of this worker.
+    pub(crate) fn send_home(&self, port: u8, frame: Frame) {
+        // Can't fail by the sizing above; a frame that did not fit would be freed with its token and show up as a
+        // missing frame in the conservation check.
+        let lost = self.0.returns.push((port, frame)).is_err();
+        debug_assert!(!lost, "the return ring holds every frame of its worker");
+        self.0.waker.wake();
+    }
+
+    /// Sends a command; false if the worker is so far behind that its queue is full.
+    pub(crate) fn command(&self, command: Command) -> bool {
+        let sent = self.0.commands.push(command).is_ok();
+        self.0.waker.wake();
+        sent
+    }
+
+    pub(super) fn next_frame(&self) -> Option<Handed> {
+        self.0.frames.pop()
+    }
+
+    pub(super) fn next_return(&self) -> Option<(u8, Frame)> {
+        self.0.returns.pop()
+    }
+
+    pub(super) fn next_command(&self) -> Option<Command> {
+        self.0.commands.pop()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.frames.is_empty() && self.0.returns.is_empty() && self.0.commands.is_empty()
+    }
+}

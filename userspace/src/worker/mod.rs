@@ -1,0 +1,304 @@
+//! A worker: one pinned thread that owns a NIC queue, its connections, their timers, their flows and its memory.
+//!
+//! ```text
+//!   ports ─► receive ─► engine.run ─► sessions (HTTP/3) ─► flows ⇄ sockets
+//!     ▲        │ not ours: hand over                           │
+//!     └────────┴──────────── transmit ◄── engine ◄─────────────┘
+//! ```
+//! Workers share nothing but bounded queues ([`mail`]). A worker that has nothing to do sleeps in one epoll until a
+//! packet, a socket, a letter or a timer needs it; [`Worker::run`] is the whole life of one.
+
+mod arena;
+mod client;
+mod core;
+mod flow;
+mod flows;
+mod gateway;
+pub(crate) mod mail;
+pub(crate) mod poll;
+pub(crate) mod ports;
+mod session;
+pub(crate) mod snapshot;
+
+pub(crate) use client::{Client, ClientConfig, Listen};
+pub(crate) use gateway::{Gateway, GatewayConfig};
+
+use self::{
+    core::Core,
+    mail::{Command, Mailbox},
+    poll::{Poll, Ready, Token},
+    ports::Ports,
+    snapshot::WorkerSnapshot,
+};
+use std::{
+    io,
+    time::{Duration, Instant},
+};
+use tunnel::{ConnId, Engine, Event};
+
+/// What a worker does with its connections.
+pub(crate) enum Role {
+    /// Accepts tunnels and connects their flows to upstreams.
+    Gateway(Gateway),
+    /// Opens a tunnel and feeds local connections into it.
+    Client(Box<Client>),
+    /// A client's worker without a tunnel of its own: hands frames to the one that has it.
+    Helper,
+}
+
+/// How a worker ended.
+#[derive(Debug)]
+pub(crate) enum Ended {
+    /// As asked.
+    Stopped,
+    /// The client's tunnel ended and is not to be opened again.
+    TunnelLost(String),
+    /// A port or the epoll broke for good.
+    Broken(io::Error),
+}
+
+/// See the module.
+pub(crate) struct Worker {
+    core: Core,
+    ports: Ports,
+    role: Role,
+    mailbox: Mailbox,
+    ready: Vec<Ready>,
+    loops: u64,
+    sleeps: u64,
+    ended: Option<Ended>,
+}
+
+/// The rare work of a busy worker is looked at once in so many loops; an idle one looks each time.
+const LOOPS_BETWEEN_POLLS: u64 = 4;
+
+impl Worker {
+    pub(crate) fn new(
+        id: u8,
+        engine: Engine,
+        ports: Vec<Box<dyn port::Port>>,
+        mailboxes: Vec<Mailbox>,
+        role: Role,
+    ) -> io::Result<Self> {
+        let mailbox = mailboxes[usize::from(id)].clone();
+        let poll = Poll::new()?;
+        poll.watch_readable(mailbox.waker().fd(), Token::Mail)?;
+        let ports = Ports::new(id, ports, mailboxes);
+        ports.register(&poll)?;
+        let core = Core::new(id, engine, poll, mailbox.clone());
+        Ok(Self { core, ports, role, mailbox, ready: Vec::new(), loops: 0, sleeps: 0, ended: None })
+    }
+
+    /// Runs until it is told to stop.
+    pub(crate) fn run(mut self) -> Ended {
+        if let Err(error) = self.start() {
+            return Ended::Broken(error);
+        }
+        loop {
+            let now = Instant::now();
+            let busy = match self.turn(now) {
+                Ok(busy) => busy,
+                Err(error) => return Ended::Broken(error),
+            };
+            if let Some(ended) = self.ended.take() {
+                self.say_goodbye(now);
+                return ended;
+            }
+            if let Err(error) = self.rest(now, busy) {
+                return Ended::Broken(error);
+            }
+        }
+    }
+
+    fn start(&mut self) -> io::Result<()> {
+        match &mut self.role {
+            Role::Client(client) => client.start(&mut self.core, Instant::now()),
+            Role::Gateway(_) | Role::Helper => Ok(()),
+        }
+    }
+
+    /// One turn: each line moves a burst one step on. True if there is more to do at once.
+    fn turn(&mut self, now: Instant) -> io::Result<bool> {
+        self.loops += 1;
+        let mut more = self.ports.receive(now, &mut self.core.engine)?;
+        more |= self.read_mail(now);
+        self.core.engine.run(now);
+        self.serve_events(now);
+        self.serve_sockets(now);
+        more |= self.pump_flows(now);
+        self.role_timers(now);
+        let drained = self.ports.transmit(now, &mut self.core.engine);
+        self.ports.flush(now, &self.core.poll)?;
+        Ok(more || (!drained && !self.ports.is_blocked()))
+    }
+
+    /// Looks at the epoll: at once if there is work, else asleep until something needs the worker.
+    fn rest(&mut self, now: Instant, busy: bool) -> io::Result<()> {
+        if busy {
+            if !self.loops.is_multiple_of(LOOPS_BETWEEN_POLLS) {
+                return Ok(());
+            }
+            return self.core.poll.wait(Some(Duration::ZERO), &mut self.ready);
+        }
+        self.mailbox.waker().announce_sleep();
+        let timeout = if self.mailbox.is_empty() { self.sleep_for(now) } else { Some(Duration::ZERO) };
+        self.sleeps += 1;
+        let waited = self.core.poll.wait(timeout, &mut self.ready);
+        let rung = self.ready.iter().any(|ready| ready.token == Token::Mail);
+        self.mailbox.waker().awake(rung);
+        waited
+    }
+
+    /// Until the next timer, or for ever.
+    fn sleep_for(&mut self, now: Instant) -> Option<Duration> {
+        let blocked = (self.core.engine.pending_transmit() && self.ports.is_blocked())
+            .then(|| now + ports::BLOCKED_RETRY);
+        let role = match &self.role {
+            Role::Gateway(_) => self.core.flows.next_deadline(),
+            Role::Client(client) => client.next_deadline(&self.core),
+            Role::Helper => None,
+        };
+        [self.core.engine.next_deadline(), self.ports.next_deadline(), blocked, role]
+            .into_iter()
+            .flatten()
+            .min()
+            .map(|at| at.saturating_duration_since(Instant::now()))
+    }
+
+    /// Takes what other threads sent. True if something was there.
+    fn read_mail(&mut self, now: Instant) -> bool {
+        let mut any = false;
+        while let Some((port, frame)) = self.mailbox.next_return() {
+            self.ports.take_home(port, frame);
+        }
+        while let Some(handed) = self.mailbox.next_frame() {
+            self.ports.accept_handed(now, &mut self.core.engine, handed);
+            any = true;
+        }
+        while let Some(command) = self.mailbox.next_command() {
+            self.obey(now, command);
+            any = true;
+        }
+        any
+    }
+
+    fn obey(&mut self, now: Instant, command: Command) {
+        match command {
+            Command::Snapshot(reply) => {
+                // The asker may have given up; then nobody misses the answer.
+                let _ = reply.send(Box::new(self.snapshot()));
+            }
+            Command::Stop => self.ended = Some(Ended::Stopped),
+            Command::Drain => {
+                self.core.draining = true;
+                if let Role::Gateway(gateway) = &mut self.role {
+                    gateway.drain(&mut self.core);
+                }
+            }
+            Command::Resolved { conn, stream, outcome } => {
+                if let Role::Gateway(gateway) = &mut self.role {
+                    gateway.resolved(&mut self.core, now, conn, stream, outcome);
+                }
+            }
+            Command::GatewayResolved { outcome } => {
+                if let Role::Client(client) = &mut self.role {
+                    client.gateway_resolved(&mut self.core, now, outcome);
+                }
+            }
+        }
+    }
+
+    /// Tells the role what happened to connections and streams.
+    fn serve_events(&mut self, now: Instant) {
+        while let Some((conn, event)) = self.core.engine.poll_event() {
+            self.serve_event(now, conn, event);
+        }
+    }
+
+    fn serve_event(&mut self, now: Instant, conn: ConnId, event: Event) {
+        match &mut self.role {
+            Role::Gateway(gateway) => gateway.on_event(&mut self.core, conn, event),
+            Role::Client(client) => client.on_event(&mut self.core, now, conn, event),
+            Role::Helper => {}
+        }
+    }
+
+    /// Notes what epoll reported: flows become ready, listeners accept.
+    fn serve_sockets(&mut self, now: Instant) {
+        for ready in std::mem::take(&mut self.ready) {
+            match ready.token {
+                Token::Mail | Token::Port(_) => {}
+                Token::Flow(key) => self.core.flows.note_ready(key, ready),
+                Token::Listener(index) => {
+                    if let Role::Client(client) = &mut self.role {
+                        client.accept(&mut self.core, now, index);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Gives each ready flow one quota. True if some have more to move.
+    fn pump_flows(&mut self, now: Instant) -> bool {
+        for _ in 0..self.core.flows.ready_count() {
+            let Some(key) = self.core.flows.next_ready() else { break };
+            match &mut self.role {
+                Role::Gateway(gateway) => gateway.advance(&mut self.core, now, key),
+                Role::Client(client) => client.advance(&mut self.core, key),
+                Role::Helper => {}
+            }
+        }
+        self.core.flows.ready_count() > 0
+    }
+
+    fn role_timers(&mut self, now: Instant) {
+        let ended = match &mut self.role {
+            Role::Gateway(gateway) => gateway.timers(&mut self.core, now),
+            Role::Client(client) => client.timers(&mut self.core, now),
+            Role::Helper => None,
+        };
+        if let Some(ended) = ended {
+            self.ended.get_or_insert(ended);
+        }
+    }
+
+    /// Closes what is open, so that peers need not wait for their idle timers.
+    fn say_goodbye(&mut self, now: Instant) {
+        self.core.engine.close_all(now, session::quic_code(masque::Code::H3_NO_ERROR), b"");
+        self.core.engine.run(now);
+        for _ in 0..1024 {
+            let drained = self.ports.transmit(now, &mut self.core.engine);
+            if self.ports.flush(now, &self.core.poll).is_err() || drained {
+                break;
+            }
+        }
+    }
+
+    fn snapshot(&self) -> WorkerSnapshot {
+        let (up, waits_for) = match &self.role {
+            Role::Client(client) => client.state(),
+            Role::Gateway(_) | Role::Helper => (true, None),
+        };
+        let mut snapshot = WorkerSnapshot {
+            id: self.core.id,
+            ports: self.ports.iter().map(|port| *port.counters()).collect(),
+            hand_over: self.ports.counters,
+            connections: self.core.engine.connections() as u64,
+            flows: self.core.flows.len() as u64,
+            flows_opened: self.core.totals.flows_opened,
+            loops: self.loops,
+            sleeps: self.sleeps,
+            up,
+            waits_for,
+            draining: self.core.draining,
+            ..WorkerSnapshot::default()
+        };
+        let drop_names = tunnel::DropReason::ALL.map(tunnel::DropReason::name);
+        self.core.engine.stats().each(&mut |name, value| {
+            let list = if drop_names.contains(&name) { &mut snapshot.drops } else { &mut snapshot.counters };
+            list.push((name, value));
+        });
+        snapshot.counters.extend(self.core.totals.counters());
+        snapshot
+    }
+}

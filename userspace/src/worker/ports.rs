@@ -1,0 +1,233 @@
+//! A worker's ports and the way of a datagram through them: receive, find the owner, hand over or deliver; send on the
+//! fast path, or through the kernel where the fast path has no route.
+
+use super::{
+    mail::{Handed, Home, Mailbox},
+    poll::{Poll, Token},
+};
+use port::{Ecn, Flushed, Port, Received, Sent};
+use rustix::fd::BorrowedFd;
+use std::{
+    io,
+    time::{Duration, Instant},
+};
+use tunnel::{Engine, Owner, WorkerId};
+use wire::Path;
+
+/// Entries taken from a port in one go.
+const BURST_MAX: usize = 64;
+
+/// What happened to frames between the ports and the engine; one increment for every datagram.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct HandOver {
+    /// Delivered to this worker's engine, from its own ports.
+    pub(crate) delivered: u64,
+    /// Delivered to this worker's engine, from another worker's port.
+    pub(crate) delivered_handed: u64,
+    /// Given to the worker that owns the connection.
+    pub(crate) handed_out: u64,
+    /// Dropped: the owner's queue was full.
+    pub(crate) drop_handover_full: u64,
+    /// Dropped: names a worker that does not exist.
+    pub(crate) drop_no_such_worker: u64,
+    /// Dropped: a coalesced batch whose datagrams belong to several other workers.
+    pub(crate) drop_mixed_batch: u64,
+}
+
+impl HandOver {
+    /// The drop reasons by name.
+    pub(crate) fn drops(&self) -> [(&'static str, u64); 3] {
+        [
+            ("handover_full", self.drop_handover_full),
+            ("handover_no_such_worker", self.drop_no_such_worker),
+            ("handover_mixed_batch", self.drop_mixed_batch),
+        ]
+    }
+}
+
+/// The ports of one worker.
+///
+/// Port 0 is the fast path: AF_XDP, or the kernel UDP socket where that is all there is. Port 1, if there, is the
+/// kernel UDP socket beside AF_XDP: it reserves the port number, receives what steering passed on (fragments, queues
+/// without a socket), and sends where AF_XDP has no route or neighbour yet.
+pub(super) struct Ports {
+    worker: u8,
+    ports: Vec<Box<dyn Port>>,
+    writable_watched: Vec<bool>,
+    burst: Vec<Received>,
+    peers: Vec<Mailbox>,
+    pub(super) counters: HandOver,
+    /// A flush left descriptors whose completion nobody will announce: look again by then.
+    again_at: Option<Instant>,
+}
+
+impl Ports {
+    pub(super) fn new(worker: u8, ports: Vec<Box<dyn Port>>, peers: Vec<Mailbox>) -> Self {
+        let writable_watched = vec![false; ports.len()];
+        Self {
+            worker,
+            ports,
+            writable_watched,
+            burst: Vec::with_capacity(BURST_MAX),
+            peers,
+            counters: HandOver::default(),
+            again_at: None,
+        }
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &dyn Port> {
+        self.ports.iter().map(|port| &**port)
+    }
+
+    pub(super) fn register(&self, poll: &Poll) -> io::Result<()> {
+        for (index, port) in self.ports.iter().enumerate() {
+            poll.watch_readable(borrow(&**port), Token::Port(index as u32))?;
+        }
+        Ok(())
+    }
+
+    /// Takes one burst from every port. True if any port may have more.
+    pub(super) fn receive(&mut self, now: Instant, engine: &mut Engine) -> io::Result<bool> {
+        let mut more = false;
+        for index in 0..self.ports.len() {
+            let mut burst = std::mem::take(&mut self.burst);
+            let count = self.ports[index].receive(&mut burst, BURST_MAX)?;
+            more |= count == BURST_MAX;
+            let mut rung = [false; 256];
+            for received in burst.drain(..) {
+                if let Some(owner) = self.deliver(now, engine, index as u8, received) {
+                    rung[usize::from(owner)] = true;
+                }
+            }
+            self.burst = burst;
+            self.ring(&rung);
+        }
+        Ok(more)
+    }
+
+    /// Gives the datagrams of one frame to the engine, or the frame to the worker that owns them (returned).
+    fn deliver(&mut self, now: Instant, engine: &mut Engine, port: u8, received: Received) -> Option<u8> {
+        let mut owner = None;
+        let ecn = received.ecn.and_then(|ecn| tunnel::EcnCodepoint::from_bits(ecn as u8));
+        for datagram in received.datagrams() {
+            match engine.owner_of(datagram) {
+                Owner::Here => {
+                    self.counters.delivered += 1;
+                    engine.receive(now, received.path, ecn, datagram);
+                }
+                // The engine has counted it under its reason.
+                Owner::Drop(_) => self.counters.delivered += 1,
+                Owner::Worker(WorkerId(other)) if *owner.get_or_insert(other) == other => {
+                    self.counters.handed_out += 1;
+                }
+                Owner::Worker(_) => self.counters.drop_mixed_batch += 1,
+            }
+        }
+        match owner {
+            None => self.ports[usize::from(port)].recycle(received.frame),
+            Some(owner) => self.hand_over(owner, port, received),
+        }
+        owner
+    }
+
+    fn hand_over(&mut self, owner: u8, port: u8, received: Received) {
+        let home = Home { worker: self.worker, port };
+        let count = received.datagrams().count() as u64;
+        let refused = match self.peers.get(usize::from(owner)) {
+            Some(peer) => match peer.hand_over(Handed { received, home }) {
+                Ok(()) => return,
+                Err(handed) => {
+                    self.counters.drop_handover_full += count;
+                    handed.received
+                }
+            },
+            None => {
+                self.counters.drop_no_such_worker += count;
+                received
+            }
+        };
+        self.counters.handed_out -= count;
+        self.ports[usize::from(port)].recycle(refused.frame);
+    }
+
+    fn ring(&self, rung: &[bool; 256]) {
+        for (peer, _) in self.peers.iter().zip(rung).filter(|&(_, &rung)| rung) {
+            peer.waker().wake();
+        }
+    }
+
+    /// Delivers a frame that another worker handed over, and sends it home.
+    pub(super) fn accept_handed(&mut self, now: Instant, engine: &mut Engine, handed: Handed) {
+        let Handed { received, home } = handed;
+        let ecn = received.ecn.and_then(|ecn| tunnel::EcnCodepoint::from_bits(ecn as u8));
+        for datagram in received.datagrams() {
+            // Datagrams that are not ours were counted by the worker that received the frame.
+            if engine.owner_of(datagram) == Owner::Here {
+                self.counters.delivered_handed += 1;
+                engine.receive(now, received.path, ecn, datagram);
+            }
+        }
+        if let Some(peer) = self.peers.get(usize::from(home.worker)) {
+            peer.send_home(home.port, received.frame);
+        }
+    }
+
+    /// Takes back a frame that another worker is done with.
+    pub(super) fn take_home(&mut self, port: u8, frame: port::Frame) {
+        if let Some(port) = self.ports.get_mut(usize::from(port)) {
+            port.recycle(frame);
+        }
+    }
+
+    /// Sends everything that the engine has, as far as the fast path has room. True if nothing is left.
+    pub(super) fn transmit(&mut self, now: Instant, engine: &mut Engine) -> bool {
+        let room = self.ports[0].send_room();
+        if room == 0 {
+            return !engine.pending_transmit();
+        }
+        let ports = &mut self.ports;
+        engine.transmit(now, room, &mut |path: &Path, ecn, bytes: &[u8], segment| {
+            let ecn = ecn.and_then(|ecn| Ecn::from_bits(ecn as u8));
+            if ports[0].send(path, ecn, bytes, segment) == Sent::NoRoute
+                && let Some(slow) = ports.get_mut(1)
+            {
+                slow.send(path, ecn, bytes, segment);
+            }
+            // The ports count what they drop; QUIC sends it again.
+            true
+        })
+    }
+
+    /// Hands what was queued to the kernel, and notes when to look again.
+    pub(super) fn flush(&mut self, now: Instant, poll: &Poll) -> io::Result<()> {
+        self.again_at = None;
+        for (index, port) in self.ports.iter_mut().enumerate() {
+            if let Flushed::Again(within) = port.flush()? {
+                let at = now + within;
+                self.again_at = Some(self.again_at.map_or(at, |other| other.min(at)));
+            }
+            if port.wants_writable() != self.writable_watched[index] {
+                self.writable_watched[index] = port.wants_writable();
+                poll.watch_writable_too(borrow(&**port), Token::Port(index as u32), port.wants_writable())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// When [`Self::flush`] has to be called again at the latest.
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        self.again_at
+    }
+
+    /// True if the fast path takes nothing for now.
+    pub(super) fn is_blocked(&mut self) -> bool {
+        self.ports[0].send_room() == 0
+    }
+}
+
+/// The longest that a worker with a blocked fast path waits before it looks again.
+pub(super) const BLOCKED_RETRY: Duration = Duration::from_millis(1);
+
+fn borrow(port: &dyn Port) -> BorrowedFd<'_> {
+    port.poll_fd()
+}

@@ -1,0 +1,152 @@
+//! HTTP/3 on one connection, the part that gateway and client share: the streams and what each of them is.
+
+use super::poll::FlowKey;
+use bytes::Bytes;
+use masque::{Code, ConnectionError, Event as H3Event, RequestReader};
+use std::collections::HashMap;
+use tunnel::{ConnMut, Read, StreamId, VarInt, Write};
+use upstream::users::Identity;
+
+/// What a stream of a connection is at the moment.
+pub(super) enum Slot {
+    /// A unidirectional stream of the peer.
+    Uni,
+    /// Gateway: a request whose header section isn't complete.
+    Head(Box<RequestReader>),
+    /// Gateway: the destination's name is being resolved.
+    Resolving(Box<Resolving>),
+    /// Gateway: an answer that ends the stream, waiting for send window.
+    Answering(Bytes),
+    /// A flow, in whatever phase.
+    Flow(FlowKey),
+}
+
+/// A request between its header section and the connection to its destination.
+pub(super) struct Resolving {
+    pub(super) reader: RequestReader,
+    pub(super) host: String,
+    pub(super) identity: Identity,
+}
+
+/// A peer that grants us no control stream, or no window on it, can't be spoken to (RFC 9114 section 6.2).
+const OUR_STREAM_REFUSED: ConnectionError =
+    ConnectionError::new(Code::H3_GENERAL_PROTOCOL_ERROR, "no credit for our control streams", 0);
+
+/// Bytes read from a control stream at once.
+const UNI_READ_BYTES: usize = 4096;
+
+/// One HTTP/3 connection.
+pub(super) struct Session {
+    h3: masque::Connection,
+    control: Option<StreamId>,
+    pub(super) slots: HashMap<StreamId, Slot>,
+    /// From the client certificate, if it showed one.
+    pub(super) identity: Option<Identity>,
+}
+
+impl Session {
+    /// Opens our control and QPACK streams.
+    pub(super) fn open(h3: masque::Connection, conn: &mut ConnMut<'_>) -> Result<Self, ConnectionError> {
+        let mut session = Self { h3, control: None, slots: HashMap::new(), identity: None };
+        for (kind, bytes) in session.h3.opening() {
+            let stream = conn.open_uni().ok_or(OUR_STREAM_REFUSED)?;
+            if kind == masque::UniStream::Control {
+                session.control = Some(stream);
+            }
+            write_whole(conn, stream, bytes)?;
+        }
+        Ok(session)
+    }
+
+    /// Takes in a unidirectional stream that the peer opened.
+    pub(super) fn add_uni(&mut self, stream: StreamId) -> Result<(), ConnectionError> {
+        self.slots.insert(stream, Slot::Uni);
+        self.h3.uni_opened(u64::from(stream))
+    }
+
+    /// The bounds for readers of request streams.
+    pub(super) fn limits(&self) -> masque::Limits {
+        self.h3.limits()
+    }
+
+    /// Reads one of the peer's unidirectional streams as far as it goes.
+    pub(super) fn read_uni(
+        &mut self,
+        conn: &mut ConnMut<'_>,
+        stream: StreamId,
+    ) -> Result<Vec<H3Event>, ConnectionError> {
+        let mut events = Vec::new();
+        let id = u64::from(stream);
+        loop {
+            match conn.read(stream, UNI_READ_BYTES) {
+                Read::Chunk(bytes) => {
+                    for event in self.h3.uni_data(id, bytes, false)? {
+                        if let H3Event::StopSending { code, .. } = event {
+                            self.slots.remove(&stream);
+                            conn.stop(stream, quic_code(code));
+                            return Ok(events);
+                        }
+                        events.push(event);
+                    }
+                }
+                Read::Fin => {
+                    self.slots.remove(&stream);
+                    events.extend(self.h3.uni_data(id, Bytes::new(), true)?);
+                    return Ok(events);
+                }
+                Read::Reset(_) => {
+                    self.slots.remove(&stream);
+                    self.h3.uni_reset(id)?;
+                    return Ok(events);
+                }
+                Read::Blocked | Read::Gone => return Ok(events),
+            }
+        }
+    }
+
+    /// Tells the peer that requests on streams from this id on will not be served.
+    pub(super) fn send_goaway(&mut self, conn: &mut ConnMut<'_>, first_refused_id: u64) {
+        if let Some(control) = self.control {
+            // The window of a control stream is never near its end; if it were, closing would say the same.
+            let _ = write_whole(conn, control, self.h3.goaway(first_refused_id));
+        }
+    }
+}
+
+fn write_whole(conn: &mut ConnMut<'_>, stream: StreamId, mut bytes: Bytes) -> Result<(), ConnectionError> {
+    while !bytes.is_empty() {
+        match conn.write_chunks(stream, std::slice::from_mut(&mut bytes)) {
+            Write::Written { .. } => {}
+            Write::Blocked | Write::Stopped(_) | Write::Gone => return Err(OUR_STREAM_REFUSED),
+        }
+    }
+    Ok(())
+}
+
+/// An HTTP/3 code as QUIC carries it.
+pub(super) fn quic_code(code: Code) -> VarInt {
+    VarInt::from_u64(code.0).unwrap_or(VarInt::MAX)
+}
+
+/// Gives a stream up in both directions.
+pub(super) fn abandon(conn: &mut ConnMut<'_>, stream: StreamId, code: Code) {
+    conn.reset(stream, quic_code(code));
+    conn.stop(stream, quic_code(code));
+}
+
+/// Closes the connection for an HTTP/3 error.
+pub(super) fn close(conn: &mut ConnMut<'_>, error: &ConnectionError) {
+    conn.close(quic_code(error.code), error.to_string().as_bytes());
+}
+
+/// Writes as much as the window takes; what is left stays in `bytes`. False if the stream takes nothing any more.
+pub(super) fn write_some(conn: &mut ConnMut<'_>, stream: StreamId, bytes: &mut Bytes) -> bool {
+    while !bytes.is_empty() {
+        match conn.write_chunks(stream, std::slice::from_mut(bytes)) {
+            Write::Written { .. } => {}
+            Write::Blocked => return true,
+            Write::Stopped(_) | Write::Gone => return false,
+        }
+    }
+    true
+}

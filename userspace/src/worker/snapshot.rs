@@ -1,0 +1,27 @@
+//! What a worker reports about itself: plain numbers, copied out when somebody asks.
+
+use super::ports::HandOver;
+use port::Counters;
+
+/// One worker at one instant.
+#[derive(Debug, Default)]
+pub(crate) struct WorkerSnapshot {
+    pub(crate) id: u8,
+    /// One entry a port: the fast path first.
+    pub(crate) ports: Vec<Counters>,
+    pub(crate) hand_over: HandOver,
+    pub(crate) connections: u64,
+    pub(crate) flows: u64,
+    pub(crate) flows_opened: u64,
+    /// Drops inside the engine and above it, by name.
+    pub(crate) drops: Vec<(&'static str, u64)>,
+    /// Other counters of the engine and the role, by name.
+    pub(crate) counters: Vec<(&'static str, u64)>,
+    pub(crate) loops: u64,
+    pub(crate) sleeps: u64,
+    /// The client's tunnel is up (always true at a gateway).
+    pub(crate) up: bool,
+    /// What it waits for, where `up` is false.
+    pub(crate) waits_for: Option<String>,
+    pub(crate) draining: bool,
+}
