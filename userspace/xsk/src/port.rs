@@ -197,9 +197,8 @@ impl XskPort {
         let before = self.idle_tx.len();
         let bogus = self.rings.reap(&mut self.idle_tx);
         self.counters.tx_completed += (self.idle_tx.len() - before) as u64;
-        if bogus > 0 {
-            self.counters.drops.add(Reason::RxBadAddress, bogus);
-        }
+        // Not RxBadAddress: that one is part of the sum over received datagrams.
+        self.counters.drops.add(Reason::TxError, bogus);
     }
 
     /// Writes one datagram into a frame and stages it. The caller has checked sizes and room.
