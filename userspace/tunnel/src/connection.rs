@@ -222,10 +222,15 @@ impl ConnMut<'_> {
         if !self.can_send(id) {
             return Write::Gone;
         }
-        // Blocked writes too: quinn then queues the frame that tells the peer so.
-        self.touch();
         match self.conn.quic.send_stream(id).write_chunks(chunks) {
-            Ok(written) => Write::Written { bytes: written.bytes, chunks: written.chunks },
+            Ok(written) => {
+                // Not when blocked: nothing new can go, and an application that tries again in each
+                // round would keep the round going for ever.
+                if written.bytes > 0 {
+                    self.touch();
+                }
+                Write::Written { bytes: written.bytes, chunks: written.chunks }
+            }
             Err(WriteError::Blocked) => Write::Blocked,
             Err(WriteError::Stopped(code)) => Write::Stopped(code),
             Err(WriteError::ClosedStream) => Write::Gone,

@@ -1,5 +1,7 @@
 //! Floods, budgets and limits: what many strangers cost, and that honest clients still get in.
 
+#![allow(clippy::unwrap_used, reason = "clippy only knows test functions, not their helpers")]
+
 mod common;
 
 use beam_tunnel::tls::Verify;

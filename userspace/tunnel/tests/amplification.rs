@@ -1,6 +1,8 @@
 //! RFC 9000 8.1: bytes sent to an unvalidated address are at most three times those received from
 //! it. The bytes are summed exactly, on the wire.
 
+#![allow(clippy::unwrap_used, reason = "clippy only knows test functions, not their helpers")]
+
 mod common;
 
 use beam_tunnel::tls::Verify;

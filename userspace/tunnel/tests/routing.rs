@@ -1,5 +1,7 @@
 //! Whose a datagram is, and that nothing which isn't a live connection's draws a byte.
 
+#![allow(clippy::unwrap_used, reason = "clippy only knows test functions, not their helpers")]
+
 mod common;
 
 use beam_tunnel::{DropReason, Engine, Event, Owner, VarInt, WorkerId};

@@ -1,5 +1,7 @@
 //! TLS between two engines: pins, client certificates, and what each end learns of the other.
 
+#![allow(clippy::unwrap_used, reason = "clippy only knows test functions, not their helpers")]
+
 mod common;
 
 use beam_tunnel::tls::{ClientAuth, Fingerprint, Verify, server_tls};
