@@ -414,3 +414,9 @@ impl Engine {
         }
     }
 }
+
+/// An engine may be made on one thread and run on another.
+const _: fn() = || {
+    fn is_send<T: Send>() {}
+    is_send::<Engine>();
+};

@@ -273,7 +273,11 @@ impl Engine {
         if conn.quic.side() == Side::Client || conn.quic.remote_address() != path.remote {
             return;
         }
-        // quinn knows when an address has proved itself, and doesn't say so. What it goes by:
+        // quinn knows when an address has proved itself, and doesn't say so. What it goes by follows.
+        // The strict limit costs a moved peer little: quinn pads its path challenge to 1200 bytes
+        // whatever the limit says, so 400 bytes must come from the new address first, but of 44,161
+        // simulated flows over rebinding NATs 108 failed with it and 104 without. (Making a silent
+        // client probe the MTU anew, for the probe's size, was tried: 196.)
         let proven = match conn.phase {
             // An authentic Handshake packet (RFC 9000 8.1).
             Phase::Handshake => arrival.handshake_only && frame_count(&after) > frame_count(&before),
