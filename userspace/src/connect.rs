@@ -4,8 +4,9 @@ use crate::{
     cli::{ConnectArgs, Endpoint},
     failure::Failure,
     identity::{self, Credentials},
-    interface, logging, serve,
-    supervisor::{self, Crew, Identity, LaneFacts},
+    interface::{self, Datapath, Sharing},
+    logging, serve,
+    supervisor::{self, Crew, Identity, Seat},
     worker::{Client, ClientConfig, Listen, Role, Worker},
 };
 use anyhow::{Context, anyhow};
@@ -35,9 +36,11 @@ pub(crate) fn run(args: ConnectArgs) -> Result<(), Failure> {
     let token = args.token_file.as_deref().map(identity::token).transpose().map_err(Failure::Config)?;
     let listens = listens(&args)?;
     let bind = bind_address(&args)?;
-    let datapath = interface::open(&args.path, bind, 1)?;
-    let mailboxes = supervisor::mailboxes(&datapath.lanes)?;
-    let cpus = supervisor::cpus(args.path.cpus.as_ref().map(|list| list.0.as_slice()), datapath.lanes.len())?;
+    let datapath = interface::open(&args.path, bind, 1, Sharing::AllInOne)?;
+    find_gateway(&datapath, &args);
+    let Datapath { mut lanes, interfaces, local } = datapath;
+    let mailboxes = supervisor::mailboxes(&lanes)?;
+    let cpus = supervisor::cpus(args.path.cpus.as_ref().map(|list| list.0.as_slice()), lanes.len())?;
     let (stdio, printer) = match &args.stdio {
         Some(to) => {
             let (socket, printer) = carry_stdio()?;
@@ -45,10 +48,10 @@ pub(crate) fn run(args: ConnectArgs) -> Result<(), Failure> {
         }
         None => (None, None),
     };
-    let mut client = Some(Client::new(ClientConfig {
+    let client = Client::new(ClientConfig {
         host: args.url.host.clone(),
         port: args.url.port,
-        local: datapath.local,
+        local,
         quic,
         token,
         listens,
@@ -57,21 +60,17 @@ pub(crate) fn run(args: ConnectArgs) -> Result<(), Failure> {
         retries_max: args.max_retries,
         pause_max: args.max_retry_interval,
         resolver: Arc::new(Resolver::new(Default::default()).map_err(Failure::runtime)?),
-    }));
-    let secrets = Secrets::random();
-    let mut crew = Vec::new();
-    for (index, lane) in datapath.lanes.into_iter().enumerate() {
-        let facts = LaneFacts::of(&lane, mailboxes[index].clone(), cpus[index]);
-        let engine = EngineConfig::new(WorkerId(index as u8), secrets.clone(), None);
-        // The tunnel lives on the first worker; the others pass its packets on.
-        let role = client.take().map_or(Role::Helper, |client| Role::Client(Box::new(client)));
-        let worker = Worker::new(index as u8, Engine::new(engine), lane.ports, mailboxes.clone(), role)
-            .map_err(Failure::runtime)?;
-        crew.push(Crew { worker, lane: facts });
-    }
+    });
+    // One worker owns every queue, so there is one lane.
+    let Some(lane) = lanes.pop() else { return Err(Failure::Runtime(anyhow!("no lane was opened"))) };
+    let seat = Seat { mailbox: mailboxes[0].clone(), cpu: cpus[0], lane: lane.facts };
+    let engine = Engine::new(EngineConfig::new(WorkerId(0), Secrets::random(), None));
+    let role = Role::Client(Box::new(client));
+    let worker = Worker::new(0, engine, lane.ports, mailboxes, role).map_err(Failure::runtime)?;
+    let crew = vec![Crew { worker, seat }];
     let identity =
         Identity { role: "client", address: format!("https://{}:{}", args.url.host, args.url.port) };
-    let outcome = supervisor::run(identity, crew, datapath.interfaces, &args.daemon, None, DRAIN_TIMEOUT);
+    let outcome = supervisor::run(identity, crew, interfaces, &args.daemon, None, DRAIN_TIMEOUT);
     if let Some(printer) = printer {
         // The worker has closed its end: what is left are the last bytes for standard output.
         let _ = printer.join();
@@ -165,6 +164,19 @@ fn bind_address(args: &ConnectArgs) -> Result<SocketAddr, Failure> {
         ))
     })?;
     Ok(SocketAddr::new(local.ip(), 0))
+}
+
+/// Has the kernel find the neighbour towards the gateway, so that the first packet leaves by AF_XDP already: sent by the
+/// kernel, it might reach another queue of the gateway than those that follow.
+fn find_gateway(datapath: &Datapath, args: &ConnectArgs) {
+    const WITHIN: Duration = Duration::from_secs(1);
+    let gateway = (args.url.host.as_str(), args.url.port).to_socket_addrs();
+    let fits = |address: &SocketAddr| address.is_ipv4() == datapath.local.is_ipv4();
+    let Some(remote) = gateway.ok().and_then(|mut addresses| addresses.find(fits)) else { return };
+    let found = |interface: &xsk::Interface| interface.find_neighbour(&datapath.local, &remote, WITHIN);
+    if !datapath.interfaces.is_empty() && !datapath.interfaces.iter().any(found) {
+        tracing::info!("no neighbour towards {remote} by AF_XDP yet: packets start on the kernel's path");
+    }
 }
 
 /// A socket whose other end is copied from standard input and to standard output, and the thread that prints.

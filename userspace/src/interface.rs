@@ -1,4 +1,4 @@
-//! From flags to ports: opens AF_XDP sockets and kernel UDP sockets, one lane a worker.
+//! From flags to ports: opens AF_XDP sockets and kernel UDP sockets, a lane for each worker.
 //!
 //! The kernel UDP socket comes first: it reserves the port (a client's port is chosen by it). Then XDP is attached, and
 //! only then are the addresses steered. Where XDP doesn't work and isn't insisted on, the lanes are kernel UDP alone;
@@ -10,7 +10,7 @@ use crate::{
 };
 use anyhow::anyhow;
 use port::Port;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use udp::UdpPort;
 
 /// Kernel UDP workers of a gateway, where `--cpus` doesn't say.
@@ -18,15 +18,33 @@ const KERNEL_WORKERS_MAX: usize = 8;
 
 /// What one worker sends and receives through.
 pub(crate) struct Lane {
-    pub(crate) interface: Option<String>,
-    pub(crate) queue: Option<u32>,
-    /// As read back from the kernel; `off` for kernel UDP.
-    pub(crate) mode: String,
-    pub(crate) why: Vec<String>,
-    /// The fast path first; behind AF_XDP the kernel UDP socket.
+    pub(crate) facts: LaneFacts,
+    /// The AF_XDP sockets, if any, and behind them the kernel UDP socket.
     pub(crate) ports: Vec<Box<dyn Port>>,
     /// Frames that the ports own together.
     pub(crate) frame_count: usize,
+}
+
+/// What is known about a lane, for people.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct LaneFacts {
+    pub(crate) interface: Option<String>,
+    pub(crate) queues: Vec<u32>,
+    /// As read back from the kernel; `off` for kernel UDP.
+    pub(crate) mode: String,
+    /// Each step down the ladder, with its reason.
+    pub(crate) why: Vec<String>,
+    /// How many of the ports are AF_XDP sockets; they come first.
+    pub(crate) xsk_count: usize,
+}
+
+/// How queues are shared out among workers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sharing {
+    /// A worker for each queue: a gateway, whose connections are many.
+    QueueEach,
+    /// One worker owns all queues: a client, whose one connection hears from whichever queue the NIC chooses.
+    AllInOne,
 }
 
 /// All lanes of a daemon, and what keeps them steered.
@@ -38,35 +56,78 @@ pub(crate) struct Datapath {
 }
 
 /// Opens everything for `bind`. `kernel_lanes` is how many workers there are without AF_XDP.
-pub(crate) fn open(args: &PathArgs, bind: SocketAddr, kernel_lanes: usize) -> Result<Datapath, Failure> {
+pub(crate) fn open(
+    args: &PathArgs,
+    bind: SocketAddr,
+    kernel_lanes: usize,
+    sharing: Sharing,
+) -> Result<Datapath, Failure> {
     let (opened, why) = open_interfaces(args)?;
     if opened.is_empty() {
         return kernel_only(bind, kernel_lanes, why);
     }
-    let lane_count: usize = opened.iter().map(|(_, ports)| ports.len()).sum();
+    let queue_count = opened.iter().map(|(_, ports)| ports.len()).sum();
+    let lane_count = if sharing == Sharing::AllInOne { 1 } else { queue_count };
     let (local, kernel) = bind_kernel(bind, lane_count)?;
-    let mut kernel = kernel.into_iter();
-    let mut datapath = Datapath { lanes: Vec::new(), interfaces: Vec::new(), local };
+    let mut lanes: Vec<Lane> = Vec::new();
+    let mut interfaces = Vec::new();
     for (interface, ports) in opened {
-        let reports = interface.reports().to_vec();
-        for (port, report) in ports.into_iter().zip(reports) {
-            let why: Vec<String> = report.steps.iter().map(ToString::to_string).collect();
-            say_mode(interface.name(), report.queue, &report.mode.to_string(), &why);
-            let frames = args.umem as usize * (1 << 20) / args.frame_size as usize;
-            let slow = kernel.next().map(|port| Box::new(port) as Box<dyn Port>);
-            datapath.lanes.push(Lane {
-                interface: Some(interface.name().to_owned()),
-                queue: Some(report.queue),
-                mode: report.mode.to_string(),
-                why,
-                ports: std::iter::once(Box::new(port) as Box<dyn Port>).chain(slow).collect(),
-                frame_count: frames + udp_options(true).frame_count,
-            });
+        interface.set_targets(&targets(local)).map_err(Failure::preflight)?;
+        for port in ports {
+            match lanes.first_mut() {
+                Some(lane) if sharing == Sharing::AllInOne => lane.add_queue(args, interface.name(), port),
+                _ => {
+                    let mut lane = Lane { facts: LaneFacts::default(), ports: Vec::new(), frame_count: 0 };
+                    lane.add_queue(args, interface.name(), port);
+                    lanes.push(lane);
+                }
+            }
         }
-        interface.set_targets(&[local]).map_err(Failure::preflight)?;
-        datapath.interfaces.push(interface);
+        interfaces.push(interface);
     }
-    Ok(datapath)
+    for (lane, slow) in lanes.iter_mut().zip(kernel) {
+        lane.ports.push(Box::new(slow));
+        lane.frame_count += udp_options(true).frame_count;
+    }
+    Ok(Datapath { lanes, interfaces, local })
+}
+
+/// What XDP steers: a dual-stack wildcard stands for both families.
+fn targets(local: SocketAddr) -> Vec<SocketAddr> {
+    let mut targets = vec![local];
+    if local.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
+        targets.push(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), local.port()));
+    }
+    targets
+}
+
+impl Lane {
+    /// Adds a queue's socket, and says aloud how it runs.
+    fn add_queue(&mut self, args: &PathArgs, interface: &str, port: xsk::XskPort) {
+        let report = port.report();
+        let (queue, mode) = (report.queue, report.mode.to_string());
+        let why: Vec<String> = report.steps.iter().map(ToString::to_string).collect();
+        for step in &why {
+            tracing::warn!("{interface} queue {queue}: stepped down: {step}");
+        }
+        tracing::info!("{interface} queue {queue}: AF_XDP {mode}");
+        let facts = &mut self.facts;
+        match &mut facts.interface {
+            None => facts.interface = Some(interface.to_owned()),
+            Some(names) if names.split(',').any(|name| name == interface) => {}
+            Some(names) => *names = format!("{names},{interface}"),
+        }
+        facts.queues.push(queue);
+        if facts.mode.is_empty() {
+            facts.mode = mode;
+        } else if facts.mode != mode {
+            facts.mode = format!("{},{mode}", facts.mode);
+        }
+        facts.why.extend(why.into_iter().filter(|step| !facts.why.contains(step)).collect::<Vec<_>>());
+        facts.xsk_count += 1;
+        self.frame_count += ((args.umem as usize) << 20) / args.frame_size as usize;
+        self.ports.push(Box::new(port));
+    }
 }
 
 type Opened = Vec<(xsk::Interface, Vec<xsk::XskPort>)>;
@@ -124,13 +185,6 @@ fn config(args: &PathArgs, interface: &str, mode: xsk::Mode) -> xsk::Config {
     }
 }
 
-fn say_mode(interface: &str, queue: u32, mode: &str, why: &[String]) {
-    for step in why {
-        tracing::warn!("{interface} queue {queue}: stepped down: {step}");
-    }
-    tracing::info!("{interface} queue {queue}: AF_XDP {mode}");
-}
-
 fn kernel_only(bind: SocketAddr, count: usize, why: Vec<String>) -> Result<Datapath, Failure> {
     let count = count.clamp(1, KERNEL_WORKERS_MAX);
     let (local, kernel) = bind_kernel(bind, count)?;
@@ -138,10 +192,7 @@ fn kernel_only(bind: SocketAddr, count: usize, why: Vec<String>) -> Result<Datap
     let lanes = kernel
         .into_iter()
         .map(|port| Lane {
-            interface: None,
-            queue: None,
-            mode: "off".to_owned(),
-            why: why.clone(),
+            facts: LaneFacts { mode: "off".to_owned(), why: why.clone(), ..LaneFacts::default() },
             ports: vec![Box::new(port) as Box<dyn Port>],
             frame_count: udp_options(true).frame_count,
         })

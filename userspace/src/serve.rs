@@ -4,8 +4,10 @@ use crate::{
     cli::{Congestion, Retry, ServeArgs},
     control,
     failure::Failure,
-    identity, interface, logging,
-    supervisor::{self, Crew, Identity, LaneFacts},
+    identity,
+    interface::{self, Sharing},
+    logging,
+    supervisor::{self, Crew, Identity, Seat},
     worker::{Gateway, GatewayConfig, Role, Worker},
 };
 use anyhow::anyhow;
@@ -24,12 +26,12 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
     let config = Arc::new(gateway_config(&args)?);
     let bind = args.listen.resolve(unspecified()).map_err(Failure::Config)?;
     let kernel_lanes = args.path.cpus.as_ref().map_or_else(available_cpus, |list| list.0.len());
-    let datapath = interface::open(&args.path, bind, kernel_lanes)?;
+    let datapath = interface::open(&args.path, bind, kernel_lanes, Sharing::QueueEach)?;
     let mailboxes = supervisor::mailboxes(&datapath.lanes)?;
     let cpus = supervisor::cpus(args.path.cpus.as_ref().map(|list| list.0.as_slice()), datapath.lanes.len())?;
     let mut crew = Vec::new();
     for (index, lane) in datapath.lanes.into_iter().enumerate() {
-        let facts = LaneFacts::of(&lane, mailboxes[index].clone(), cpus[index]);
+        let seat = Seat { mailbox: mailboxes[index].clone(), cpu: cpus[index], lane: lane.facts };
         let mut engine = EngineConfig::new(WorkerId(index as u8), secrets.clone(), Some(server.clone()));
         engine.connections_max = args.max_connections;
         engine.retry = match args.retry {
@@ -40,7 +42,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
         let role = Role::Gateway(Gateway::new(config.clone()));
         let worker = Worker::new(index as u8, Engine::new(engine), lane.ports, mailboxes.clone(), role)
             .map_err(Failure::runtime)?;
-        crew.push(Crew { worker, lane: facts });
+        crew.push(Crew { worker, seat });
     }
     let identity = Identity { role: "gateway", address: datapath.local.to_string() };
     let control = Some(PathBuf::from(control::DEFAULT_PATH));

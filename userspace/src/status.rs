@@ -59,19 +59,21 @@ pub(crate) struct WorkerStatus {
     pub(crate) id: u8,
     pub(crate) cpu: Option<u32>,
     pub(crate) interface: Option<String>,
-    pub(crate) queue: Option<u32>,
+    pub(crate) queues: Vec<u32>,
     /// `native-zerocopy`, `native-copy`, `skb-copy` or `off` (kernel UDP), as read back from the kernel.
     pub(crate) xdp_mode: String,
     /// Each step down the ladder and its reason.
     pub(crate) xdp_why: Vec<String>,
     pub(crate) connections: u64,
     pub(crate) flows: u64,
-    pub(crate) rx_frames: u64,
-    pub(crate) rx_bytes: u64,
-    pub(crate) tx_frames: u64,
-    pub(crate) tx_bytes: u64,
+    pub(crate) xsk_rx_frames: u64,
+    pub(crate) xsk_rx_bytes: u64,
+    pub(crate) xsk_tx_frames: u64,
+    pub(crate) xsk_tx_bytes: u64,
     pub(crate) kernel_rx_packets: u64,
+    pub(crate) kernel_rx_bytes: u64,
     pub(crate) kernel_tx_packets: u64,
+    pub(crate) kernel_tx_bytes: u64,
     pub(crate) handed_out: u64,
     pub(crate) handed_in: u64,
     pub(crate) loops: u64,
@@ -146,25 +148,24 @@ fn screen(status: &Status) -> String {
     );
     let _ = writeln!(
         out,
-        "\nworker  cpu  queue         xdp              conns   flows      rx frames      tx frames   kernel rx+tx"
+        "\nworker  cpu  queue         xdp              conns   flows  xsk rx frames  xsk tx frames  kernel rx+tx"
     );
     for worker in &status.workers {
-        let queue = match (&worker.interface, worker.queue) {
-            (Some(interface), Some(queue)) => format!("{interface}/{queue}"),
-            _ => "-".to_owned(),
-        };
+        let queues: Vec<String> = worker.queues.iter().map(u32::to_string).collect();
+        let queue =
+            worker.interface.as_ref().map_or("-".to_owned(), |name| format!("{name}/{}", queues.join(",")));
         let cpu = worker.cpu.map_or("-".to_owned(), |cpu| cpu.to_string());
         let _ = writeln!(
             out,
-            "{:>6} {:>4}  {:<12}  {:<15} {:>6} {:>7} {:>14} {:>14} {:>14}",
+            "{:>6} {:>4}  {:<12}  {:<15} {:>6} {:>7} {:>14} {:>14} {:>13}",
             worker.id,
             cpu,
             queue,
             worker.xdp_mode,
             worker.connections,
             worker.flows,
-            worker.rx_frames,
-            worker.tx_frames,
+            worker.xsk_rx_frames,
+            worker.xsk_tx_frames,
             worker.kernel_rx_packets + worker.kernel_tx_packets
         );
         for why in &worker.xdp_why {

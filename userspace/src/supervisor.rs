@@ -4,7 +4,7 @@ use crate::{
     cli::DaemonArgs,
     control::{self, Answer, Request},
     failure::Failure,
-    interface::Lane,
+    interface::{Lane, LaneFacts},
     status::{Conservation, InterfaceStatus, Rates, SCHEMA, Status, WorkerStatus},
     worker::{
         Ended, Worker,
@@ -38,13 +38,10 @@ pub(crate) struct Identity {
 }
 
 /// One worker as the supervisor sees it.
-struct Seat {
-    mailbox: Mailbox,
-    cpu: Option<u32>,
-    interface: Option<String>,
-    queue: Option<u32>,
-    mode: String,
-    why: Vec<String>,
+pub(crate) struct Seat {
+    pub(crate) mailbox: Mailbox,
+    pub(crate) cpu: Option<u32>,
+    pub(crate) lane: LaneFacts,
 }
 
 /// The daemon.
@@ -56,33 +53,10 @@ pub(crate) struct Supervisor {
     draining: AtomicBool,
 }
 
-/// A worker ready to be started, and its lane's description.
+/// A worker ready to be started.
 pub(crate) struct Crew {
     pub(crate) worker: Worker,
-    pub(crate) lane: LaneFacts,
-}
-
-/// The part of a lane that outlives its ports.
-pub(crate) struct LaneFacts {
-    pub(crate) mailbox: Mailbox,
-    pub(crate) cpu: Option<u32>,
-    pub(crate) interface: Option<String>,
-    pub(crate) queue: Option<u32>,
-    pub(crate) mode: String,
-    pub(crate) why: Vec<String>,
-}
-
-impl LaneFacts {
-    pub(crate) fn of(lane: &Lane, mailbox: Mailbox, cpu: Option<u32>) -> Self {
-        Self {
-            mailbox,
-            cpu,
-            interface: lane.interface.clone(),
-            queue: lane.queue,
-            mode: lane.mode.clone(),
-            why: lane.why.clone(),
-        }
-    }
+    pub(crate) seat: Seat,
 }
 
 /// One letter box a lane.
@@ -127,13 +101,7 @@ pub(crate) fn run(
     let control = daemon.control.clone().or(control_default);
     let bound = control.as_deref().map(control::bind).transpose().map_err(Failure::preflight)?;
     let (ended_tx, ended_rx) = channel::bounded(crew.len());
-    let (workers, seats): (Vec<_>, Vec<_>) = crew
-        .into_iter()
-        .map(|Crew { worker, lane }| {
-            let LaneFacts { mailbox, cpu, interface, queue, mode, why } = lane;
-            (worker, Seat { mailbox, cpu, interface, queue, mode, why })
-        })
-        .unzip();
+    let (workers, seats): (Vec<_>, Vec<_>) = crew.into_iter().map(|crew| (crew.worker, crew.seat)).unzip();
     let supervisor = Arc::new(Supervisor {
         identity,
         seats,
@@ -277,15 +245,11 @@ impl Supervisor {
         let (before, from) = (self.snapshots(), Instant::now());
         std::thread::sleep(RATES_OVER);
         let (after, over) = (self.snapshots(), from.elapsed());
-        let is_xsk = |snapshot: &WorkerSnapshot| {
-            self.seats.get(usize::from(snapshot.id)).is_some_and(|seat| seat.interface.is_some())
-        };
         let xsk = |field: fn(&port::Counters) -> u64| -> u64 {
-            after.iter().filter(|s| is_xsk(s)).filter_map(|s| s.ports.first()).map(field).sum()
+            after.iter().flat_map(|snapshot| self.split_ports(snapshot).0).map(field).sum()
         };
-        let kernel = |snapshot: &WorkerSnapshot| -> u64 {
-            let from = usize::from(is_xsk(snapshot));
-            snapshot.ports.iter().skip(from).map(|port| port.rx_datagrams + port.tx_datagrams).sum()
+        let kernel_packets = |snapshot: &WorkerSnapshot| -> u64 {
+            self.split_ports(snapshot).1.iter().map(|port| port.rx_datagrams + port.tx_datagrams).sum()
         };
         let waits = after.iter().find_map(|s| s.waits_for.clone());
         let answered = after.len() == self.seats.len();
@@ -302,41 +266,45 @@ impl Supervisor {
             flows: after.iter().map(|s| s.flows).sum(),
             flows_opened: after.iter().map(|s| s.flows_opened).sum(),
             rates: rates(&before, &after, over),
-            workers: after.iter().filter_map(|s| self.worker_status(s, kernel)).collect(),
+            workers: after.iter().filter_map(|s| self.worker_status(s)).collect(),
             interfaces: self.interfaces.iter().map(interface_status).collect(),
             xsk_rx_frames: xsk(|port| port.rx_datagrams),
             xsk_tx_frames: xsk(|port| port.tx_datagrams),
-            kernel_udp_packets: after.iter().map(kernel).sum(),
+            kernel_udp_packets: after.iter().map(kernel_packets).sum(),
             drops: drops(&after),
             counters: merge(after.iter().flat_map(|s| s.counters.iter().copied())),
             conservation: conservation(&after),
         }
     }
 
-    fn worker_status(
-        &self,
-        snapshot: &WorkerSnapshot,
-        kernel: impl Fn(&WorkerSnapshot) -> u64,
-    ) -> Option<WorkerStatus> {
+    /// A worker's AF_XDP sockets, and its kernel socket.
+    fn split_ports<'a>(&self, snapshot: &'a WorkerSnapshot) -> (&'a [port::Counters], &'a [port::Counters]) {
+        let xsk_count = self.seats.get(usize::from(snapshot.id)).map_or(0, |seat| seat.lane.xsk_count);
+        snapshot.ports.split_at(xsk_count.min(snapshot.ports.len()))
+    }
+
+    fn worker_status(&self, snapshot: &WorkerSnapshot) -> Option<WorkerStatus> {
         let seat = self.seats.get(usize::from(snapshot.id))?;
-        let fast = snapshot.ports.first().copied().unwrap_or_default();
-        let slow = snapshot.ports.get(1).copied().unwrap_or(fast);
-        debug_assert!(kernel(snapshot) >= slow.rx_datagrams);
+        let (xsk, kernel) = self.split_ports(snapshot);
+        let fast = |field: fn(&port::Counters) -> u64| xsk.iter().map(field).sum();
+        let slow = |field: fn(&port::Counters) -> u64| kernel.iter().map(field).sum();
         Some(WorkerStatus {
             id: snapshot.id,
             cpu: seat.cpu,
-            interface: seat.interface.clone(),
-            queue: seat.queue,
-            xdp_mode: seat.mode.clone(),
-            xdp_why: seat.why.clone(),
+            interface: seat.lane.interface.clone(),
+            queues: seat.lane.queues.clone(),
+            xdp_mode: seat.lane.mode.clone(),
+            xdp_why: seat.lane.why.clone(),
             connections: snapshot.connections,
             flows: snapshot.flows,
-            rx_frames: fast.rx_datagrams,
-            rx_bytes: fast.rx_bytes,
-            tx_frames: fast.tx_datagrams,
-            tx_bytes: fast.tx_bytes,
-            kernel_rx_packets: slow.rx_datagrams,
-            kernel_tx_packets: slow.tx_datagrams,
+            xsk_rx_frames: fast(|port| port.rx_datagrams),
+            xsk_rx_bytes: fast(|port| port.rx_bytes),
+            xsk_tx_frames: fast(|port| port.tx_datagrams),
+            xsk_tx_bytes: fast(|port| port.tx_bytes),
+            kernel_rx_packets: slow(|port| port.rx_datagrams),
+            kernel_rx_bytes: slow(|port| port.rx_bytes),
+            kernel_tx_packets: slow(|port| port.tx_datagrams),
+            kernel_tx_bytes: slow(|port| port.tx_bytes),
             handed_out: snapshot.hand_over.handed_out,
             handed_in: snapshot.hand_over.delivered_handed,
             loops: snapshot.loops,

@@ -35,8 +35,8 @@ pub(crate) enum Command {
     GatewayResolved { outcome: Result<Vec<SocketAddr>, ResolveError> },
 }
 
-/// Frames in flight towards one worker.
-const FRAMES_MAX: usize = 1024;
+/// Frames in flight towards one worker: as many as two RX rings hold, so that a burst of one queue fits whole.
+const FRAMES_MAX: usize = 4096;
 /// Commands waiting at one worker: more than flows can be resolving at once.
 const COMMANDS_MAX: usize = 4096;
 

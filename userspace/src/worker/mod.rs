@@ -42,8 +42,6 @@ pub(crate) enum Role {
     Gateway(Gateway),
     /// Opens a tunnel and feeds local connections into it.
     Client(Box<Client>),
-    /// A client's worker without a tunnel of its own: hands frames to the one that has it.
-    Helper,
 }
 
 /// How a worker ended.
@@ -113,7 +111,7 @@ impl Worker {
     fn start(&mut self) -> io::Result<()> {
         match &mut self.role {
             Role::Client(client) => client.start(&mut self.core, Instant::now()),
-            Role::Gateway(_) | Role::Helper => Ok(()),
+            Role::Gateway(_) => Ok(()),
         }
     }
 
@@ -156,7 +154,6 @@ impl Worker {
         let role = match &self.role {
             Role::Gateway(_) => self.core.flows.next_deadline(),
             Role::Client(client) => client.next_deadline(&self.core),
-            Role::Helper => None,
         };
         [self.core.engine.next_deadline(), self.ports.next_deadline(), blocked, role]
             .into_iter()
@@ -219,7 +216,6 @@ impl Worker {
         match &mut self.role {
             Role::Gateway(gateway) => gateway.on_event(&mut self.core, conn, event),
             Role::Client(client) => client.on_event(&mut self.core, now, conn, event),
-            Role::Helper => {}
         }
     }
 
@@ -245,7 +241,6 @@ impl Worker {
             match &mut self.role {
                 Role::Gateway(gateway) => gateway.advance(&mut self.core, now, key),
                 Role::Client(client) => client.advance(&mut self.core, key),
-                Role::Helper => {}
             }
         }
         self.core.flows.ready_count() > 0
@@ -255,7 +250,6 @@ impl Worker {
         let ended = match &mut self.role {
             Role::Gateway(gateway) => gateway.timers(&mut self.core, now),
             Role::Client(client) => client.timers(&mut self.core, now),
-            Role::Helper => None,
         };
         if let Some(ended) = ended {
             self.ended.get_or_insert(ended);
@@ -277,7 +271,7 @@ impl Worker {
     fn snapshot(&self) -> WorkerSnapshot {
         let (up, waits_for) = match &self.role {
             Role::Client(client) => client.state(),
-            Role::Gateway(_) | Role::Helper => (true, None),
+            Role::Gateway(_) => (true, None),
         };
         let mut snapshot = WorkerSnapshot {
             id: self.core.id,
@@ -290,7 +284,6 @@ impl Worker {
             sleeps: self.sleeps,
             up,
             waits_for,
-            draining: self.core.draining,
             ..WorkerSnapshot::default()
         };
         let drop_names = tunnel::DropReason::ALL.map(tunnel::DropReason::name);

@@ -47,9 +47,9 @@ impl HandOver {
 
 /// The ports of one worker.
 ///
-/// Port 0 is the fast path: AF_XDP, or the kernel UDP socket where that is all there is. Port 1, if there, is the
-/// kernel UDP socket beside AF_XDP: it reserves the port number, receives what steering passed on (fragments, queues
-/// without a socket), and sends where AF_XDP has no route or neighbour yet.
+/// First come the AF_XDP sockets, if any; the last is a kernel UDP socket: all there is without AF_XDP, else the slow
+/// path beside it. It reserves the port number, receives what steering passed on (fragments, queues without a socket),
+/// and sends where AF_XDP has no route or neighbour yet.
 pub(super) struct Ports {
     worker: u8,
     ports: Vec<Box<dyn Port>>,
@@ -188,12 +188,8 @@ impl Ports {
         let ports = &mut self.ports;
         engine.transmit(now, room, &mut |path: &Path, ecn, bytes: &[u8], segment| {
             let ecn = ecn.and_then(|ecn| Ecn::from_bits(ecn as u8));
-            if ports[0].send(path, ecn, bytes, segment) == Sent::NoRoute
-                && let Some(slow) = ports.get_mut(1)
-            {
-                slow.send(path, ecn, bytes, segment);
-            }
             // The ports count what they drop; QUIC sends it again.
+            let _ = ports.iter_mut().any(|port| port.send(path, ecn, bytes, segment) != Sent::NoRoute);
             true
         })
     }

@@ -23,5 +23,4 @@ pub(crate) struct WorkerSnapshot {
     pub(crate) up: bool,
     /// What it waits for, where `up` is false.
     pub(crate) waits_for: Option<String>,
-    pub(crate) draining: bool,
 }

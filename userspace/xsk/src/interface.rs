@@ -4,15 +4,17 @@ use crate::{
     Config, LinkState, Mode, OpenError, QueueMode, QueueReport, Step, TargetsError, XskPort, ZeroCopy,
     attach::{AttachError, Hook, Maps, Program, Sockets},
     bind::{self, Bound},
-    mirror::{Control, Mirror, Reader},
+    mirror::{Control, Mirror, Reader, neighbour_use},
+    netlink::Requests,
     port::Parts,
     preflight::{self, Nic},
     targets::Targets,
     templates::Templates,
 };
 use aya::maps::{MapData, PerCpuArray};
+use netlink_packet_core::NLM_F_CREATE;
 use port::Port;
-use std::{fmt, io, net::SocketAddr, sync::Arc};
+use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
 use steer::Counter;
 
 /// One interface with its XDP program attached. Dropping it detaches the program: the kernel gets every packet then.
@@ -194,6 +196,25 @@ impl Interface {
             Some(link) if !link.carrier => LinkState::NoCarrier,
             Some(_) => LinkState::Up,
         }
+    }
+
+    /// Has the kernel look for the neighbour towards `remote` and waits for it, at most for `within`: packets then
+    /// leave by the sockets from the first one on. False if there was no answer, or `remote` is reached another way.
+    #[must_use]
+    pub fn find_neighbour(&self, local: &SocketAddr, remote: &SocketAddr, within: Duration) -> bool {
+        let index = self.nic.index;
+        let tables = self.mirror.tables();
+        if tables.resolve(index, local, remote).is_some() {
+            return true;
+        }
+        let Some(neighbour) = tables.neighbour_towards(index, local, remote) else { return false };
+        let asked =
+            Requests::open().and_then(|mut requests| requests.act(neighbour_use(neighbour), NLM_F_CREATE));
+        if let Err(error) = asked {
+            tracing::debug!(%error, neighbour = %neighbour.1, "the kernel refused NTF_USE");
+            return false;
+        }
+        self.mirror.wait_for(within, |tables| tables.resolve(index, local, remote)).is_some()
     }
 
     /// True while the host routes by more than its main table (policy rules, source routes) or has more routes than

@@ -15,10 +15,14 @@ mod working;
 
 pub(crate) use control::Control;
 pub(crate) use tables::Tables;
+pub(crate) use working::neighbour_use;
 
-use std::sync::{
-    Arc, Mutex, PoisonError,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc, Condvar, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 /// The published tables.
@@ -26,6 +30,7 @@ use std::sync::{
 pub(crate) struct Mirror {
     generation: AtomicU64,
     current: Mutex<Tables>,
+    changed: Condvar,
 }
 
 impl Mirror {
@@ -34,6 +39,23 @@ impl Mirror {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         *current = tables;
         self.generation.fetch_add(1, Ordering::Release);
+        self.changed.notify_all();
+    }
+
+    /// Waits until `found` finds something in the tables, at most for `within`. For set-up, never on the data path.
+    pub(crate) fn wait_for<T>(
+        &self,
+        within: Duration,
+        mut found: impl FnMut(&Tables) -> Option<T>,
+    ) -> Option<T> {
+        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut result = None;
+        let missing = |tables: &mut Tables| {
+            result = found(tables);
+            result.is_none()
+        };
+        let _ = self.changed.wait_timeout_while(current, within, missing);
+        result
     }
 
     /// What readers see now.

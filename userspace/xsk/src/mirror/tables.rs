@@ -149,6 +149,20 @@ impl Tables {
         })
     }
 
+    /// The device and the address of the neighbour that packets to `remote` go to, if that is by `interface`.
+    pub(crate) fn neighbour_towards(
+        &self,
+        interface: u32,
+        local: &SocketAddr,
+        remote: &SocketAddr,
+    ) -> Option<(u32, IpAddr)> {
+        if self.routes.beyond_mirror || self.is_local(remote.ip()) {
+            return None;
+        }
+        let (link, next) = self.next_hop(interface, local, remote)?;
+        self.tags(interface, link).map(|_| (link, next))
+    }
+
     fn is_local(&self, address: IpAddr) -> bool {
         self.addresses.iter().any(|&(_, local)| local == address)
     }

@@ -217,7 +217,8 @@ impl Working {
     }
 }
 
-fn neighbour_use((link, address): (u32, IpAddr)) -> RouteNetlinkMessage {
+/// The request that makes the kernel confirm a neighbour, or look for one that it doesn't know.
+pub(crate) fn neighbour_use((link, address): (u32, IpAddr)) -> RouteNetlinkMessage {
     let mut message = NeighbourMessage::default();
     message.header.ifindex = link;
     message.header.flags = NeighbourFlags::Use;
