@@ -5,39 +5,29 @@
 //!  flow:  accepted ─► [Socks] ─► Waiting (tunnel, stream credit) ─► Asked ─(2xx)─► Open
 //! ```
 
+mod flows;
+
 use super::{
     Ended,
     core::Core,
-    flow::{Broken, Progress, Reader, Splice},
     flows::{Pending, Phase},
-    gateway::reset_socket,
     mail::Command,
     poll::{FlowKey, Token},
-    session::{Session, Slot, abandon, close, quic_code, write_some},
+    session::{Session, Slot, close, quic_code},
 };
-use crate::{
-    cli::Destination,
-    socks::{Negotiation, Reply, Step},
-};
-use bytes::Bytes;
-use masque::{Code, Event as H3Event, Item, MessageReader, Response, ResponseTo, Scope, status};
+use crate::{cli::Destination, socks::Reply};
+use masque::{Code, Event as H3Event};
 use socket2::Socket;
 use std::{
     collections::VecDeque,
-    io::{self, Read as _, Write as _},
+    io,
     net::{SocketAddr, TcpListener},
     sync::Arc,
     time::{Duration, Instant},
 };
-use tunnel::{CloseReason, ConnId, Dir, Event, Read, StreamId};
+use tunnel::{CloseReason, ConnId, Dir, Event, StreamId};
 use upstream::resolver::{ResolveError, Resolver};
 
-/// Flows of one client; more are closed at once, and counted.
-const FLOWS_MAX: usize = 16_384;
-/// Connections accepted from one listener in one go.
-const ACCEPT_MAX: usize = 64;
-/// How long a flow waits for the tunnel, for stream credit or for the gateway's answer.
-const PATIENCE: Duration = Duration::from_secs(30);
 /// First pause before a reconnect; it doubles up to the maximum that the user sets.
 const PAUSE_FIRST: Duration = Duration::from_millis(500);
 
@@ -142,8 +132,6 @@ impl Client {
         let pause = if let Link::Pause { until } = self.link { Some(until) } else { None };
         [pause, core.flows.next_deadline()].into_iter().flatten().min()
     }
-
-    // ---- the link ----
 
     fn resolve(&mut self, core: &mut Core, now: Instant) {
         self.link = Link::Resolving;
@@ -263,14 +251,12 @@ impl Client {
         for key in core.flows.expired(now) {
             tracing::warn!(
                 "a local connection waited {} s for the gateway and was closed",
-                PATIENCE.as_secs()
+                flows::PATIENCE.as_secs()
             );
             self.refuse_flow(core, key, Reply::GeneralFailure);
         }
         self.ended.take()
     }
-
-    // ---- events of the tunnel ----
 
     pub(super) fn on_event(&mut self, core: &mut Core, now: Instant, conn: ConnId, event: Event) {
         match event {
@@ -355,281 +341,6 @@ impl Client {
         };
         core.flows.queue(key);
     }
-
-    // ---- flows ----
-
-    /// Accepts what waits at a listener.
-    pub(super) fn accept(&mut self, core: &mut Core, now: Instant, index: u32) {
-        for _ in 0..ACCEPT_MAX {
-            let Some(listen) = self.config.listens.get(index as usize) else { return };
-            let socket = match listen.listener().accept() {
-                Ok((stream, _)) => Socket::from(stream),
-                Err(error) => {
-                    if error.kind() != io::ErrorKind::WouldBlock {
-                        tracing::debug!("accept: {error}");
-                    }
-                    return;
-                }
-            };
-            let phase = match listen {
-                Listen::Forward(_, to) => {
-                    Phase::Waiting(Pending { to: to.clone(), socks: false, early: Vec::new() })
-                }
-                Listen::Socks(_) => Phase::Socks(Negotiation::default()),
-            };
-            if socket.set_nonblocking(true).and_then(|()| socket.set_tcp_nodelay(true)).is_ok() {
-                self.admit(core, now, socket, phase);
-            }
-        }
-    }
-
-    fn admit(&mut self, core: &mut Core, now: Instant, socket: Socket, phase: Phase) -> Option<FlowKey> {
-        if core.flows.len() >= FLOWS_MAX {
-            core.totals.refused_limit += 1;
-            return None;
-        }
-        let waits = matches!(phase, Phase::Waiting(_));
-        let key = core.flows.insert(socket, phase);
-        let flow = core.flows.get_mut(key)?;
-        if core.poll.watch_edges(&flow.socket, Token::Flow(key)).is_err() {
-            core.flows.remove(key);
-            return None;
-        }
-        core.flows.set_deadline(key, Some(now + PATIENCE));
-        if waits {
-            self.wait_for_stream(core, key);
-        }
-        Some(key)
-    }
-
-    /// One step of a flow whose socket or stream has something to say.
-    pub(super) fn advance(&mut self, core: &mut Core, key: FlowKey) {
-        let Some(flow) = core.flows.get_mut(key) else { return };
-        match &flow.phase {
-            Phase::Socks(_) => self.negotiate(core, key),
-            Phase::Asked { .. } => self.hear_answer(core, key),
-            Phase::Open(_) => self.pump(core, key),
-            Phase::Waiting(_) | Phase::Connecting { .. } | Phase::Moving => {}
-        }
-    }
-
-    fn negotiate(&mut self, core: &mut Core, key: FlowKey) {
-        let Some(flow) = core.flows.get_mut(key) else { return };
-        let Phase::Socks(negotiation) = &mut flow.phase else { return };
-        loop {
-            match negotiation.step() {
-                Step::More => {
-                    let mut buffer = [0; crate::socks::HANDSHAKE_BYTES_MAX];
-                    let room = negotiation.room();
-                    match (&flow.socket).read(&mut buffer[..room]) {
-                        Ok(length) if length > 0 => negotiation.push(&buffer[..length]),
-                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                        Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                        _ => return self.drop_flow(core, key),
-                    }
-                }
-                Step::Answer(bytes) => {
-                    // Two bytes into an empty socket buffer: they go whole, or the client is gone.
-                    if !matches!((&flow.socket).write(&bytes), Ok(2)) {
-                        return self.drop_flow(core, key);
-                    }
-                }
-                Step::Connect { to, early } => {
-                    flow.phase = Phase::Waiting(Pending { to, socks: true, early });
-                    return self.wait_for_stream(core, key);
-                }
-                Step::Refuse(bytes) => {
-                    core.totals.socks_refused += 1;
-                    let _ = (&flow.socket).write(&bytes);
-                    return self.drop_flow(core, key);
-                }
-            }
-        }
-    }
-
-    fn wait_for_stream(&mut self, core: &mut Core, key: FlowKey) {
-        self.waiting.push_back(key);
-        self.ask_waiting(core);
-    }
-
-    /// Opens streams for flows that wait, as far as the gateway's credit goes.
-    fn ask_waiting(&mut self, core: &mut Core) {
-        while let Some(&key) = self.waiting.front() {
-            let Link::Up { conn, .. } = &self.link else { return };
-            let conn = *conn;
-            if !matches!(core.flows.get_mut(key), Some(flow) if matches!(flow.phase, Phase::Waiting(_))) {
-                self.waiting.pop_front();
-                continue;
-            }
-            let Some(stream) = core.engine.connection(conn).and_then(|mut quic| quic.open_bi()) else {
-                return;
-            };
-            self.waiting.pop_front();
-            self.ask(core, key, conn, stream);
-        }
-    }
-
-    /// Sends CONNECT for a flow.
-    fn ask(&mut self, core: &mut Core, key: FlowKey, conn: ConnId, stream: StreamId) {
-        let Some(flow) = core.flows.get_mut(key) else { return };
-        let Phase::Waiting(pending) = std::mem::replace(&mut flow.phase, Phase::Moving) else { return };
-        let fields: Vec<(&str, &str)> =
-            self.bearer.iter().map(|bearer| ("proxy-authorization", bearer.as_str())).collect();
-        let unsent = masque::encode_request(&masque::RequestHead::connect(&pending.to.authority(), &fields));
-        let reader = Box::new(MessageReader::response(masque::Limits::default(), ResponseTo::Connect));
-        flow.on = Some((conn, stream));
-        flow.phase = Phase::Asked { reader, unsent, pending };
-        core.totals.requests += 1;
-        if let Some(session) = self.session_on(conn) {
-            session.slots.insert(stream, Slot::Flow(key));
-        }
-        self.hear_answer(core, key);
-    }
-
-    /// Writes what is left of the request and reads the response's header section.
-    fn hear_answer(&mut self, core: &mut Core, key: FlowKey) {
-        let Some(flow) = core.flows.get_mut(key) else { return };
-        let (Phase::Asked { reader, unsent, .. }, Some((conn, stream))) = (&mut flow.phase, flow.on) else {
-            return;
-        };
-        let Some(mut quic) = core.engine.connection(conn) else { return };
-        // A stream that takes nothing more may still carry the answer.
-        write_some(&mut quic, stream, unsent);
-        let response = loop {
-            match reader.next() {
-                // Interim responses (RFC 9114 section 4.1) are skipped.
-                Ok(Some(Item::Headers(response))) if status::is_interim(response.status) => {}
-                Ok(Some(Item::Headers(response))) => break response,
-                Ok(Some(_)) => {}
-                Ok(None) => match quic.read(stream, usize::MAX) {
-                    Read::Chunk(bytes) => reader.push(bytes),
-                    Read::Fin => reader.finish(),
-                    Read::Blocked => return,
-                    Read::Reset(code) => {
-                        tracing::warn!("the gateway reset a request (code {code})");
-                        return self.refuse_flow(core, key, Reply::GeneralFailure);
-                    }
-                    Read::Gone => return self.refuse_flow(core, key, Reply::GeneralFailure),
-                },
-                Err(error) => {
-                    tracing::warn!("the gateway's answer breaks HTTP/3: {error}");
-                    if error.scope() == Scope::Connection {
-                        quic.close(quic_code(error.code()), error.to_string().as_bytes());
-                    } else {
-                        abandon(&mut quic, stream, error.code());
-                    }
-                    return self.refuse_flow(core, key, Reply::GeneralFailure);
-                }
-            }
-        };
-        self.answered(core, key, &response);
-    }
-
-    fn answered(&mut self, core: &mut Core, key: FlowKey, response: &Response) {
-        let proxy_status = response.fields.get("proxy-status").unwrap_or_default();
-        let reply = Reply::from_response(response.status, proxy_status);
-        if reply != Reply::Succeeded {
-            let Some(flow) = core.flows.get_mut(key) else { return };
-            let (Phase::Asked { pending, .. }, Some((conn, stream))) = (&flow.phase, flow.on) else { return };
-            let hint = refusal_hint(response.status);
-            tracing::warn!(
-                "the gateway refused {}: {} {proxy_status}{hint}",
-                pending.to.authority(),
-                response.status
-            );
-            if self.stdio_flow == Some(key) {
-                let error = format!(
-                    "the gateway refused {}: {} {proxy_status}{hint}",
-                    pending.to.authority(),
-                    response.status
-                );
-                self.ended = Some(Ended::TunnelLost(error));
-            }
-            if let Some(mut quic) = core.engine.connection(conn) {
-                abandon(&mut quic, stream, Code::H3_REQUEST_CANCELLED);
-            }
-            return self.refuse_flow(core, key, reply);
-        }
-        core.flows.set_deadline(key, None);
-        let Some(flow) = core.flows.get_mut(key) else { return };
-        let Some((_, stream)) = flow.on else { return };
-        if let Phase::Asked { reader, unsent: _, pending } = std::mem::replace(&mut flow.phase, Phase::Moving)
-        {
-            if pending.socks && !matches!((&flow.socket).write(&Reply::Succeeded.bytes()), Ok(10)) {
-                return self.drop_flow(core, key);
-            }
-            let early =
-                if pending.early.is_empty() { Bytes::new() } else { core.arena.data_frame(&pending.early) };
-            flow.phase = Phase::Open(Box::new(Splice::new(stream, Reader::Response(*reader), early)));
-            core.totals.flows_opened += 1;
-            self.pump(core, key);
-        }
-    }
-
-    fn pump(&mut self, core: &mut Core, key: FlowKey) {
-        let Some(flow) = core.flows.get_mut(key) else { return };
-        let (Phase::Open(splice), Some((conn, stream))) = (&mut flow.phase, flow.on) else { return };
-        let Some(mut quic) = core.engine.connection(conn) else { return };
-        match splice.pump(&mut quic, &flow.socket, &mut flow.ready, &mut core.arena) {
-            Progress::Waiting => {}
-            Progress::More => core.flows.queue(key),
-            Progress::Done => {
-                core.totals.finished(splice);
-                core.totals.flows_finished += 1;
-                self.forget(core, key, false);
-            }
-            Progress::Broken(broken) => {
-                core.totals.finished(splice);
-                core.totals.broken(&broken);
-                match &broken {
-                    Broken::Socket(_) | Broken::Stream => {
-                        abandon(&mut quic, stream, Code::H3_REQUEST_CANCELLED)
-                    }
-                    Broken::Protocol { code, connection: false } => abandon(&mut quic, stream, *code),
-                    Broken::Protocol { code, connection: true } => quic.close(quic_code(*code), b""),
-                }
-                self.forget(core, key, true);
-            }
-        }
-    }
-
-    /// Tells a SOCKS client why, and closes.
-    fn refuse_flow(&mut self, core: &mut Core, key: FlowKey, reply: Reply) {
-        let Some(flow) = core.flows.get_mut(key) else { return };
-        let owed = match &flow.phase {
-            Phase::Waiting(pending) | Phase::Asked { pending, .. } => pending.socks,
-            _ => false,
-        };
-        if owed {
-            core.totals.socks_refused += 1;
-            let _ = (&flow.socket).write(&reply.bytes());
-            // An orderly end, so that the reply is not overtaken by a reset.
-            self.forget(core, key, false);
-        } else {
-            self.forget(core, key, true);
-        }
-    }
-
-    fn drop_flow(&mut self, core: &mut Core, key: FlowKey) {
-        self.forget(core, key, true);
-    }
-
-    /// Removes a flow and its stream's slot; with `-W` that was the last work.
-    fn forget(&mut self, core: &mut Core, key: FlowKey, reset: bool) {
-        if let Some((conn, stream)) = core.flows.get_mut(key).and_then(|flow| flow.on)
-            && let Some(session) = self.session_on(conn)
-        {
-            session.slots.remove(&stream);
-        }
-        if reset {
-            reset_socket(core, key);
-        } else {
-            core.flows.remove(key);
-        }
-        if self.stdio_flow == Some(key) && self.ended.is_none() {
-            self.ended = Some(Ended::Stopped);
-        }
-    }
 }
 
 /// Our TLS stack refused the gateway's certificate, or the gateway refused ours: trying again won't help.
@@ -640,14 +351,4 @@ fn is_verification_failure(reason: &CloseReason) -> bool {
         CloseReason::Transport { code: 0x100..=0x1ff, .. }
             | CloseReason::PeerTransport { code: 0x100..=0x1ff, .. }
     )
-}
-
-/// What a user can do about a refusal.
-fn refusal_hint(status: u16) -> &'static str {
-    match status {
-        401 | 407 => " (no valid identity: give --token-file FILE or --cert/--key that the gateway knows)",
-        403 => " (the gateway's --allow does not cover it)",
-        503 => " (the gateway is draining or at its limit)",
-        _ => "",
-    }
 }

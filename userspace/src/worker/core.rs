@@ -2,11 +2,13 @@
 
 use super::{
     arena::Arena,
-    flow::{Broken, Splice},
-    flows::Flows,
+    flow::{Broken, Progress, Splice},
+    flows::{Flows, Phase},
     mail::Mailbox,
-    poll::Poll,
+    poll::{FlowKey, Poll},
+    session::{abandon, quic_code},
 };
+use masque::Code;
 use tunnel::Engine;
 
 /// Owned by one worker; lent to its role for each step.
@@ -95,5 +97,38 @@ impl Core {
             draining: false,
             totals: Totals::default(),
         }
+    }
+
+    /// Moves an open flow's bytes both ways. True if the flow has ended, and is gone.
+    pub(super) fn pump(&mut self, key: FlowKey) -> bool {
+        let Some(flow) = self.flows.get_mut(key) else { return false };
+        let (Phase::Open(splice), Some((conn, stream))) = (&mut flow.phase, flow.on) else { return false };
+        let Some(mut quic) = self.engine.connection(conn) else { return false };
+        let progress = splice.pump(&mut quic, &flow.socket, &mut flow.ready, &mut self.arena);
+        if matches!(progress, Progress::Done | Progress::Broken(_)) {
+            self.totals.finished(splice);
+        }
+        match progress {
+            Progress::Waiting => return false,
+            Progress::More => {
+                self.flows.queue(key);
+                return false;
+            }
+            Progress::Done => {
+                self.totals.flows_finished += 1;
+                self.flows.remove(key);
+            }
+            Progress::Broken(broken) => {
+                self.totals.broken(&broken);
+                match broken {
+                    Broken::Socket(_) => abandon(&mut quic, stream, Code::H3_CONNECT_ERROR),
+                    Broken::Stream => abandon(&mut quic, stream, Code::H3_REQUEST_CANCELLED),
+                    Broken::Protocol { code, connection: false } => abandon(&mut quic, stream, code),
+                    Broken::Protocol { code, connection: true } => quic.close(quic_code(code), b""),
+                }
+                self.flows.reset(key);
+            }
+        }
+        true
     }
 }

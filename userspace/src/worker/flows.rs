@@ -8,7 +8,11 @@ use crate::{cli::Destination, socks::Negotiation};
 use masque::{RequestReader, ResponseReader};
 use slab::Slab;
 use socket2::Socket;
-use std::{collections::VecDeque, net::SocketAddr, time::Instant};
+use std::{
+    collections::VecDeque,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 use tunnel::{ConnId, StreamId};
 
 /// A local socket and what it is doing.
@@ -88,6 +92,13 @@ impl Flows {
     pub(super) fn remove(&mut self, key: FlowKey) -> Option<Flow> {
         self.get_mut(key)?;
         Some(self.table.remove(key.index as usize))
+    }
+
+    /// Ends a flow with a TCP reset, so that the peer sees an error and not an end.
+    pub(super) fn reset(&mut self, key: FlowKey) {
+        if let Some(flow) = self.remove(key) {
+            let _ = flow.socket.set_linger(Some(Duration::ZERO));
+        }
     }
 
     /// Notes an epoll report and queues the flow.

@@ -5,38 +5,29 @@
 //!                     └── refusals: 400 401 403 404 407 429 431 501 502 503 504 ──► Answering
 //! ```
 
+mod upstream;
+
 use super::{
     Ended,
     core::Core,
-    flow::{Broken, Progress, Reader, Splice},
     flows::Phase,
     mail::Command,
-    poll::{FlowKey, Token},
+    poll::FlowKey,
     session::{Resolving, Session, Slot, abandon, close, quic_code, write_some},
+};
+use ::upstream::{
+    failure::ConnectFailure,
+    policy::Policy,
+    resolver::Resolver,
+    users::{How, Identity, Users},
 };
 use bytes::Bytes;
 use masque::{
     Code, Credentials, Host, Item, Kind, MessageError, MessageReader, Request, RequestReader, Scheme, Scope,
     Via,
 };
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
-use std::{
-    collections::{HashMap, VecDeque},
-    io,
-    net::SocketAddr,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::HashMap, sync::Arc, time::Instant};
 use tunnel::{CloseReason, ConnId, Dir, Event, Read, StreamId};
-use upstream::{
-    failure::ConnectFailure,
-    policy::Policy,
-    resolver::{ResolveError, Resolver},
-    users::{How, Identity, Users},
-};
-
-/// How long one upstream address may take to answer.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What all workers of a gateway share; never changed, only replaced.
 pub(crate) struct GatewayConfig {
@@ -112,7 +103,7 @@ impl Gateway {
         }
         for key in core.flows.keys_on(conn) {
             core.totals.flows_reset_by_stream += 1;
-            reset_socket(core, key);
+            core.flows.reset(key);
         }
     }
 
@@ -175,7 +166,7 @@ impl Gateway {
         };
         if let Slot::Flow(key) = slot {
             core.totals.flows_reset_by_stream += 1;
-            reset_socket(core, key);
+            core.flows.reset(key);
         }
         if let Some(mut quic) = core.engine.connection(conn) {
             abandon(&mut quic, stream, Code::H3_REQUEST_CANCELLED);
@@ -328,87 +319,6 @@ impl Gateway {
         })
     }
 
-    /// A name was resolved: check each address, connect to the first that is allowed.
-    pub(super) fn resolved(
-        &mut self,
-        core: &mut Core,
-        now: Instant,
-        conn: ConnId,
-        stream: StreamId,
-        outcome: Result<Vec<SocketAddr>, ResolveError>,
-    ) {
-        let Some(session) = self.sessions.get_mut(&conn) else { return };
-        // The client may have given up meanwhile.
-        if !matches!(session.slots.get(&stream), Some(Slot::Resolving(_))) {
-            return;
-        }
-        let Some(Slot::Resolving(resolving)) = session.slots.remove(&stream) else { return };
-        let Resolving { reader, host, identity } = *resolving;
-        let failure = match outcome {
-            Ok(addresses) => {
-                let mut failure = ConnectFailure::DnsNotFound;
-                let mut candidates = VecDeque::new();
-                for address in addresses {
-                    match self.config.policy.check(Some(&host), address) {
-                        Ok(()) => candidates.push_back(address),
-                        Err(denied) => {
-                            tracing::debug!("{identity} asked for {host} = {address}: {denied}");
-                            failure = denied.into();
-                        }
-                    }
-                }
-                if candidates.is_empty() {
-                    core.totals.refused_denied += 1;
-                    failure
-                } else {
-                    match self.connect_next(core, now, (conn, stream), Box::new(reader), candidates) {
-                        Ok(()) => return,
-                        Err(failure) => failure,
-                    }
-                }
-            }
-            Err(error) => {
-                core.totals.refused_upstream += 1;
-                ConnectFailure::from(error)
-            }
-        };
-        self.refuse(core, conn, stream, Refusal::because(&failure));
-    }
-
-    /// Starts the TCP handshake with the first candidate that takes a SYN.
-    fn connect_next(
-        &mut self,
-        core: &mut Core,
-        now: Instant,
-        on: (ConnId, StreamId),
-        reader: Box<RequestReader>,
-        mut candidates: VecDeque<SocketAddr>,
-    ) -> Result<(), ConnectFailure> {
-        let mut failure = ConnectFailure::Unreachable;
-        while let Some(address) = candidates.pop_front() {
-            match start_connect(address) {
-                Ok(socket) => {
-                    let key = core.flows.insert(socket, Phase::Connecting { reader, candidates });
-                    if let Some(flow) = core.flows.get_mut(key) {
-                        flow.on = Some(on);
-                        if let Err(error) = core.poll.watch_edges(&flow.socket, Token::Flow(key)) {
-                            core.flows.remove(key);
-                            return Err(ConnectFailure::classify(&error));
-                        }
-                    }
-                    core.flows.set_deadline(key, Some(now + CONNECT_TIMEOUT));
-                    if let Some(session) = self.sessions.get_mut(&on.0) {
-                        session.slots.insert(on.1, Slot::Flow(key));
-                    }
-                    return Ok(());
-                }
-                Err(error) => failure = ConnectFailure::classify(&error),
-            }
-        }
-        core.totals.refused_upstream += 1;
-        Err(failure)
-    }
-
     /// One step of a flow whose socket or stream has something to say.
     pub(super) fn advance(&mut self, core: &mut Core, now: Instant, key: FlowKey) {
         let Some(flow) = core.flows.get_mut(key) else { return };
@@ -421,74 +331,12 @@ impl Gateway {
         }
     }
 
-    /// The TCP handshake ended, one way or the other.
-    fn connect_done(&mut self, core: &mut Core, now: Instant, key: FlowKey) {
-        let Some(flow) = core.flows.get_mut(key) else { return };
-        let outcome = match flow.socket.take_error() {
-            Ok(None) => flow.socket.peer_addr().map(|_| ()),
-            Ok(Some(error)) | Err(error) => Err(error),
-        };
-        match outcome {
-            Ok(()) => self.open(core, key),
-            Err(error) => self.connect_failed(core, now, key, ConnectFailure::classify(&error)),
-        }
-    }
-
-    fn connect_failed(&mut self, core: &mut Core, now: Instant, key: FlowKey, failure: ConnectFailure) {
-        let Some(flow) = core.flows.remove(key) else { return };
-        let (Phase::Connecting { reader, candidates }, Some(on)) = (flow.phase, flow.on) else { return };
-        drop(flow.socket);
-        let failure = if candidates.is_empty() {
-            core.totals.refused_upstream += 1;
-            failure
-        } else {
-            match self.connect_next(core, now, on, reader, candidates) {
-                Ok(()) => return,
-                Err(failure) => failure,
-            }
-        };
-        self.refuse(core, on.0, on.1, Refusal::because(&failure));
-    }
-
-    /// Connected: answer 200 and splice.
-    fn open(&mut self, core: &mut Core, key: FlowKey) {
-        core.flows.set_deadline(key, None);
-        let Some(flow) = core.flows.get_mut(key) else { return };
-        let Some((_, stream)) = flow.on else { return };
-        if let Phase::Connecting { reader, .. } = std::mem::replace(&mut flow.phase, Phase::Moving) {
-            let answer = masque::encode_response(200, &[]);
-            flow.phase = Phase::Open(Box::new(Splice::new(stream, Reader::Request(*reader), answer)));
-            core.totals.flows_opened += 1;
-            self.pump(core, key);
-        }
-    }
-
     fn pump(&mut self, core: &mut Core, key: FlowKey) {
-        let Some(flow) = core.flows.get_mut(key) else { return };
-        let (Phase::Open(splice), Some((conn, stream))) = (&mut flow.phase, flow.on) else { return };
-        let Some(mut quic) = core.engine.connection(conn) else { return };
-        let progress = splice.pump(&mut quic, &flow.socket, &mut flow.ready, &mut core.arena);
-        match progress {
-            Progress::Waiting => {}
-            Progress::More => core.flows.queue(key),
-            Progress::Done => {
-                core.totals.finished(splice);
-                core.totals.flows_finished += 1;
-                core.flows.remove(key);
-                self.forget_stream(conn, stream);
-            }
-            Progress::Broken(broken) => {
-                core.totals.finished(splice);
-                core.totals.broken(&broken);
-                match &broken {
-                    Broken::Socket(_) => abandon(&mut quic, stream, Code::H3_CONNECT_ERROR),
-                    Broken::Stream => abandon(&mut quic, stream, Code::H3_REQUEST_CANCELLED),
-                    Broken::Protocol { code, connection: false } => abandon(&mut quic, stream, *code),
-                    Broken::Protocol { code, connection: true } => quic.close(quic_code(*code), b""),
-                }
-                reset_socket(core, key);
-                self.forget_stream(conn, stream);
-            }
+        let on = core.flows.get_mut(key).and_then(|flow| flow.on);
+        if core.pump(key)
+            && let Some((conn, stream)) = on
+        {
+            self.forget_stream(conn, stream);
         }
     }
 
@@ -537,26 +385,4 @@ impl Gateway {
         }
         None
     }
-}
-
-/// Ends a flow with a TCP reset, so that the upstream sees an error and not an end.
-pub(super) fn reset_socket(core: &mut Core, key: FlowKey) {
-    if let Some(flow) = core.flows.remove(key) {
-        let _ = flow.socket.set_linger(Some(Duration::ZERO));
-    }
-}
-
-/// A non-blocking TCP socket on its way to `address`.
-fn start_connect(address: SocketAddr) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
-    socket.set_tcp_nodelay(true)?;
-    match socket.connect(&SockAddr::from(address)) {
-        Ok(()) => Ok(socket),
-        Err(error) if error.raw_os_error() == Some(libc_einprogress()) => Ok(socket),
-        Err(error) => Err(error),
-    }
-}
-
-fn libc_einprogress() -> i32 {
-    rustix::io::Errno::INPROGRESS.raw_os_error()
 }

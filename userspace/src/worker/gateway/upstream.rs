@@ -1,0 +1,169 @@
+//! From a resolved name to an open flow: check each address, connect, answer 200, splice.
+
+use super::{Gateway, Refusal};
+use crate::worker::{
+    core::Core,
+    flow::{Reader, Splice},
+    flows::Phase,
+    poll::{FlowKey, Token},
+    session::{Resolving, Slot},
+};
+use ::upstream::{failure::ConnectFailure, resolver::ResolveError};
+use masque::RequestReader;
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use std::{
+    collections::VecDeque,
+    io,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+use tunnel::{ConnId, StreamId};
+
+/// How long one upstream address may take to answer.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+impl Gateway {
+    /// A name was resolved: check each address, connect to the first that is allowed.
+    pub(in crate::worker) fn resolved(
+        &mut self,
+        core: &mut Core,
+        now: Instant,
+        conn: ConnId,
+        stream: StreamId,
+        outcome: Result<Vec<SocketAddr>, ResolveError>,
+    ) {
+        let Some(session) = self.sessions.get_mut(&conn) else { return };
+        // The client may have given up meanwhile.
+        if !matches!(session.slots.get(&stream), Some(Slot::Resolving(_))) {
+            return;
+        }
+        let Some(Slot::Resolving(resolving)) = session.slots.remove(&stream) else { return };
+        let Resolving { reader, host, identity } = *resolving;
+        let failure = match outcome {
+            Ok(addresses) => {
+                let mut failure = ConnectFailure::DnsNotFound;
+                let mut candidates = VecDeque::new();
+                for address in addresses {
+                    match self.config.policy.check(Some(&host), address) {
+                        Ok(()) => candidates.push_back(address),
+                        Err(denied) => {
+                            tracing::debug!("{identity} asked for {host} = {address}: {denied}");
+                            failure = denied.into();
+                        }
+                    }
+                }
+                if candidates.is_empty() {
+                    core.totals.refused_denied += 1;
+                    failure
+                } else {
+                    match self.connect_next(core, now, (conn, stream), Box::new(reader), candidates) {
+                        Ok(()) => return,
+                        Err(failure) => failure,
+                    }
+                }
+            }
+            Err(error) => {
+                core.totals.refused_upstream += 1;
+                ConnectFailure::from(error)
+            }
+        };
+        self.refuse(core, conn, stream, Refusal::because(&failure));
+    }
+
+    /// Starts the TCP handshake with the first candidate that takes a SYN.
+    fn connect_next(
+        &mut self,
+        core: &mut Core,
+        now: Instant,
+        on: (ConnId, StreamId),
+        reader: Box<RequestReader>,
+        mut candidates: VecDeque<SocketAddr>,
+    ) -> Result<(), ConnectFailure> {
+        let mut failure = ConnectFailure::Unreachable;
+        while let Some(address) = candidates.pop_front() {
+            match start_connect(address) {
+                Ok(socket) => {
+                    let key = core.flows.insert(socket, Phase::Connecting { reader, candidates });
+                    if let Some(flow) = core.flows.get_mut(key) {
+                        flow.on = Some(on);
+                        if let Err(error) = core.poll.watch_edges(&flow.socket, Token::Flow(key)) {
+                            core.flows.remove(key);
+                            return Err(ConnectFailure::classify(&error));
+                        }
+                    }
+                    core.flows.set_deadline(key, Some(now + CONNECT_TIMEOUT));
+                    if let Some(session) = self.sessions.get_mut(&on.0) {
+                        session.slots.insert(on.1, Slot::Flow(key));
+                    }
+                    return Ok(());
+                }
+                Err(error) => failure = ConnectFailure::classify(&error),
+            }
+        }
+        core.totals.refused_upstream += 1;
+        Err(failure)
+    }
+
+    /// The TCP handshake ended, one way or the other.
+    pub(super) fn connect_done(&mut self, core: &mut Core, now: Instant, key: FlowKey) {
+        let Some(flow) = core.flows.get_mut(key) else { return };
+        let outcome = match flow.socket.take_error() {
+            Ok(None) => flow.socket.peer_addr().map(|_| ()),
+            Ok(Some(error)) | Err(error) => Err(error),
+        };
+        match outcome {
+            Ok(()) => self.open(core, key),
+            Err(error) => self.connect_failed(core, now, key, ConnectFailure::classify(&error)),
+        }
+    }
+
+    pub(super) fn connect_failed(
+        &mut self,
+        core: &mut Core,
+        now: Instant,
+        key: FlowKey,
+        failure: ConnectFailure,
+    ) {
+        let Some(flow) = core.flows.remove(key) else { return };
+        let (Phase::Connecting { reader, candidates }, Some(on)) = (flow.phase, flow.on) else { return };
+        drop(flow.socket);
+        let failure = if candidates.is_empty() {
+            core.totals.refused_upstream += 1;
+            failure
+        } else {
+            match self.connect_next(core, now, on, reader, candidates) {
+                Ok(()) => return,
+                Err(failure) => failure,
+            }
+        };
+        self.refuse(core, on.0, on.1, Refusal::because(&failure));
+    }
+
+    /// Connected: answer 200 and splice.
+    fn open(&mut self, core: &mut Core, key: FlowKey) {
+        core.flows.set_deadline(key, None);
+        let Some(flow) = core.flows.get_mut(key) else { return };
+        let Some((_, stream)) = flow.on else { return };
+        if let Phase::Connecting { reader, .. } = std::mem::replace(&mut flow.phase, Phase::Moving) {
+            let answer = masque::encode_response(200, &[]);
+            flow.phase = Phase::Open(Box::new(Splice::new(stream, Reader::Request(*reader), answer)));
+            core.totals.flows_opened += 1;
+            self.pump(core, key);
+        }
+    }
+}
+
+/// A non-blocking TCP socket on its way to `address`.
+fn start_connect(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+    socket.set_tcp_nodelay(true)?;
+    match socket.connect(&SockAddr::from(address)) {
+        Ok(()) => Ok(socket),
+        Err(error) if error.raw_os_error() == Some(libc_einprogress()) => Ok(socket),
+        Err(error) => Err(error),
+    }
+}
+
+fn libc_einprogress() -> i32 {
+    rustix::io::Errno::INPROGRESS.raw_os_error()
+}
