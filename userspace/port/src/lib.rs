@@ -129,4 +129,10 @@ pub trait Port: Send {
 
     /// Plain counters, read at housekeeping.
     fn counters(&self) -> &Counters;
+
+    /// Names and counts of datagrams that the kernel dropped on their way to this port, for want of room here; they are
+    /// not among those received. Asks the kernel: for housekeeping only.
+    fn kernel_drops(&self, each: &mut dyn FnMut(&'static str, u64)) {
+        let _ = each;
+    }
 }

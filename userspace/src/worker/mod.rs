@@ -34,7 +34,7 @@ use std::{
     io,
     time::{Duration, Instant},
 };
-use tunnel::{ConnId, Engine, Event};
+use tunnel::{ConnId, Engine, Event, transport::TransportOptions};
 
 /// What a worker does with its connections.
 pub(crate) enum Role {
@@ -83,7 +83,11 @@ impl Worker {
         poll.watch_readable(mailbox.waker().fd(), Token::Mail)?;
         let ports = Ports::new(id, ports, mailboxes);
         ports.register(&poll)?;
-        let core = Core::new(id, engine, poll, mailbox.clone());
+        let windows = match role {
+            Role::Gateway(_) => TransportOptions::gateway(),
+            Role::Client(_) => TransportOptions::client(),
+        };
+        let core = Core::new(id, engine, poll, mailbox.clone(), windows);
         Ok(Self { core, ports, role, mailbox, ready: Vec::new(), loops: 0, sleeps: 0, ended: None })
     }
 
@@ -292,6 +296,9 @@ impl Worker {
             list.push((name, value));
         });
         snapshot.counters.extend(self.core.totals.counters());
+        for port in self.ports.iter() {
+            port.kernel_drops(&mut |name, value| snapshot.drops.push((name, value)));
+        }
         snapshot
     }
 }

@@ -13,7 +13,7 @@ pub(crate) struct WorkerSnapshot {
     pub(crate) connections: u64,
     pub(crate) flows: u64,
     pub(crate) flows_opened: u64,
-    /// Drops inside the engine and above it, by name.
+    /// Drops inside the engine and above it, and by the kernel below the ports, by name.
     pub(crate) drops: Vec<(&'static str, u64)>,
     /// Other counters of the engine and the role, by name.
     pub(crate) counters: Vec<(&'static str, u64)>,

@@ -163,4 +163,9 @@ impl Port for UdpPort {
     fn counters(&self) -> &Counters {
         &self.counters
     }
+
+    fn kernel_drops(&self, each: &mut dyn FnMut(&'static str, u64)) {
+        // Where /proc isn't to be read there is nothing to tell.
+        each("udp_rx_buffer_full", UdpPort::kernel_drops(self).unwrap_or(0));
+    }
 }

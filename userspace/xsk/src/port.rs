@@ -358,6 +358,13 @@ impl Port for XskPort {
     fn counters(&self) -> &Counters {
         &self.counters
     }
+
+    fn kernel_drops(&self, each: &mut dyn FnMut(&'static str, u64)) {
+        // A socket that is gone drops nothing any more. Every datagram that finds the fill ring empty counts as dropped.
+        let statistics = self.statistics().unwrap_or_default();
+        each("xsk_rx_dropped", statistics.rx_dropped);
+        each("xsk_rx_ring_full", statistics.rx_ring_full);
+    }
 }
 
 impl Drop for XskPort {
