@@ -217,6 +217,12 @@ impl ConnMut<'_> {
         end
     }
 
+    /// Whether the peer has reset a stream, told without reading what came before the reset. Once it says `true` the
+    /// stream is gone for reading.
+    pub fn was_reset(&mut self, id: StreamId) -> bool {
+        self.can_receive(id) && matches!(self.conn.quic.recv_stream(id).received_reset(), Ok(Some(_)))
+    }
+
     /// Writes chunks, best of 16 KB or more: quinn's send buffer is searched chunk by chunk.
     pub fn write_chunks(&mut self, id: StreamId, chunks: &mut [Bytes]) -> Write {
         if !self.can_send(id) {

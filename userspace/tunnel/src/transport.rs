@@ -8,11 +8,17 @@
 //! |---|---|---|---|---|---|
 //! | stream receive window | 4 MiB | 8 MiB | 3.3 / 6.7 Gbit/s | 1.1 / 2.2 | 0.56 / 1.1 |
 //! | connection receive window | 8 MiB | 16 MiB | 6.7 / 13 | 2.2 / 4.4 | 1.1 / 2.2 |
+//! | … and for each open flow, up to 32 | 4 MiB | 8 MiB | | | |
 //! | send window | 8 MiB | 8 MiB | 6.7 | 2.2 | 1.1 |
 //! | datagram buffers, each way | 512 KiB | 1 MiB | | | |
 //!
+//! A flow whose reader stands still fills its stream window and keeps that much of the connection's; two such flows would
+//! stop all others of their tunnel. So each open flow brings its own share with it
+//! ([`TransportOptions::connection_window_for`]), up to a limit, beyond which stalled flows do hold others up.
+//!
 //! Worst case of one gateway connection, all windows full and nothing read: 8 + 8 + 0.5 + 0.5 =
-//! 17 MiB; idle, windows cost nothing. Under memory pressure lower them connection by connection:
+//! 17 MiB, and 4 MiB for each open flow: 145 MiB at most, of which a client that has opened no flow
+//! (and so has not authenticated) can take 17. Idle, windows cost nothing. Under memory pressure lower them connection by connection:
 //! `ConnMut::set_receive_window`, `set_send_window`.
 //!
 //! Streams: quinn keeps a map entry for each *permitted* remote stream (100 + 100 by default, 8.6 KB
@@ -32,6 +38,9 @@ use quinn_proto::{
 use std::sync::Arc;
 use std::time::Duration;
 
+/// Flows of one connection that bring their own share of its receive window.
+const FLOWS_WITH_A_SHARE_MAX: u32 = 32;
+
 /// Which congestion controller paces a connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Congestion {
@@ -49,7 +58,7 @@ pub enum Congestion {
 pub struct TransportOptions {
     /// Bytes that a peer may have outstanding on one stream.
     pub stream_window_bytes: u32,
-    /// Bytes that a peer may have outstanding on all streams.
+    /// Bytes that a peer may have outstanding on all streams, while no flow is open.
     pub connection_window_bytes: u32,
     /// Bytes written and not yet acknowledged, all streams.
     pub send_window_bytes: u64,
@@ -101,6 +110,12 @@ impl TransportOptions {
             keep_alive: Some(Duration::from_secs(25)),
             ..Self::gateway()
         }
+    }
+
+    /// The connection's receive window while `flow_count` flows are open: see the worksheet.
+    pub fn connection_window_for(&self, flow_count: u32) -> u32 {
+        let shares = flow_count.min(FLOWS_WITH_A_SHARE_MAX).saturating_mul(self.stream_window_bytes);
+        self.connection_window_bytes.saturating_add(shares)
     }
 
     /// quinn's form of it.
