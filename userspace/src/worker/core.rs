@@ -2,14 +2,15 @@
 
 use super::{
     arena::Arena,
-    flow::{Broken, Progress, Splice},
+    flow::{Broken, Progress},
     flows::{Flows, Phase},
     mail::Mailbox,
     poll::{FlowKey, Poll},
     session::{abandon, quic_code},
 };
 use masque::Code;
-use tunnel::Engine;
+use std::collections::HashMap;
+use tunnel::{ConnId, Engine, transport::TransportOptions};
 
 /// Owned by one worker; lent to its role for each step.
 pub(super) struct Core {
@@ -23,6 +24,18 @@ pub(super) struct Core {
     /// Set once the daemon drains: new requests get 503. The supervisor says when to stop.
     pub(super) draining: bool,
     pub(super) totals: Totals,
+    windows: TransportOptions,
+    /// Open flows by connection, for its window.
+    open_count: HashMap<ConnId, u32>,
+}
+
+/// How a flow's socket is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// What was written arrives, and then the end.
+    Orderly,
+    /// The other end of the socket sees an error.
+    Reset,
 }
 
 /// Counters of the layers above the engine.
@@ -48,12 +61,6 @@ pub(super) struct Totals {
 }
 
 impl Totals {
-    /// Adds the bytes of a flow that has ended.
-    pub(super) fn finished(&mut self, splice: &Splice) {
-        self.bytes_to_sockets += splice.bytes_to_socket;
-        self.bytes_from_sockets += splice.bytes_to_stream;
-    }
-
     /// Counts a flow that ended early, under its reason.
     pub(super) fn broken(&mut self, broken: &Broken) {
         match broken {
@@ -86,7 +93,13 @@ impl Totals {
 }
 
 impl Core {
-    pub(super) fn new(id: u8, engine: Engine, poll: Poll, mailbox: Mailbox) -> Self {
+    pub(super) fn new(
+        id: u8,
+        engine: Engine,
+        poll: Poll,
+        mailbox: Mailbox,
+        windows: TransportOptions,
+    ) -> Self {
         Self {
             id,
             engine,
@@ -96,6 +109,37 @@ impl Core {
             mailbox,
             draining: false,
             totals: Totals::default(),
+            windows,
+            open_count: HashMap::new(),
+        }
+    }
+
+    /// Counts a flow that has just been opened, and makes room for it in its connection's receive window.
+    pub(super) fn flow_opened(&mut self, conn: ConnId) {
+        self.totals.flows_opened += 1;
+        let count = self.open_count.entry(conn).or_default();
+        *count += 1;
+        let (before, after) = (*count - 1, *count);
+        self.set_window(conn, before, after);
+    }
+
+    /// Takes the room back.
+    fn flow_closed(&mut self, conn: ConnId) {
+        let Some(count) = self.open_count.get_mut(&conn) else { return };
+        *count -= 1;
+        let (before, after) = (*count + 1, *count);
+        if after == 0 {
+            self.open_count.remove(&conn);
+        }
+        self.set_window(conn, before, after);
+    }
+
+    fn set_window(&mut self, conn: ConnId, before: u32, after: u32) {
+        let window = self.windows.connection_window_for(after);
+        if window != self.windows.connection_window_for(before)
+            && let Some(mut quic) = self.engine.connection(conn)
+        {
+            quic.set_receive_window(window);
         }
     }
 
@@ -105,9 +149,6 @@ impl Core {
         let (Phase::Open(splice), Some((conn, stream))) = (&mut flow.phase, flow.on) else { return false };
         let Some(mut quic) = self.engine.connection(conn) else { return false };
         let progress = splice.pump(&mut quic, &flow.socket, &mut flow.ready, &mut self.arena);
-        if matches!(progress, Progress::Done | Progress::Broken(_)) {
-            self.totals.finished(splice);
-        }
         match progress {
             Progress::Waiting => return false,
             Progress::More => {
@@ -116,7 +157,7 @@ impl Core {
             }
             Progress::Done => {
                 self.totals.flows_finished += 1;
-                self.flows.remove(key);
+                self.end_flow(key, End::Orderly);
             }
             Progress::Broken(broken) => {
                 self.totals.broken(&broken);
@@ -126,9 +167,23 @@ impl Core {
                     Broken::Protocol { code, connection: false } => abandon(&mut quic, stream, code),
                     Broken::Protocol { code, connection: true } => quic.close(quic_code(code), b""),
                 }
-                self.flows.reset(key);
+                self.end_flow(key, End::Reset);
             }
         }
         true
+    }
+
+    /// Takes a flow out, and counts the bytes that it has moved.
+    pub(super) fn end_flow(&mut self, key: FlowKey, end: End) {
+        let flow = match end {
+            End::Orderly => self.flows.remove_orderly(key),
+            End::Reset => self.flows.remove(key),
+        };
+        let Some(flow) = flow else { return };
+        if let (Phase::Open(splice), Some((conn, _))) = (flow.phase, flow.on) {
+            self.totals.bytes_to_sockets += splice.bytes_to_socket;
+            self.totals.bytes_from_sockets += splice.bytes_to_stream;
+            self.flow_closed(conn);
+        }
     }
 }

@@ -122,6 +122,8 @@ pub(super) struct Readiness {
     pub(super) writable: bool,
     /// No edge will come after this one: read until the end shows.
     pub(super) hangup: bool,
+    /// The socket holds an error, most likely a reset.
+    pub(super) failed: bool,
 }
 
 impl Splice {
@@ -186,6 +188,10 @@ impl Splice {
             if moved >= QUOTA_BYTES {
                 return Ok(true);
             }
+        }
+        // A reset overtakes what the socket does not take; else the flow would live as long as its reader sleeps.
+        if self.to_socket_bytes >= TO_SOCKET_BYTES_MAX && conn.was_reset(self.stream) {
+            return Err(Broken::Stream);
         }
         if self.stream_ended && self.to_socket.is_empty() && !self.socket_shut {
             self.socket_shut = true;
@@ -284,7 +290,7 @@ impl Splice {
         let mut moved = 0;
         loop {
             if !self.write_stream(conn)? {
-                return Ok(false);
+                return Self::check_failure(socket, ready);
             }
             if self.socket_ended || !ready.readable {
                 break;
@@ -299,6 +305,18 @@ impl Splice {
             conn.finish(self.stream);
         }
         Ok(false)
+    }
+
+    /// Finds out about a reset while the stream keeps us from reading the socket. What the socket still holds is lost
+    /// then, as it is to a plain TCP connection whose reader stands still.
+    fn check_failure(socket: &Socket, ready: &mut Readiness) -> Result<bool, Broken> {
+        if !std::mem::take(&mut ready.failed) {
+            return Ok(false);
+        }
+        match socket.take_error() {
+            Ok(None) => Ok(false),
+            Ok(Some(e)) | Err(e) => Err(Broken::Socket(e.kind())),
+        }
     }
 
     /// True if nothing waits for the stream any more.

@@ -70,6 +70,9 @@ impl Flows {
 
     /// Adds a flow and queues its first step.
     pub(super) fn insert(&mut self, socket: Socket, phase: Phase) -> FlowKey {
+        // Whatever closes the socket before its orderly end, be it the death of this process, closes it with a reset:
+        // a stream that was cut off must not look like a whole one. A socket pair (`-W`) knows no reset.
+        let _ = socket.set_linger(Some(Duration::ZERO));
         self.next_generation = FlowKey::next_generation(self.next_generation);
         let generation = self.next_generation;
         let flow = Flow {
@@ -88,17 +91,17 @@ impl Flows {
         self.table.get_mut(key.index as usize).filter(|flow| flow.generation == key.generation)
     }
 
-    /// Takes the flow out; dropping its socket ends the epoll watch.
+    /// Takes the flow out. Dropping its socket ends the epoll watch, and the connection by a reset.
     pub(super) fn remove(&mut self, key: FlowKey) -> Option<Flow> {
         self.get_mut(key)?;
         Some(self.table.remove(key.index as usize))
     }
 
-    /// Ends a flow with a TCP reset, so that the peer sees an error and not an end.
-    pub(super) fn reset(&mut self, key: FlowKey) {
-        if let Some(flow) = self.remove(key) {
-            let _ = flow.socket.set_linger(Some(Duration::ZERO));
-        }
+    /// As [`Self::remove`], but the connection ends in an orderly way: what was written still arrives.
+    pub(super) fn remove_orderly(&mut self, key: FlowKey) -> Option<Flow> {
+        let flow = self.remove(key)?;
+        let _ = flow.socket.set_linger(None);
+        Some(flow)
     }
 
     /// Notes an epoll report and queues the flow.
@@ -107,6 +110,7 @@ impl Flows {
             flow.ready.readable |= ready.readable;
             flow.ready.writable |= ready.writable;
             flow.ready.hangup |= ready.hangup;
+            flow.ready.failed |= ready.failed;
             self.queue(key);
         }
     }

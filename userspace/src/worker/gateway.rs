@@ -9,7 +9,7 @@ mod upstream;
 
 use super::{
     Ended,
-    core::Core,
+    core::{Core, End},
     flows::Phase,
     mail::Command,
     poll::FlowKey,
@@ -103,7 +103,7 @@ impl Gateway {
         }
         for key in core.flows.keys_on(conn) {
             core.totals.flows_reset_by_stream += 1;
-            core.flows.reset(key);
+            core.end_flow(key, End::Reset);
         }
     }
 
@@ -166,7 +166,7 @@ impl Gateway {
         };
         if let Slot::Flow(key) = slot {
             core.totals.flows_reset_by_stream += 1;
-            core.flows.reset(key);
+            core.end_flow(key, End::Reset);
         }
         if let Some(mut quic) = core.engine.connection(conn) {
             abandon(&mut quic, stream, Code::H3_REQUEST_CANCELLED);

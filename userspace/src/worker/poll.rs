@@ -77,6 +77,8 @@ pub(crate) struct Ready {
     pub(crate) writable: bool,
     /// The peer has shut its sending side, or the socket has failed: reading will end.
     pub(crate) hangup: bool,
+    /// The socket holds an error.
+    pub(crate) failed: bool,
 }
 
 /// An epoll instance.
@@ -129,6 +131,7 @@ impl Poll {
                 readable: flags.intersects(epoll::EventFlags::IN | epoll::EventFlags::RDHUP | failed),
                 writable: flags.intersects(epoll::EventFlags::OUT | failed),
                 hangup: flags.intersects(epoll::EventFlags::RDHUP | failed),
+                failed: flags.contains(epoll::EventFlags::ERR),
             }
         }));
         Ok(())

@@ -5,7 +5,7 @@ use crate::{
     socks::{self, Negotiation, Reply, Step},
     worker::{
         Ended,
-        core::Core,
+        core::{Core, End},
         flow::{Reader, Splice},
         flows::{Pending, Phase},
         poll::{FlowKey, Token},
@@ -102,7 +102,10 @@ impl Client {
                         Ok(length) if length > 0 => negotiation.push(&buffer[..length]),
                         Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                         Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                        _ => return self.drop_flow(core, key),
+                        _ => {
+                            core.totals.socks_refused += 1;
+                            return self.drop_flow(core, key);
+                        }
                     }
                 }
                 Step::Answer(bytes) => {
@@ -118,7 +121,8 @@ impl Client {
                 Step::Refuse(bytes) => {
                     core.totals.socks_refused += 1;
                     let _ = (&flow.socket).write(&bytes);
-                    return self.drop_flow(core, key);
+                    // An orderly end, so that the reply is not overtaken by a reset.
+                    return self.forget(core, key, End::Orderly);
                 }
             }
         }
@@ -229,7 +233,7 @@ impl Client {
         }
         core.flows.set_deadline(key, None);
         let Some(flow) = core.flows.get_mut(key) else { return };
-        let Some((_, stream)) = flow.on else { return };
+        let Some((conn, stream)) = flow.on else { return };
         if let Phase::Asked { reader, unsent: _, pending } = std::mem::replace(&mut flow.phase, Phase::Moving)
         {
             if pending.socks && !matches!((&flow.socket).write(&Reply::Succeeded.bytes()), Ok(10)) {
@@ -237,8 +241,10 @@ impl Client {
             }
             let early =
                 if pending.early.is_empty() { Bytes::new() } else { core.arena.data_frame(&pending.early) };
-            flow.phase = Phase::Open(Box::new(Splice::new(stream, Reader::Response(*reader), early)));
-            core.totals.flows_opened += 1;
+            let mut splice = Splice::new(stream, Reader::Response(*reader), early);
+            splice.bytes_to_stream = pending.early.len() as u64;
+            flow.phase = Phase::Open(Box::new(splice));
+            core.flow_opened(conn);
             self.pump(core, key);
         }
     }
@@ -261,24 +267,20 @@ impl Client {
             core.totals.socks_refused += 1;
             let _ = (&flow.socket).write(&reply.bytes());
             // An orderly end, so that the reply is not overtaken by a reset.
-            self.forget(core, key, false);
+            self.forget(core, key, End::Orderly);
         } else {
-            self.forget(core, key, true);
+            self.forget(core, key, End::Reset);
         }
     }
 
     pub(super) fn drop_flow(&mut self, core: &mut Core, key: FlowKey) {
-        self.forget(core, key, true);
+        self.forget(core, key, End::Reset);
     }
 
     /// Removes a flow, with a TCP reset or with an orderly end.
-    fn forget(&mut self, core: &mut Core, key: FlowKey, reset: bool) {
+    fn forget(&mut self, core: &mut Core, key: FlowKey, end: End) {
         let on = core.flows.get_mut(key).and_then(|flow| flow.on);
-        if reset {
-            core.flows.reset(key);
-        } else {
-            core.flows.remove(key);
-        }
+        core.end_flow(key, end);
         self.forgotten(key, on);
     }
 

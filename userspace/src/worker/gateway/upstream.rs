@@ -143,11 +143,11 @@ impl Gateway {
     fn open(&mut self, core: &mut Core, key: FlowKey) {
         core.flows.set_deadline(key, None);
         let Some(flow) = core.flows.get_mut(key) else { return };
-        let Some((_, stream)) = flow.on else { return };
+        let Some((conn, stream)) = flow.on else { return };
         if let Phase::Connecting { reader, .. } = std::mem::replace(&mut flow.phase, Phase::Moving) {
             let answer = masque::encode_response(200, &[]);
             flow.phase = Phase::Open(Box::new(Splice::new(stream, Reader::Request(*reader), answer)));
-            core.totals.flows_opened += 1;
+            core.flow_opened(conn);
             self.pump(core, key);
         }
     }
