@@ -178,10 +178,35 @@ impl Rig {
 
     /// Whether an XDP program sits on the interface, by the kernel's word.
     pub(crate) fn has_xdp(&self, ns: Ns, interface: &str) -> bool {
+        self.xdp_hook(ns, interface).is_some()
+    }
+
+    /// Where the interface's XDP program runs, by the kernel's word: in the driver (`native`) or in the generic hook.
+    pub(crate) fn xdp_hook(&self, ns: Ns, interface: &str) -> Option<&'static str> {
         let out = output("ip", &["-n", &self.netns(ns), "-j", "-d", "link", "show", "dev", interface])
             .expect("ip link show");
         let links: serde_json::Value = serde_json::from_slice(&out.stdout).expect("ip -j prints JSON");
-        links[0].get("xdp").is_some()
+        // XDP_ATTACHED_* of the kernel's if_link.h.
+        match links[0].get("xdp")?["mode"].as_u64().expect("an attached program has a mode") {
+            1 => Some("native"),
+            2 => Some("skb"),
+            mode => panic!("{interface} carries XDP in mode {mode}: {links:#}"),
+        }
+    }
+
+    /// Packets that the interface's driver dropped instead of sending: a veth whose other end is too slow does so.
+    pub(crate) fn tx_dropped(&self, ns: Ns, interface: &str) -> u64 {
+        let statistic = format!("/sys/class/net/{interface}/statistics/tx_dropped");
+        let out = self.command(ns, "cat").arg(&statistic).output().expect("run cat");
+        let text = String::from_utf8_lossy(&out.stdout);
+        text.trim().parse().unwrap_or_else(|e| panic!("{statistic} reads {text:?}: {e}"))
+    }
+
+    /// Gives the namespace an `/etc/hosts` of its own, for the commands run in it from now on.
+    pub(crate) fn set_hosts(&self, ns: Ns, text: &str) {
+        let directory = netns_files(&self.netns(ns));
+        std::fs::create_dir_all(&directory).expect("make the namespace's directory under /etc/netns");
+        std::fs::write(directory.join("hosts"), text).expect("write the namespace's hosts file");
     }
 
     /// Lets the gateway namespace forward packets, for the runs that compare with no tunnel at all.
@@ -234,9 +259,15 @@ impl Drop for Rig {
     fn drop(&mut self) {
         for ns in Ns::ALL {
             let _ = output("ip", &["netns", "del", &self.netns(ns)]);
+            let _ = std::fs::remove_dir_all(netns_files(&self.netns(ns)));
         }
         let _ = std::fs::remove_dir_all(&self.directory);
     }
+}
+
+/// Files that `ip netns exec` lays over those in `/etc`.
+fn netns_files(netns: &str) -> PathBuf {
+    Path::new("/etc/netns").join(netns)
 }
 
 /// `address:port`, with the brackets that an IPv6 address needs in a URL.
