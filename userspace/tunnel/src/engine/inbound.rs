@@ -52,6 +52,11 @@ impl Engine {
         owner
     }
 
+    /// Whether a datagram is this engine's: as [`owner_of`](Self::owner_of), but counts nothing.
+    pub fn owns(&self, datagram: &[u8]) -> bool {
+        self.route(datagram) == Owner::Here
+    }
+
     fn route(&self, datagram: &[u8]) -> Owner {
         let (dcid, otherwise) = match Header::parse(datagram) {
             Header::Malformed => return Owner::Drop(DropReason::Malformed),
