@@ -1,0 +1,158 @@
+//! QUIC towards the gateway without `beam connect`: first flights of real handshakes, and a client whose every datagram
+//! and timeout are the test's own.
+
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tunnel::{ConnId, Engine, EngineConfig, Event, Read, Secrets, StreamId, WorkerId, Write, tls, transport};
+use wire::Path;
+
+use crate::pair::LIMIT;
+
+/// A client configuration that trusts any certificate; made once, it serves any number of handshakes.
+pub(crate) fn config(idle_timeout: Duration) -> quinn_proto::ClientConfig {
+    let tls = tls::client_tls(tls::Verify::Insecure, None).unwrap();
+    let mut options = transport::TransportOptions::client();
+    options.idle_timeout = idle_timeout;
+    options.keep_alive = None;
+    transport::client_config(tls::quic_client(tls).unwrap(), Arc::new(options.build()))
+}
+
+fn engine() -> Engine {
+    Engine::new(EngineConfig::new(WorkerId(0), Secrets::random(), None))
+}
+
+/// The datagrams with which a fresh client of `gateway` begins.
+pub(crate) fn first_flight(config: &quinn_proto::ClientConfig, gateway: SocketAddr) -> Vec<Vec<u8>> {
+    let mut engine = engine();
+    let now = Instant::now();
+    let local = SocketAddr::from(([198, 18, 0, 2], 1));
+    engine.connect(now, config.clone(), gateway, local, "gateway.beam.example").unwrap();
+    engine.run(now);
+    let mut flight = Vec::new();
+    engine.transmit(now, 16, &mut |_, _, bytes, segment| {
+        flight.extend(bytes.chunks(segment.unwrap_or(bytes.len())).map(<[u8]>::to_vec));
+        true
+    });
+    assert!(!flight.is_empty() && flight.iter().all(|datagram| datagram.len() >= 1200));
+    flight
+}
+
+/// One connection over one socket, driven by whoever calls [`QuicClient::until`].
+pub(crate) struct QuicClient {
+    engine: Engine,
+    socket: UdpSocket,
+    path: Path,
+    pub(crate) conn: ConnId,
+}
+
+impl QuicClient {
+    /// Begins a handshake; `socket` is bound to the address that the gateway will see.
+    pub(crate) fn connect(socket: UdpSocket, gateway: SocketAddr, config: quinn_proto::ClientConfig) -> Self {
+        let mut engine = engine();
+        let path = Path { local: socket.local_addr().unwrap(), remote: gateway };
+        let now = Instant::now();
+        let conn = engine.connect(now, config, gateway, path.local, "gateway.beam.example").unwrap();
+        Self { engine, socket, path, conn }
+    }
+
+    /// Runs the connection until `done` returns something; panics after [`LIMIT`].
+    pub(crate) fn until<T>(
+        &mut self,
+        what: &str,
+        mut done: impl FnMut(&mut Self, Option<&Event>) -> Option<T>,
+    ) -> T {
+        let deadline = Instant::now() + LIMIT;
+        while Instant::now() < deadline {
+            let now = Instant::now();
+            self.engine.run(now);
+            while let Some((_, event)) = self.engine.poll_event() {
+                if let Some(found) = done(self, Some(&event)) {
+                    self.send();
+                    return found;
+                }
+            }
+            if let Some(found) = done(self, None) {
+                self.send();
+                return found;
+            }
+            self.send();
+            self.receive(deadline);
+        }
+        panic!("{what}: not within {LIMIT:?}");
+    }
+
+    fn send(&mut self) {
+        let socket = &self.socket;
+        while !self.engine.transmit(Instant::now(), 64, &mut |path, _, bytes, segment| {
+            for datagram in bytes.chunks(segment.unwrap_or(bytes.len())) {
+                socket.send_to(datagram, path.remote).unwrap();
+            }
+            true
+        }) {}
+    }
+
+    /// Sleeps until a datagram comes or a timer is due.
+    fn receive(&mut self, deadline: Instant) {
+        let due = self.engine.next_deadline().unwrap_or(deadline).min(deadline);
+        let wait = due.saturating_duration_since(Instant::now()).max(Duration::from_micros(100));
+        self.socket.set_read_timeout(Some(wait)).unwrap();
+        let mut buffer = [0; 2048];
+        match self.socket.recv_from(&mut buffer) {
+            Ok((length, from)) => {
+                let path = Path { remote: from, ..self.path };
+                self.engine.receive(Instant::now(), path, None, &buffer[..length]);
+            }
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// The handshake, and the three streams that HTTP/3 begins with.
+    pub(crate) fn established(&mut self) {
+        self.until("the handshake", |_, event| match event {
+            Some(Event::Connected { .. }) => Some(()),
+            Some(Event::HandshakeFailed { reason } | Event::Closed { reason }) => panic!("{reason}"),
+            _ => None,
+        });
+        let h3 = masque::Connection::client(masque::Config::default());
+        for (_, mut bytes) in h3.opening() {
+            let stream = self.engine.connection(self.conn).unwrap().open_uni().unwrap();
+            self.write(stream, &mut bytes);
+        }
+    }
+
+    /// CONNECT to `authority` with a bearer token; returns once the gateway has answered 200.
+    pub(crate) fn open_flow(&mut self, authority: &str, token: &str) -> StreamId {
+        let bearer = format!("Bearer {token}");
+        let fields = [("authorization", bearer.as_str())];
+        let mut request = masque::encode_request(&masque::RequestHead::connect(authority, &fields));
+        let stream = self.engine.connection(self.conn).unwrap().open_bi().unwrap();
+        self.write(stream, &mut request);
+        let mut reader =
+            masque::MessageReader::response(masque::Limits::default(), masque::ResponseTo::Connect);
+        self.until("the answer to CONNECT", |client, _| {
+            let mut quic = client.engine.connection(client.conn)?;
+            if let Read::Chunk(bytes) = quic.read(stream, usize::MAX) {
+                reader.push(bytes);
+            }
+            match reader.next().unwrap()? {
+                masque::Item::Headers(response) if response.status == 200 => Some(()),
+                masque::Item::Headers(response) => panic!("the answer is {}", response.status),
+                _ => panic!("the answer begins with its header section"),
+            }
+        });
+        stream
+    }
+
+    fn write(&mut self, stream: StreamId, bytes: &mut Bytes) {
+        let mut quic = self.engine.connection(self.conn).unwrap();
+        while !bytes.is_empty() {
+            let written = quic.write_chunks(stream, std::slice::from_mut(bytes));
+            assert!(matches!(written, Write::Written { .. }), "{written:?}");
+        }
+    }
+}
