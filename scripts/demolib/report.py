@@ -199,7 +199,7 @@ def table(report):
         verdict = "ok  " if one["ok"] else "FAIL"
         lines.append(f"{verdict} {one['check']}: {one['seen']}" + ("" if one["ok"] else f" (needed {one['needed']})"))
     lines.append("")
-    lines.append("all checks hold" if report["ok"] else "NOT all checks hold")
+    lines.append("all checks hold" if all(one["ok"] for one in report["checks"]) else "NOT all checks hold")
     return "\n".join(lines)
 
 
