@@ -1,9 +1,10 @@
 //! A [`Region`] of memory cut into equal chunks, and [`Frame`], the owned token of one chunk.
 
+use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 use std::{
-    fmt,
+    fmt, io,
     ops::{Deref, DerefMut, Range},
-    ptr::NonNull,
+    ptr::{self, NonNull},
     sync::Arc,
 };
 
@@ -48,15 +49,21 @@ impl Region {
             .collect()
     }
 
-    /// A region on the heap, for ports without a UMEM.
-    #[must_use]
-    pub fn heap(chunk_bytes: usize, chunk_count: usize) -> Vec<Frame> {
-        let slice: &'static mut [u8] = Box::leak(vec![0u8; chunk_bytes * chunk_count].into_boxed_slice());
-        let whole = NonNull::from(slice);
-        let owner = HeapOwner(whole);
-        // SAFETY: the leaked slice has exactly that size, is reached through these frames alone, and is freed by
-        // `HeapOwner` when the last of them is gone.
-        unsafe { Self::from_raw(whole.cast(), chunk_bytes, chunk_count, Box::new(owner)) }
+    /// A private mapping, for ports without a UMEM. Pages that no packet has touched cost nothing.
+    ///
+    /// # Errors
+    /// If the kernel gives no address space.
+    pub fn anonymous(chunk_bytes: usize, chunk_count: usize) -> io::Result<Vec<Frame>> {
+        let bytes = chunk_bytes.checked_mul(chunk_count).ok_or(io::ErrorKind::InvalidInput)?;
+        // SAFETY: a fresh mapping at an address of the kernel's choice overlaps nothing.
+        let base = unsafe {
+            mmap_anonymous(ptr::null_mut(), bytes, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE)
+        }?;
+        let base = NonNull::new(base.cast::<u8>()).ok_or(io::ErrorKind::OutOfMemory)?;
+        let owner = Mapping { base, bytes };
+        // SAFETY: the mapping has exactly that size, is reached through these frames alone, and is unmapped by `Mapping`
+        // when the last of them is gone.
+        Ok(unsafe { Self::from_raw(base, chunk_bytes, chunk_count, Box::new(owner)) })
     }
 
     /// Bytes in one chunk.
@@ -72,15 +79,23 @@ impl Region {
     }
 }
 
-struct HeapOwner(NonNull<[u8]>);
-// SAFETY: the owner only frees the slice; it never reads it.
-unsafe impl Send for HeapOwner {}
+/// Unmaps its region.
+struct Mapping {
+    base: NonNull<u8>,
+    bytes: usize,
+}
+
+// SAFETY: the owner only unmaps the region; it never reads it.
+unsafe impl Send for Mapping {}
 // SAFETY: as above.
-unsafe impl Sync for HeapOwner {}
-impl Drop for HeapOwner {
+unsafe impl Sync for Mapping {}
+
+impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: the pointer came from `Box::leak` in `Region::heap` and is turned back exactly once, here.
-        drop(unsafe { Box::from_raw(self.0.as_ptr()) });
+        // SAFETY: made by `mmap_anonymous` in `Region::anonymous` with this size, and unmapped once, here, when no frame
+        // is left to reach it.
+        let unmapped = unsafe { munmap(self.base.as_ptr().cast(), self.bytes) };
+        debug_assert!(unmapped.is_ok(), "the mapping was ours");
     }
 }
 
@@ -176,7 +191,7 @@ mod tests {
 
     #[test]
     fn frames_are_disjoint_and_writable() {
-        let mut frames = Region::heap(64, 8);
+        let mut frames = Region::anonymous(64, 8).unwrap();
         for (i, frame) in frames.iter_mut().enumerate() {
             frame.fill(i as u8);
         }
@@ -188,7 +203,7 @@ mod tests {
 
     #[test]
     fn the_last_frame_keeps_the_memory() {
-        let mut frames = Region::heap(32, 4);
+        let mut frames = Region::anonymous(32, 4).unwrap();
         let mut last = frames.pop().unwrap();
         drop(frames);
         last.fill(7);
@@ -198,12 +213,12 @@ mod tests {
     #[test]
     #[should_panic(expected = "window outside its chunk")]
     fn a_window_past_the_chunk_is_refused() {
-        Region::heap(32, 1).pop().unwrap().set_window(0..33);
+        Region::anonymous(32, 1).unwrap().pop().unwrap().set_window(0..33);
     }
 
     #[test]
     fn narrow_is_relative() {
-        let mut frame = Region::heap(32, 1).pop().unwrap();
+        let mut frame = Region::anonymous(32, 1).unwrap().pop().unwrap();
         frame.set_window(8..24);
         frame.narrow(2..10);
         assert_eq!(frame.window(), 10..18);

@@ -282,7 +282,7 @@ mod tests {
 
     fn batch(datagrams: &[Vec<u8>]) -> Received {
         let bytes = datagrams.concat();
-        let mut frame = Region::heap(bytes.len(), 1).remove(0);
+        let mut frame = Region::anonymous(bytes.len(), 1).unwrap().remove(0);
         frame.copy_from_slice(&bytes);
         let path = Path { local: ([198, 18, 0, 1], 443).into(), remote: ([198, 18, 0, 2], 9).into() };
         Received { path, ecn: None, frame, segment_bytes: SEGMENT_BYTES }

@@ -48,7 +48,11 @@ impl UdpPort {
         Ok(Self {
             socket,
             local,
-            rx: Receiver::new(options.frame_count),
+            rx: Receiver::new(options.frame_count).map_err(|source| BindError::Other {
+                address,
+                step: "map memory for received datagrams",
+                source,
+            })?,
             tx: Sender::new(state, options.tx_queue_datagrams, is_v6),
             counters: Counters::default(),
             stats: Stats::default(),

@@ -31,9 +31,9 @@ enum Verdict {
 }
 
 impl Receiver {
-    pub(crate) fn new(frame_count: usize) -> Self {
-        let free = Region::heap(FRAME_BYTES, frame_count.max(1));
-        Self { region: free[0].region().clone(), free }
+    pub(crate) fn new(frame_count: usize) -> io::Result<Self> {
+        let free = Region::anonymous(FRAME_BYTES, frame_count.max(1))?;
+        Ok(Self { region: free[0].region().clone(), free })
     }
 
     pub(crate) fn free_frames(&self) -> usize {

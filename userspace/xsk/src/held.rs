@@ -90,7 +90,7 @@ mod tests {
     const CHUNK: usize = 2048;
 
     fn held(chunk_count: usize) -> (Held, Vec<Frame>) {
-        (Held::new(chunk_count, CHUNK), Region::heap(CHUNK, chunk_count))
+        (Held::new(chunk_count, CHUNK), Region::anonymous(CHUNK, chunk_count).unwrap())
     }
 
     #[test]
