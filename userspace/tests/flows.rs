@@ -724,6 +724,31 @@ fn a_stopped_client_takes_its_flows_with_it() {
     assert_eq!(counter(&status, "connections_closed"), 1);
 }
 
+// A killed daemon must not make half an answer look like a whole one: what it held open ends in an error, at the local
+// client when `connect` is killed, at the origin when `serve` is.
+#[test]
+fn a_killed_daemon_cuts_its_flows_off_and_does_not_end_them() {
+    if !rig::root_or_skip("a_killed_daemon_cuts_its_flows_off_and_does_not_end_them") {
+        return;
+    }
+    for kill_gateway in [false, true] {
+        let place = Place::new();
+        let listener = origin_listener(&place);
+        let mut tunnel = Tunnel::native(place, listener.local_addr().unwrap());
+        let mut local = tunnel.dial();
+        let mut origin = accept(&listener);
+        origin.write_all(b"half an ans").unwrap();
+        assert_eq!(&read_some::<11>(&mut local), b"half an ans");
+        local.write_all(b"half a re").unwrap();
+        assert_eq!(&read_some::<9>(&mut origin), b"half a re");
+        let (killed, cut_off) =
+            if kill_gateway { (&mut tunnel.gateway, &mut origin) } else { (&mut tunnel.client, &mut local) };
+        killed.process.kill();
+        let error = cut_off.read(&mut [0; 16]).expect_err("cut off, not ended");
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset, "gateway killed: {kill_gateway}");
+    }
+}
+
 // A client that is killed says nothing: the gateway finds out by the idle timeout and resets what it had open. Method: a
 // client of the test's own with an idle timeout of one second (the smaller one counts, RFC 9000 10.1) stops in mid-flow.
 #[test]
