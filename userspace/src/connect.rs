@@ -95,7 +95,13 @@ fn quic_client(args: &ConnectArgs) -> Result<quinn_proto::ClientConfig, Failure>
         (Some(cert), Some(key)) => Some(Credentials::load(cert, key).map_err(Failure::Config)?),
         _ => None,
     };
-    let tls = tls::client_tls(verify, credentials.map(|c| (c.chain, c.key))).map_err(Failure::config)?;
+    let tls = tls::client_tls(verify, credentials.map(|c| (c.chain, c.key)));
+    let tls = match (&args.cert, &args.key) {
+        (Some(cert), Some(key)) => tls
+            .with_context(|| identity::pair_of_files("--cert", cert, "--key", key))
+            .map_err(Failure::Config)?,
+        _ => tls.map_err(Failure::config)?,
+    };
     let mut options = transport::TransportOptions::client();
     options.congestion = serve::congestion(args.cc);
     options.keep_alive = (!args.keepalive.is_zero()).then_some(args.keepalive);
@@ -190,6 +196,10 @@ fn carry_stdio() -> anyhow::Result<(Socket, JoinHandle<()>)> {
     })?;
     let printer = std::thread::Builder::new().name("beam-stdout".into()).spawn(move || {
         let _ = copy(&theirs, io::stdout().lock());
+        // Whoever reads our output learns of its end now, while the other direction may go on.
+        if let Ok(null) = std::fs::OpenOptions::new().write(true).open("/dev/null") {
+            let _ = rustix::stdio::dup2_stdout(null);
+        }
     })?;
     Ok((ours, printer))
 }

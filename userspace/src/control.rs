@@ -59,7 +59,11 @@ pub(crate) fn bind(path: &Path) -> anyhow::Result<Bound> {
         fs::create_dir_all(dir)
             .with_context(|| format!("can't make {} for the control socket", dir.display()))?;
     }
-    if fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket()) {
+    let there = fs::symlink_metadata(path).ok();
+    if there.as_ref().is_some_and(|meta| !meta.file_type().is_socket()) {
+        return Err(anyhow!("{} is there and is no control socket; give --control PATH", path.display()));
+    }
+    if there.is_some() {
         if UnixStream::connect(path).is_ok() {
             return Err(anyhow!(
                 "another beam answers on {}; stop it, or give --control PATH",

@@ -42,10 +42,22 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Runtime(e) | Self::Config(e) | Self::Preflight(e) | Self::Unreachable(e) => {
-                write!(f, "{e:#}")
+                write!(f, "{}", one_text(e))
             }
         }
     }
+}
+
+/// An error and its causes, each said once: some messages contain their cause, and put the advice behind it.
+fn one_text(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1) {
+        let words = cause.to_string();
+        if !text.contains(&words) {
+            text = format!("{text}: {words}");
+        }
+    }
+    text
 }
 
 impl From<anyhow::Error> for Failure {

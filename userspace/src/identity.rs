@@ -30,6 +30,11 @@ impl Credentials {
     }
 }
 
+/// Two files and the flags that named them, for messages about their relation.
+pub(crate) fn pair_of_files(cert_flag: &str, cert: &Path, key_flag: &str, key: &Path) -> String {
+    format!("{cert_flag} {} and {key_flag} {}", cert.display(), key.display())
+}
+
 /// The certificates of a PEM file, at least one.
 pub(crate) fn certificates(path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
     let chain: Vec<_> = CertificateDer::pem_file_iter(path)

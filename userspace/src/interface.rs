@@ -62,6 +62,8 @@ pub(crate) fn open(
     kernel_lanes: usize,
     sharing: Sharing,
 ) -> Result<Datapath, Failure> {
+    // A port that is taken is said before any NIC is touched: attaching a program can drop a link for seconds.
+    drop(UdpPort::bind(bind, udp_options(false)).map_err(Failure::preflight)?);
     let (opened, why) = open_interfaces(args)?;
     if opened.is_empty() {
         return kernel_only(bind, kernel_lanes, why);
@@ -155,6 +157,10 @@ fn open_interfaces(args: &PathArgs) -> Result<(Opened, Vec<String>), Failure> {
         match xsk::open(&config(args, name, mode)) {
             Ok(open) => opened.push(open),
             Err(error @ xsk::OpenError::Config { .. }) => return Err(Failure::config(error)),
+            // A name or a number that is wrong is no rung of the ladder: it stays wrong however packets travel.
+            Err(error @ (xsk::OpenError::NoSuchInterface { .. } | xsk::OpenError::NoSuchQueue { .. })) => {
+                return Err(Failure::preflight(error));
+            }
             Err(error) if insists => return Err(Failure::preflight(error)),
             Err(error) => {
                 tracing::warn!("no AF_XDP on {name}, its packets take the kernel's UDP path: {error}");

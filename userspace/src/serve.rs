@@ -10,7 +10,7 @@ use crate::{
     supervisor::{self, Crew, Identity, Seat},
     worker::{Gateway, GatewayConfig, Role, Worker},
 };
-use anyhow::anyhow;
+use anyhow::{Context, anyhow};
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::PathBuf,
@@ -72,7 +72,12 @@ fn quic_server(args: &ServeArgs, secrets: &Secrets) -> Result<Arc<quinn_proto::S
         Some(roots) if args.users.is_some() => tls::ClientAuth::Optional(roots),
         Some(roots) => tls::ClientAuth::Required(roots),
     };
-    let tls = tls::server_tls(credentials.chain, credentials.key, client_auth).map_err(Failure::config)?;
+    let tls = tls::server_tls(credentials.chain, credentials.key, client_auth)
+        .with_context(|| match (&args.tls_cert, &args.tls_key) {
+            (Some(cert), Some(key)) => identity::pair_of_files("--tls-cert", cert, "--tls-key", key),
+            _ => format!("the self-signed certificate in {}", args.state_dir.display()),
+        })
+        .map_err(Failure::Config)?;
     tracing::info!("certificate fingerprint {fingerprint}");
     let mut options = transport::TransportOptions::gateway();
     options.congestion = congestion(args.cc);

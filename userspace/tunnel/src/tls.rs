@@ -257,13 +257,20 @@ struct LeafVerifier {
 }
 
 /// The gateway showed another certificate than the pinned one.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[error("the gateway's certificate is {seen}, pinned is {pinned}")]
 pub struct PinMismatch {
     /// The fingerprint that was asked for.
     pub pinned: Fingerprint,
     /// The fingerprint that was seen.
     pub seen: Fingerprint,
+}
+
+/// As `Display`: rustls has no other way to tell a verifier's own error.
+impl fmt::Debug for PinMismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 impl ServerCertVerifier for LeafVerifier {

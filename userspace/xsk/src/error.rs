@@ -86,7 +86,7 @@ pub enum OpenError {
     },
     /// The process may not do this.
     #[error(
-        "beam lacks {}; it needs CAP_NET_ADMIN, CAP_BPF and CAP_NET_RAW. Run it as root, or once: \
+        "this process lacks {}; it needs CAP_NET_ADMIN, CAP_BPF and CAP_NET_RAW. Run it as root, or once: \
          setcap cap_net_admin,cap_bpf,cap_net_raw,cap_ipc_lock+ep {executable}", missing.join(", ")
     )]
     MissingCapability {

@@ -56,11 +56,23 @@ pub struct Users {
     by_hash: HashMap<[u8; 32], Identity>,
 }
 
+/// The next command, where the errno tells it.
+fn advice(path: &Path, error: &io::Error) -> String {
+    let path = path.display();
+    match error.kind() {
+        io::ErrorKind::NotFound => format!(".\n  make it with: beam user add NAME --users {path}"),
+        io::ErrorKind::PermissionDenied => {
+            format!(".\n  let beam's group read it: chgrp $(id -g) {path}; chmod 0640 {path}")
+        }
+        _ => String::new(),
+    }
+}
+
 /// Why the users file cannot be used, and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum UsersError {
     /// Opening, reading or writing failed.
-    #[error("users file {}: {doing}: {source}", path.display())]
+    #[error("users file {}: {doing}: {source}{}", path.display(), advice(path, source))]
     Io {
         /// The file.
         path: PathBuf,
