@@ -6,6 +6,9 @@
 //! ```
 
 mod flows;
+mod trouble;
+
+use self::trouble::{explain, is_verification_failure, no_answer};
 
 use super::{
     Ended,
@@ -30,6 +33,9 @@ use upstream::resolver::{ResolveError, Resolver};
 
 /// First pause before a reconnect; it doubles up to the maximum that the user sets.
 const PAUSE_FIRST: Duration = Duration::from_millis(500);
+
+/// A gateway that has not finished the handshake by then is taken for absent.
+const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 
 /// What a local listener is for.
 pub(crate) enum Listen {
@@ -67,9 +73,24 @@ pub(crate) struct ClientConfig {
 /// The state of the tunnel.
 enum Link {
     Resolving,
-    Connecting { conn: ConnId, remote: SocketAddr, rest: VecDeque<SocketAddr> },
-    Up { conn: ConnId, session: Box<Session>, going_away: bool },
-    Pause { until: Instant },
+    Connecting {
+        conn: ConnId,
+        remote: SocketAddr,
+        until: Instant,
+        rest: VecDeque<SocketAddr>,
+    },
+    Up {
+        conn: ConnId,
+        session: Box<Session>,
+        remote: SocketAddr,
+        accepted: bool,
+        going_away: bool,
+    },
+    Pause {
+        until: Instant,
+    },
+    /// Nothing more is tried.
+    Over,
 }
 
 /// See the module.
@@ -119,7 +140,9 @@ impl Client {
     /// Up or not, and what for.
     pub(super) fn state(&self) -> (bool, Option<String>) {
         let waits = match &self.link {
-            Link::Up { .. } => return (true, None),
+            Link::Up { accepted: true, .. } => return (true, None),
+            Link::Up { remote, .. } => format!("a word from {remote}"),
+            Link::Over => "the end".to_owned(),
             Link::Resolving => format!("resolving {}", self.config.host),
             Link::Connecting { remote, .. } => format!("handshake with {remote}"),
             Link::Pause { .. } => "pause before the next attempt".to_owned(),
@@ -129,8 +152,11 @@ impl Client {
     }
 
     pub(super) fn next_deadline(&self, core: &Core) -> Option<Instant> {
-        let pause = if let Link::Pause { until } = self.link { Some(until) } else { None };
-        [pause, core.flows.next_deadline()].into_iter().flatten().min()
+        let link = match self.link {
+            Link::Connecting { until, .. } | Link::Pause { until } => Some(until),
+            Link::Resolving | Link::Up { .. } | Link::Over => None,
+        };
+        [link, core.flows.next_deadline()].into_iter().flatten().min()
     }
 
     fn resolve(&mut self, core: &mut Core, now: Instant) {
@@ -161,7 +187,8 @@ impl Client {
                 self.connect(core, now, candidates);
             }
             Err(error) => {
-                let error = format!("gateway name {}: {error}", self.config.host);
+                let host = &self.config.host;
+                let error = format!("gateway name {host}: {error}; see: getent hosts {host}");
                 self.link_lost(now, error, false);
             }
         }
@@ -175,7 +202,8 @@ impl Client {
             match core.engine.connect(now, quic, remote, self.config.local, &self.config.host) {
                 Ok(conn) => {
                     tracing::debug!("handshake with {remote}");
-                    self.link = Link::Connecting { conn, remote, rest: candidates };
+                    let until = now + HANDSHAKE_LIMIT;
+                    self.link = Link::Connecting { conn, remote, until, rest: candidates };
                     return;
                 }
                 Err(error) => last = format!("{remote}: {error}"),
@@ -190,42 +218,69 @@ impl Client {
         let h3 = masque::Connection::client(masque::Config::default());
         match Session::open(h3, &mut quic) {
             Ok(session) => {
-                if self.ready_said {
-                    core.totals.reconnects += 1;
-                }
-                self.ready_said = true;
-                self.attempts = 0;
-                self.last_error = None;
-                self.link = Link::Up { conn, session: Box::new(session), going_away: false };
-                tracing::info!("ready: tunnel to {} ({remote}) is up", self.config.host);
+                let session = Box::new(session);
+                self.link = Link::Up { conn, session, remote, accepted: false, going_away: false };
                 self.ask_waiting(core);
             }
             Err(error) => close(&mut quic, &error),
         }
     }
 
-    /// The connection is gone. Flows on it are reset; those that wait go on waiting.
+    /// The connection is gone. Flows on it are reset, but for those whose bytes have all arrived; those that wait go on
+    /// waiting.
     fn closed(&mut self, core: &mut Core, now: Instant, conn: ConnId, reason: &CloseReason) {
         for key in core.flows.keys_on(conn) {
-            core.totals.flows_reset_by_stream += 1;
-            self.drop_flow(core, key);
-        }
-        match &mut self.link {
-            Link::Connecting { conn: of, rest, remote } if *of == conn => {
-                let error = format!("gateway {} ({remote}): {reason}", self.config.host);
-                let rest = std::mem::take(rest);
-                if rest.is_empty() || is_verification_failure(reason) {
-                    self.link_lost(now, error, is_verification_failure(reason));
-                } else {
-                    tracing::warn!("{error}; trying the next address");
-                    self.connect(core, now, rest);
-                }
+            if !core.outlives(key, conn) {
+                core.totals.flows_reset_by_stream += 1;
+                self.drop_flow(core, key, &explain(reason));
             }
-            Link::Up { conn: of, .. } if *of == conn => {
-                self.link_lost(now, format!("tunnel to {} ended: {reason}", self.config.host), false);
+        }
+        let fatal = is_verification_failure(reason);
+        match &mut self.link {
+            Link::Connecting { conn: of, rest, remote, .. } if *of == conn => {
+                let error = format!("gateway {} ({remote}): {}", self.config.host, explain(reason));
+                let rest = std::mem::take(rest);
+                self.not_reached(core, now, error, rest, fatal);
+            }
+            Link::Up { conn: of, accepted, remote, .. } if *of == conn => {
+                let host = &self.config.host;
+                let error = if *accepted {
+                    format!("tunnel to {host} ended: {}", explain(reason))
+                } else {
+                    format!("gateway {host} ({remote}): {}", explain(reason))
+                };
+                self.link_lost(now, error, fatal);
             }
             _ => {}
         }
+    }
+
+    /// One address did not lead to a tunnel.
+    fn not_reached(
+        &mut self,
+        core: &mut Core,
+        now: Instant,
+        error: String,
+        rest: VecDeque<SocketAddr>,
+        fatal: bool,
+    ) {
+        if rest.is_empty() || fatal {
+            self.link_lost(now, error, fatal);
+        } else {
+            tracing::warn!("{error}; trying the next address");
+            self.connect(core, now, rest);
+        }
+    }
+
+    /// Gives up on a handshake that takes too long.
+    fn handshake_expired(&mut self, core: &mut Core, now: Instant) {
+        let Link::Connecting { conn, remote, rest, .. } = &mut self.link else { return };
+        let error = no_answer(&self.config.host, *remote, HANDSHAKE_LIMIT);
+        let (conn, rest) = (*conn, std::mem::take(rest));
+        if let Some(mut quic) = core.engine.connection(conn) {
+            quic.close(quic_code(Code::H3_NO_ERROR), b"");
+        }
+        self.not_reached(core, now, error, rest, false);
     }
 
     /// Pauses before the next attempt, or gives up.
@@ -233,6 +288,7 @@ impl Client {
         let exhausted = self.config.retries_max.is_some_and(|max| self.attempts > max);
         if fatal || self.config.once || exhausted {
             self.ended = Some(Ended::TunnelLost(error));
+            self.link = Link::Over;
             return;
         }
         let pause = PAUSE_FIRST.saturating_mul(1 << self.attempts.min(16)).min(self.config.pause_max);
@@ -242,11 +298,10 @@ impl Client {
     }
 
     pub(super) fn timers(&mut self, core: &mut Core, now: Instant) -> Option<Ended> {
-        if let Link::Pause { until } = self.link
-            && until <= now
-            && self.ended.is_none()
-        {
-            self.resolve(core, now);
+        match self.link {
+            Link::Pause { until } if until <= now && self.ended.is_none() => self.resolve(core, now),
+            Link::Connecting { until, .. } if until <= now => self.handshake_expired(core, now),
+            _ => {}
         }
         for key in core.flows.expired(now) {
             tracing::warn!(
@@ -255,7 +310,16 @@ impl Client {
             );
             self.refuse_flow(core, key, Reply::GeneralFailure);
         }
+        // What has arrived is delivered before the end.
+        if self.ended.is_some() && core.flows.any_last() {
+            return None;
+        }
         self.ended.take()
+    }
+
+    /// Accepts nothing more. Closing the listeners takes them out of the epoll, too.
+    pub(super) fn drain(&mut self) {
+        self.config.listens.clear();
     }
 
     pub(super) fn on_event(&mut self, core: &mut Core, now: Instant, conn: ConnId, event: Event) {
@@ -268,6 +332,13 @@ impl Client {
             Event::StreamReadable { id } => self.readable(core, conn, id),
             Event::StreamWritable { id } => self.queue_stream(core, id),
             Event::StreamStopped { id, .. } => self.stopped(core, conn, id),
+            Event::StreamFinished { id } => {
+                if let Some(&Slot::Flow(key)) =
+                    self.session_on(conn).and_then(|session| session.slots.get(&id))
+                {
+                    core.stream_acknowledged(key);
+                }
+            }
             Event::StreamsAvailable { .. } => self.ask_waiting(core),
             _ => {}
         }
@@ -300,27 +371,38 @@ impl Client {
     }
 
     fn readable(&mut self, core: &mut Core, conn: ConnId, stream: StreamId) {
-        let Link::Up { conn: of, session, going_away } = &mut self.link else { return };
-        if *of != conn {
-            return;
-        }
+        let Some(session) = self.session_on(conn) else { return };
         match session.slots.get(&stream) {
             Some(Slot::Uni) => {
                 let Some(mut quic) = core.engine.connection(conn) else { return };
                 match session.read_uni(&mut quic, stream) {
-                    Ok(events) => {
-                        if events.iter().any(|event| matches!(event, H3Event::GoAway { .. })) && !*going_away
-                        {
-                            *going_away = true;
-                            tracing::info!(
-                                "the gateway is draining: running flows finish, new ones will be refused"
-                            );
-                        }
-                    }
+                    Ok(events) => events.iter().for_each(|event| self.heard(core, event)),
                     Err(error) => close(&mut quic, &error),
                 }
             }
             Some(&Slot::Flow(key)) => core.flows.queue(key),
+            _ => {}
+        }
+    }
+
+    /// What the gateway says on its control stream.
+    fn heard(&mut self, core: &mut Core, event: &H3Event) {
+        let Link::Up { remote, accepted, going_away, .. } = &mut self.link else { return };
+        match event {
+            // Its first word. Only now is it sure that the gateway has taken us: with TLS 1.3 a client's handshake is
+            // complete before its certificate is judged.
+            H3Event::Settings(_) => {
+                *accepted = true;
+                core.totals.reconnects += u64::from(self.ready_said);
+                self.ready_said = true;
+                self.attempts = 0;
+                self.last_error = None;
+                tracing::info!("ready: tunnel to {} ({remote}) is up", self.config.host);
+            }
+            H3Event::GoAway { .. } if !*going_away => {
+                *going_away = true;
+                tracing::info!("the gateway is draining: running flows finish, new ones will be refused");
+            }
             _ => {}
         }
     }
@@ -341,14 +423,4 @@ impl Client {
         };
         core.flows.queue(key);
     }
-}
-
-/// Our TLS stack refused the gateway's certificate, or the gateway refused ours: trying again won't help.
-/// QUIC carries TLS alerts as codes 0x100 to 0x1ff (RFC 9001 section 4.8).
-fn is_verification_failure(reason: &CloseReason) -> bool {
-    matches!(
-        reason,
-        CloseReason::Transport { code: 0x100..=0x1ff, .. }
-            | CloseReason::PeerTransport { code: 0x100..=0x1ff, .. }
-    )
 }

@@ -143,33 +143,74 @@ impl Core {
         }
     }
 
-    /// Moves an open flow's bytes both ways. True if the flow has ended, and is gone.
-    pub(super) fn pump(&mut self, key: FlowKey) -> bool {
-        let Some(flow) = self.flows.get_mut(key) else { return false };
-        let (Phase::Open(splice), Some((conn, stream))) = (&mut flow.phase, flow.on) else { return false };
-        let Some(mut quic) = self.engine.connection(conn) else { return false };
+    /// Moves an open flow's bytes both ways. Says how, if the flow has ended, and is gone.
+    pub(super) fn pump(&mut self, key: FlowKey) -> Option<End> {
+        let flow = self.flows.get_mut(key)?;
+        if let Phase::Last(splice) = &mut flow.phase {
+            let progress = splice.write_rest(&flow.socket, &mut flow.ready);
+            return self.after(key, progress);
+        }
+        let (Phase::Open(splice), Some((conn, stream))) = (&mut flow.phase, flow.on) else { return None };
+        let mut quic = self.engine.connection(conn)?;
         let progress = splice.pump(&mut quic, &flow.socket, &mut flow.ready, &mut self.arena);
-        match progress {
-            Progress::Waiting => return false,
+        if let Progress::Broken(broken) = &progress {
+            match *broken {
+                Broken::Socket(_) => abandon(&mut quic, stream, Code::H3_CONNECT_ERROR),
+                Broken::Stream => abandon(&mut quic, stream, Code::H3_REQUEST_CANCELLED),
+                Broken::Protocol { code, connection: false } => abandon(&mut quic, stream, code),
+                Broken::Protocol { code, connection: true } => quic.close(quic_code(code), b""),
+            }
+        }
+        self.after(key, progress)
+    }
+
+    /// Draws the conclusion from a pump.
+    fn after(&mut self, key: FlowKey, progress: Progress) -> Option<End> {
+        let end = match progress {
+            Progress::Waiting => return None,
             Progress::More => {
                 self.flows.queue(key);
-                return false;
+                return None;
             }
             Progress::Done => {
                 self.totals.flows_finished += 1;
-                self.end_flow(key, End::Orderly);
+                End::Orderly
             }
             Progress::Broken(broken) => {
                 self.totals.broken(&broken);
-                match broken {
-                    Broken::Socket(_) => abandon(&mut quic, stream, Code::H3_CONNECT_ERROR),
-                    Broken::Stream => abandon(&mut quic, stream, Code::H3_REQUEST_CANCELLED),
-                    Broken::Protocol { code, connection: false } => abandon(&mut quic, stream, code),
-                    Broken::Protocol { code, connection: true } => quic.close(quic_code(code), b""),
-                }
-                self.end_flow(key, End::Reset);
+                End::Reset
             }
+        };
+        self.end_flow(key, end);
+        Some(end)
+    }
+
+    /// The peer has all of a flow's stream.
+    pub(super) fn stream_acknowledged(&mut self, key: FlowKey) {
+        if let Some(flow) = self.flows.get_mut(key)
+            && let Phase::Open(splice) = &mut flow.phase
+        {
+            splice.acknowledged();
+            self.flows.queue(key);
         }
+    }
+
+    /// The connection under a flow has ended. True if the flow goes on without it, for the bytes that have arrived.
+    pub(super) fn outlives(&mut self, key: FlowKey, conn: ConnId) -> bool {
+        let Some(flow) = self.flows.get_mut(key) else { return false };
+        // After its end a connection can still be read for a while.
+        let (Phase::Open(splice), Some(mut quic)) = (&mut flow.phase, self.engine.connection(conn)) else {
+            return false;
+        };
+        if !splice.outlive(&mut quic, &mut self.arena) {
+            return false;
+        }
+        if let Phase::Open(splice) = std::mem::replace(&mut flow.phase, Phase::Moving) {
+            flow.phase = Phase::Last(splice);
+        }
+        flow.on = None;
+        self.flow_closed(conn);
+        self.flows.queue(key);
         true
     }
 
@@ -180,9 +221,10 @@ impl Core {
             End::Reset => self.flows.remove(key),
         };
         let Some(flow) = flow else { return };
-        if let (Phase::Open(splice), Some((conn, _))) = (flow.phase, flow.on) {
-            self.totals.bytes_to_sockets += splice.bytes_to_socket;
-            self.totals.bytes_from_sockets += splice.bytes_to_stream;
+        let (Phase::Open(splice) | Phase::Last(splice)) = flow.phase else { return };
+        self.totals.bytes_to_sockets += splice.bytes_to_socket;
+        self.totals.bytes_from_sockets += splice.bytes_to_stream;
+        if let Some((conn, _)) = flow.on {
             self.flow_closed(conn);
         }
     }

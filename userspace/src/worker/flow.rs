@@ -109,6 +109,8 @@ pub(super) struct Splice {
     socket_shut: bool,
     socket_ended: bool,
     stream_finished: bool,
+    /// The peer's QUIC has all that we sent. Until then the flow runs: an end of the connection would lose the rest.
+    stream_acked: bool,
     /// Payload bytes from the stream to the socket.
     pub(super) bytes_to_socket: u64,
     /// Payload bytes from the socket to the stream.
@@ -140,6 +142,7 @@ impl Splice {
             socket_shut: false,
             socket_ended: false,
             stream_finished: false,
+            stream_acked: false,
             bytes_to_socket: 0,
             bytes_to_stream: 0,
         }
@@ -161,13 +164,34 @@ impl Splice {
             Ok(more) => more,
             Err(broken) => return Progress::Broken(broken),
         };
-        if self.socket_shut && self.stream_finished {
+        if self.socket_shut && self.stream_acked {
             Progress::Done
         } else if inward || outward {
             Progress::More
         } else {
             Progress::Waiting
         }
+    }
+
+    /// QUIC says that the peer has acknowledged the whole stream.
+    pub(super) fn acknowledged(&mut self) {
+        self.stream_acked = true;
+    }
+
+    /// The connection has ended. What its peer had acknowledged is ours to deliver: takes the rest of the stream over,
+    /// a receive window at most. False if the flow can't do without the connection: either direction is incomplete.
+    pub(super) fn outlive(&mut self, conn: &mut ConnMut<'_>, arena: &mut Arena) -> bool {
+        self.stream_finished && self.fill_from_stream(conn, arena, usize::MAX).is_ok() && self.stream_ended
+    }
+
+    /// Writes what [`Self::outlive`] took over.
+    pub(super) fn write_rest(&mut self, socket: &Socket, ready: &mut Readiness) -> Progress {
+        while !self.to_socket.is_empty() && ready.writable {
+            if let Err(broken) = self.write_socket(socket, ready) {
+                return Progress::Broken(broken);
+            }
+        }
+        if self.to_socket.is_empty() { Progress::Done } else { Progress::Waiting }
     }
 
     /// True if the quota ended it.
@@ -180,7 +204,7 @@ impl Splice {
     ) -> Result<bool, Broken> {
         let mut moved = 0;
         loop {
-            self.fill_from_stream(conn, arena)?;
+            self.fill_from_stream(conn, arena, TO_SOCKET_BYTES_MAX)?;
             if self.to_socket.is_empty() || !ready.writable {
                 break;
             }
@@ -201,9 +225,14 @@ impl Splice {
         Ok(false)
     }
 
-    /// Reads the stream until enough waits for the socket.
-    fn fill_from_stream(&mut self, conn: &mut ConnMut<'_>, arena: &mut Arena) -> Result<(), Broken> {
-        while self.to_socket_bytes < TO_SOCKET_BYTES_MAX && !self.stream_ended {
+    /// Reads the stream until `enough_bytes` wait for the socket.
+    fn fill_from_stream(
+        &mut self,
+        conn: &mut ConnMut<'_>,
+        arena: &mut Arena,
+        enough_bytes: usize,
+    ) -> Result<(), Broken> {
+        while self.to_socket_bytes < enough_bytes && !self.stream_ended {
             match self.reader.next() {
                 Ok(Some(Payload::Data(data))) => {
                     self.to_socket_bytes += data.len();
@@ -302,7 +331,8 @@ impl Splice {
         }
         if self.socket_ended && !self.stream_finished {
             self.stream_finished = true;
-            conn.finish(self.stream);
+            // A stream that can't be finished is one that nobody reads: there is nothing to wait for.
+            self.stream_acked = !conn.finish(self.stream);
         }
         Ok(false)
     }

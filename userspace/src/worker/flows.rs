@@ -40,6 +40,8 @@ pub(super) enum Phase {
     Asked { reader: Box<ResponseReader>, unsent: bytes::Bytes, pending: Pending },
     /// Bytes flow.
     Open(Box<Splice>),
+    /// The connection is gone, but all that it carried has arrived: the last of it goes to the socket.
+    Last(Box<Splice>),
     /// Between two phases, within one call.
     Moving,
 }
@@ -160,6 +162,11 @@ impl Flows {
         let expired = |flow: &Flow| flow.deadline.is_some_and(|at| at <= now);
         let keys = self.table.iter().filter(|(_, flow)| expired(flow));
         keys.map(|(index, flow)| FlowKey { index: index as u32, generation: flow.generation }).collect()
+    }
+
+    /// Whether any flow still delivers what its connection left behind. Walks the table: for the end of a daemon.
+    pub(super) fn any_last(&self) -> bool {
+        self.table.iter().any(|(_, flow)| matches!(flow.phase, Phase::Last(_)))
     }
 
     /// Every flow, for the end of the worker or of a connection.

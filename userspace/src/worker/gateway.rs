@@ -73,7 +73,8 @@ impl Gateway {
             Event::StreamReadable { id } => self.readable(core, conn, id),
             Event::StreamWritable { id } => self.writable(core, conn, id),
             Event::StreamStopped { id, .. } => self.stopped(core, conn, id),
-            // Finished streams, migrations and QUIC datagrams ask nothing of a TCP gateway.
+            Event::StreamFinished { id } => self.acknowledged(core, conn, id),
+            // Migrations and QUIC datagrams ask nothing of a TCP gateway.
             _ => {}
         }
     }
@@ -102,8 +103,10 @@ impl Gateway {
             tracing::debug!("tunnel closed: {reason}");
         }
         for key in core.flows.keys_on(conn) {
-            core.totals.flows_reset_by_stream += 1;
-            core.end_flow(key, End::Reset);
+            if !core.outlives(key, conn) {
+                core.totals.flows_reset_by_stream += 1;
+                core.end_flow(key, End::Reset);
+            }
         }
     }
 
@@ -155,6 +158,13 @@ impl Gateway {
                 }
             }
             _ => {}
+        }
+    }
+
+    fn acknowledged(&mut self, core: &mut Core, conn: ConnId, stream: StreamId) {
+        let slot = self.sessions.get(&conn).and_then(|session| session.slots.get(&stream));
+        if let Some(&Slot::Flow(key)) = slot {
+            core.stream_acknowledged(key);
         }
     }
 
@@ -326,14 +336,14 @@ impl Gateway {
             Phase::Connecting { .. } if flow.ready.writable || flow.ready.hangup => {
                 self.connect_done(core, now, key)
             }
-            Phase::Open(_) => self.pump(core, key),
+            Phase::Open(_) | Phase::Last(_) => self.pump(core, key),
             _ => {}
         }
     }
 
     fn pump(&mut self, core: &mut Core, key: FlowKey) {
         let on = core.flows.get_mut(key).and_then(|flow| flow.on);
-        if core.pump(key)
+        if core.pump(key).is_some()
             && let Some((conn, stream)) = on
         {
             self.forget_stream(conn, stream);

@@ -192,8 +192,9 @@ impl Worker {
             Command::Stop => self.ended = Some(Ended::Stopped),
             Command::Drain => {
                 self.core.draining = true;
-                if let Role::Gateway(gateway) = &mut self.role {
-                    gateway.drain(&mut self.core);
+                match &mut self.role {
+                    Role::Gateway(gateway) => gateway.drain(&mut self.core),
+                    Role::Client(client) => client.drain(),
                 }
             }
             Command::Resolved { conn, stream, outcome } => {

@@ -85,7 +85,7 @@ impl Client {
         match &flow.phase {
             Phase::Socks(_) => self.negotiate(core, key),
             Phase::Asked { .. } => self.hear_answer(core, key),
-            Phase::Open(_) => self.pump(core, key),
+            Phase::Open(_) | Phase::Last(_) => self.pump(core, key),
             Phase::Waiting(_) | Phase::Connecting { .. } | Phase::Moving => {}
         }
     }
@@ -104,14 +104,14 @@ impl Client {
                         Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                         _ => {
                             core.totals.socks_refused += 1;
-                            return self.drop_flow(core, key);
+                            return self.drop_flow(core, key, "its local end is gone");
                         }
                     }
                 }
                 Step::Answer(bytes) => {
                     // Two bytes into an empty socket buffer: they go whole, or the client is gone.
                     if !matches!((&flow.socket).write(&bytes), Ok(2)) {
-                        return self.drop_flow(core, key);
+                        return self.drop_flow(core, key, "its local end is gone");
                     }
                 }
                 Step::Connect { to, early } => {
@@ -122,7 +122,7 @@ impl Client {
                     core.totals.socks_refused += 1;
                     let _ = (&flow.socket).write(&bytes);
                     // An orderly end, so that the reply is not overtaken by a reset.
-                    return self.forget(core, key, End::Orderly);
+                    return self.forget(core, key, End::Orderly, "");
                 }
             }
         }
@@ -212,19 +212,11 @@ impl Client {
         if reply != Reply::Succeeded {
             let Some(flow) = core.flows.get_mut(key) else { return };
             let (Phase::Asked { pending, .. }, Some((conn, stream))) = (&flow.phase, flow.on) else { return };
-            let hint = refusal_hint(response.status);
-            tracing::warn!(
-                "the gateway refused {}: {} {proxy_status}{hint}",
-                pending.to.authority(),
-                response.status
-            );
+            let why = refusal(&pending.to.authority(), response.status, proxy_status);
             if self.stdio_flow == Some(key) {
-                let error = format!(
-                    "the gateway refused {}: {} {proxy_status}{hint}",
-                    pending.to.authority(),
-                    response.status
-                );
-                self.ended = Some(Ended::TunnelLost(error));
+                self.ended = Some(Ended::TunnelLost(why));
+            } else {
+                tracing::warn!("{why}");
             }
             if let Some(mut quic) = core.engine.connection(conn) {
                 abandon(&mut quic, stream, Code::H3_REQUEST_CANCELLED);
@@ -237,7 +229,7 @@ impl Client {
         if let Phase::Asked { reader, unsent: _, pending } = std::mem::replace(&mut flow.phase, Phase::Moving)
         {
             if pending.socks && !matches!((&flow.socket).write(&Reply::Succeeded.bytes()), Ok(10)) {
-                return self.drop_flow(core, key);
+                return self.drop_flow(core, key, "its local end is gone");
             }
             let early =
                 if pending.early.is_empty() { Bytes::new() } else { core.arena.data_frame(&pending.early) };
@@ -251,8 +243,8 @@ impl Client {
 
     fn pump(&mut self, core: &mut Core, key: FlowKey) {
         let on = core.flows.get_mut(key).and_then(|flow| flow.on);
-        if core.pump(key) {
-            self.forgotten(key, on);
+        if let Some(end) = core.pump(key) {
+            self.forgotten(key, on, end, "reset by one of its ends");
         }
     }
 
@@ -267,42 +259,48 @@ impl Client {
             core.totals.socks_refused += 1;
             let _ = (&flow.socket).write(&reply.bytes());
             // An orderly end, so that the reply is not overtaken by a reset.
-            self.forget(core, key, End::Orderly);
+            self.forget(core, key, End::Orderly, "");
         } else {
-            self.forget(core, key, End::Reset);
+            self.forget(core, key, End::Reset, "the gateway did not open it");
         }
     }
 
-    pub(super) fn drop_flow(&mut self, core: &mut Core, key: FlowKey) {
-        self.forget(core, key, End::Reset);
+    /// Resets a flow. With `-W` it was the one that mattered, and `why` goes to the user.
+    pub(super) fn drop_flow(&mut self, core: &mut Core, key: FlowKey, why: &str) {
+        self.forget(core, key, End::Reset, why);
     }
 
     /// Removes a flow, with a TCP reset or with an orderly end.
-    fn forget(&mut self, core: &mut Core, key: FlowKey, end: End) {
+    fn forget(&mut self, core: &mut Core, key: FlowKey, end: End, why: &str) {
         let on = core.flows.get_mut(key).and_then(|flow| flow.on);
         core.end_flow(key, end);
-        self.forgotten(key, on);
+        self.forgotten(key, on, end, why);
     }
 
     /// Forgets the stream of a flow that is gone; with `-W` that was the last work.
-    fn forgotten(&mut self, key: FlowKey, on: Option<(ConnId, StreamId)>) {
+    fn forgotten(&mut self, key: FlowKey, on: Option<(ConnId, StreamId)>, end: End, why: &str) {
         if let Some((conn, stream)) = on
             && let Some(session) = self.session_on(conn)
         {
             session.slots.remove(&stream);
         }
         if self.stdio_flow == Some(key) && self.ended.is_none() {
-            self.ended = Some(Ended::Stopped);
+            self.ended = Some(match end {
+                End::Orderly => Ended::Stopped,
+                End::Reset => Ended::TunnelLost(format!("the connection of -W was cut off: {why}")),
+            });
         }
     }
 }
 
-/// What a user can do about a refusal.
-fn refusal_hint(status: u16) -> &'static str {
-    match status {
-        401 | 407 => " (no valid identity: give --token-file FILE or --cert/--key that the gateway knows)",
-        403 => " (the gateway's --allow does not cover it)",
-        503 => " (the gateway is draining or at its limit)",
+/// A refusal in words, and what a user can do about it.
+fn refusal(destination: &str, status: u16, proxy_status: &str) -> String {
+    let advice = match status {
+        401 | 407 => ": no valid identity; give --token-file FILE or --cert/--key that the gateway knows",
+        403 => ": the gateway's --allow does not cover it",
+        503 => ": the gateway is draining or at its limit",
         _ => "",
-    }
+    };
+    let details = if proxy_status.is_empty() { String::new() } else { format!(" ({proxy_status})") };
+    format!("the gateway refused {destination}: {status}{details}{advice}")
 }
