@@ -34,7 +34,7 @@ impl Beam {
 
     /// Waits for the `ready` line, and holds the status verb to the same word.
     pub(crate) fn wait_until_ready(&self) {
-        self.process.wait_for_line("ready", READY_LIMIT);
+        self.process.wait_for_line("ready: ", READY_LIMIT);
         let status = self.status();
         assert_eq!(status["ready"], true, "the log said ready, the status verb did not: {status:#}");
     }
