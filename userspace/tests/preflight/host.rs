@@ -1,0 +1,300 @@
+//! What the host may lack: interfaces, queues, modes, memory, ports, capabilities; and other XDP programs in the way.
+
+use std::fs;
+use std::net::UdpSocket;
+use std::path::Path;
+use std::process::Command;
+
+use crate::pair::{self, FORWARD_PORT, LIMIT, Place, TUNNEL_PORT, path};
+use crate::rig::{self, Beam, GATEWAY_V4, HttpServer, Ns, ORIGIN_V4, Proc};
+use crate::{LITTLE_MEMLOCK, NOBODY, ROW, Row, check, fill, open_for_others};
+
+#[test]
+fn interfaces() {
+    if !rig::root_or_skip("preflight: interfaces") {
+        return;
+    }
+    let rows = [
+        Row {
+            name: "interface missing",
+            args: "{serve} -i nope --xdp native",
+            exit: 4,
+            says: &["no interface nope", "there are: ", "g0", "g1", "lo", "--interface"],
+            ..ROW
+        },
+        Row {
+            name: "interface missing, without insisting on XDP",
+            args: "{serve} -i nope",
+            exit: 4,
+            says: &["no interface nope", "there are: ", "--interface"],
+            ..ROW
+        },
+        Row {
+            name: "interface down",
+            before: "ip link set g0 down",
+            after: "ip link set g0 up",
+            args: "{serve} -i g0 --xdp native",
+            exit: 4,
+            says: &["interface g0 is down", "ip link set g0 up"],
+            ..ROW
+        },
+        Row {
+            name: "not an Ethernet interface",
+            args: "{serve} -i lo --xdp native",
+            exit: 4,
+            says: &["interface lo has link type", "Ethernet", "--interface", "--xdp off"],
+            ..ROW
+        },
+        Row {
+            name: "driver without native XDP",
+            before: "ip link add br0 type bridge; ip link set br0 up",
+            after: "ip link del br0",
+            args: "{serve} -i br0 --xdp native",
+            exit: 4,
+            says: &["interface br0 takes no native XDP program", "EOPNOTSUPP", "--xdp auto or --xdp skb"],
+            ..ROW
+        },
+        Row {
+            name: "MTU too large",
+            before: "ip link set g0 mtu 9000",
+            after: "ip link set g0 mtu 1500",
+            args: "{serve} -i g0 --xdp native",
+            exit: 4,
+            says: &["interface g0 has MTU 9000", "3818 at most", "ip link set g0 mtu 3818"],
+            ..ROW
+        },
+        Row {
+            name: "queue that does not exist",
+            args: "{serve} -i g0 --xdp native --queues 0,7",
+            exit: 4,
+            says: &["no queue 7", "it has 2 (0 to 1)", "--queues", "ethtool -L g0 combined 8"],
+            ..ROW
+        },
+        Row {
+            name: "queue that does not exist, without insisting on XDP",
+            args: "{serve} -i g0 --queues 0,7",
+            exit: 4,
+            says: &["no queue 7", "it has 2 (0 to 1)", "--queues"],
+            ..ROW
+        },
+        Row {
+            name: "zero-copy insisted on",
+            args: "{serve} -i g0 --zero-copy on",
+            exit: 4,
+            says: &["queue 0 of g0 has no zero-copy", "EOPNOTSUPP", "--zero-copy auto"],
+            ..ROW
+        },
+        Row {
+            name: "memory that may be locked",
+            by: LITTLE_MEMLOCK,
+            args: "{serve} -i g0 --xdp native",
+            exit: 4,
+            says: &["UMEM", "RLIMIT_MEMLOCK is 65536 bytes", "50331648 bytes", "ulimit -l 49152", "--umem"],
+            ..ROW
+        },
+        Row {
+            name: "XDP without an interface",
+            args: "{serve} --xdp native",
+            exit: 3,
+            says: &["AF_XDP needs an interface", "-i IF", "--xdp off"],
+            ..ROW
+        },
+        Row {
+            name: "ring size",
+            args: "{serve} -i g0 --ring-size 1000",
+            exit: 3,
+            says: &["--ring-size is 1000", "a power of two from 64 to 65536"],
+            ..ROW
+        },
+        Row {
+            name: "frame size",
+            args: "{serve} -i g0 --frame-size 1500",
+            exit: 3,
+            says: &["--frame-size is 1500", "2048 or 4096"],
+            ..ROW
+        },
+        Row {
+            name: "UMEM smaller than its rings",
+            args: "{serve} -i g0 --umem 1",
+            exit: 3,
+            says: &["--umem is", "8 to 8192 MiB"],
+            ..ROW
+        },
+        Row {
+            name: "CPU that is not there",
+            args: "{serve} -i g0 --cpus 0,999",
+            exit: 3,
+            says: &["--cpus names CPU 999", "this process may use"],
+            ..ROW
+        },
+    ];
+    check(&Place::new(), Ns::Gateway, &rows);
+}
+
+#[test]
+fn ports_and_privilege() {
+    if !rig::root_or_skip("preflight: ports and privilege") {
+        return;
+    }
+    let place = Place::new();
+    let taken = place.rig.within(Ns::Gateway, || UdpSocket::bind((GATEWAY_V4, TUNNEL_PORT))).unwrap();
+    let in_use: &[&str] = &["UDP 198.18.0.1:4433 is already in use", "ss -ulpn 'sport = :4433'", "--listen"];
+    let rows = [
+        Row { name: "port in use", args: "{serve} --xdp off", exit: 4, says: in_use, ..ROW },
+        Row {
+            name: "port in use, with XDP",
+            args: "{serve} -i g0 --xdp native",
+            exit: 4,
+            says: in_use,
+            ..ROW
+        },
+    ];
+    check(&place, Ns::Gateway, &rows);
+    drop(taken);
+
+    let rows = [
+        Row {
+            name: "no capability, and native XDP insisted on",
+            by: NOBODY,
+            args: "{serve} -i g0 --xdp native",
+            exit: 4,
+            says: &[
+                "lacks CAP_NET_ADMIN, CAP_BPF, CAP_NET_RAW",
+                "setcap cap_net_admin,cap_bpf,cap_net_raw,cap_ipc_lock+ep {dir}/beam",
+            ],
+            ..ROW
+        },
+        Row {
+            name: "one capability missing",
+            by: "setpriv --bounding-set=-net_raw --inh-caps=-all",
+            args: "{serve} -i g0 --xdp skb",
+            exit: 4,
+            says: &["lacks CAP_NET_RAW;", "setcap "],
+            ..ROW
+        },
+        Row {
+            name: "privileged port without privilege",
+            by: NOBODY,
+            args: "serve -l 198.18.0.1:443 --xdp off {tls} {users}",
+            exit: 4,
+            says: &["UDP port 443", "CAP_NET_BIND_SERVICE", "ip_unprivileged_port_start=443", "--listen"],
+            ..ROW
+        },
+        Row {
+            name: "address of another host",
+            args: "serve -l 198.18.0.77:4433 --xdp off {tls} {users}",
+            exit: 4,
+            says: &["198.18.0.77 is not an address of this host", "ip -brief address", "--listen :4433"],
+            ..ROW
+        },
+        Row {
+            name: "address that does not resolve",
+            args: "serve -l nowhere.invalid:4433 --xdp off {tls} {users}",
+            exit: 3,
+            says: &["nowhere.invalid", "give an IP address"],
+            ..ROW
+        },
+        Row {
+            name: "control socket where a file is",
+            before: "echo kept > {dir}/open/file",
+            after: "test $(cat {dir}/open/file) = kept",
+            args: "{serve} --xdp off --control {dir}/open/file",
+            exit: 4,
+            says: &["{dir}/open/file is there and is no control socket", "--control PATH"],
+            ..ROW
+        },
+        Row {
+            name: "control socket where one may not write",
+            by: NOBODY,
+            args: "{serve} --xdp off --control {dir}/closed.sock",
+            exit: 4,
+            says: &["control socket {dir}/closed.sock", "Permission denied", "--control PATH"],
+            ..ROW
+        },
+    ];
+    check(&place, Ns::Gateway, &rows);
+}
+
+/// Two programs in turn: one attached by netlink, as older tools do, and another beam's bpf_link. The advice is followed.
+#[test]
+fn another_xdp_program() {
+    if !rig::root_or_skip("preflight: another XDP program") {
+        return;
+    }
+    let place = Place::new();
+    let object = foreign_program(place.rig.directory());
+    let attach = ["link", "set", "dev", "g0", "xdpgeneric", "obj", &object, "sec", "xdp"];
+    place.rig.ip(Ns::Gateway, &attach);
+    let rows = [Row {
+        name: "foreign program",
+        before: ": xdp is there already",
+        args: "{serve} -i g0 --xdp native",
+        exit: 4,
+        says: &["g0 already runs XDP program somebody_else (id ", "skb", "ip link set dev g0 xdpgeneric off"],
+        ..ROW
+    }];
+    check(&place, Ns::Gateway, &rows);
+    assert_eq!(place.rig.xdp_hook(Ns::Gateway, "g0"), Some("skb"), "beam left the other program alone");
+    // It may also go round it, if it says so.
+    let mut fallback = place.gateway(GATEWAY_V4, &["-i", "g0"]);
+    let said = fallback.process.stderr();
+    assert!(said.contains("no AF_XDP on g0") && said.contains("already runs XDP program"), "{said}");
+    assert_eq!(fallback.process.terminate(LIMIT).code(), Some(0));
+    place.rig.ip(Ns::Gateway, &["link", "set", "dev", "g0", "xdpgeneric", "off"]);
+
+    let mut first = place.gateway(GATEWAY_V4, &["--xdp", "native", "-i", "g0"]);
+    let second = "serve -l 198.18.0.1:4434 {tls} {users} -i g0 --xdp native";
+    let says: &[&str] = &["XDP program beam_steer (id ", "native", "bpftool link detach id "];
+    let rows = [Row { name: "another beam", before: ": xdp", args: second, exit: 4, says, ..ROW }];
+    check(&place, Ns::Gateway, &rows);
+    assert_eq!(first.process.terminate(LIMIT).code(), Some(0));
+    assert!(!place.rig.has_xdp(Ns::Gateway, "g0"));
+}
+
+/// Compiles a program that passes every packet; clang is there, for xsk-rs needs it to build.
+fn foreign_program(directory: &Path) -> String {
+    let (source, object) = (directory.join("foreign.c"), directory.join("foreign.o"));
+    let program = "__attribute__((section(\"xdp\"), used)) int somebody_else(void *packet) { return 2; }\n\
+                   char _license[] __attribute__((section(\"license\"), used)) = \"GPL\";\n";
+    fs::write(&source, program).expect("write the foreign program");
+    let mut clang = Command::new("clang");
+    let done = clang.args(["-target", "bpf", "-O2", "-g", "-c", "-o"]).arg(&object).arg(&source).status();
+    assert!(done.expect("run clang").success(), "clang -target bpf failed");
+    path(&object)
+}
+
+/// Without privilege, and without insisting on XDP, beam says what it lacks and works.
+#[test]
+fn without_privilege_it_falls_back_aloud_and_works() {
+    if !rig::root_or_skip("preflight: fallback without privilege") {
+        return;
+    }
+    let place = Place::new();
+    open_for_others(&place);
+    let http = HttpServer::start(&place.rig, Ns::Origin, ORIGIN_V4, 0);
+    let start = |ns: Ns, name: &str, args: String| {
+        let mut by = NOBODY.split(' ');
+        let mut command = place.rig.command(ns, by.next().unwrap());
+        let control = place.rig.directory().join(format!("open/{name}.sock"));
+        command.args(by).arg(place.rig.directory().join("beam")).args(fill(&place, &args));
+        let beam = Beam { process: Proc::spawn(name, command.arg("--control").arg(&control)), control };
+        beam.wait_until_ready();
+        beam
+    };
+    let gateway = start(Ns::Gateway, "gateway", "{serve} -i g0 --xdp auto".into());
+    let forward = format!("-L {FORWARD_PORT}:{} -i c0 --token-file {{dir}}/alice.token", http.address());
+    let client =
+        start(Ns::Client, "client", format!("connect https://{GATEWAY_V4}:{TUNNEL_PORT} {{ca}} {forward}"));
+    place.curl(&[&format!("http://127.0.0.1:{FORWARD_PORT}/1000000")]);
+    assert_eq!(http.body_bytes(), 1_000_000);
+    for (beam, interface) in [(&gateway, "g0"), (&client, "c0")] {
+        let said = beam.process.wait_for_line("no AF_XDP on", LIMIT);
+        assert!(said.contains(interface) && said.contains("WARN"), "{said}");
+        assert!(said.contains("lacks CAP_NET_ADMIN, CAP_BPF, CAP_NET_RAW"), "{said}");
+        let status = beam.status();
+        for worker in pair::workers(&status) {
+            assert_eq!(worker["xdp_mode"], "off");
+            assert!(worker["xdp_why"].to_string().contains("CAP_BPF"), "{status:#}");
+        }
+    }
+}
