@@ -8,7 +8,7 @@ import sys
 
 from . import report as reporting
 from .job import Origin, Tunnel, measure
-from .rig import DemoError, Loopback, Namespaces, run, say
+from .rig import DemoError, Loopback, Namespaces, Stopped, run, say, stop_on
 
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 LARGE_BYTES = 1 << 30
@@ -33,18 +33,6 @@ def parse(argv):
     parsed = flags.parse_args(argv)
     parsed.runs = parsed.runs or (1 if parsed.small else 3)
     return parsed
-
-
-class Stopped(BaseException):
-    """A signal asks us to end. Not an Exception, so that no handler on the way swallows it."""
-
-    def __init__(self, number):
-        super().__init__(number)
-        self.number = number
-
-
-def stop_on(number, _frame):
-    raise Stopped(number)
 
 
 def choose_place(flags):

@@ -1,6 +1,7 @@
 """Where the demo runs: three namespaces joined by veth pairs for root, or loopback for anybody. Owns every child and
 every file of the demo; `close` takes all of it away, in the reverse order of its making."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -34,6 +35,40 @@ def run(*argv):
     if done.returncode:
         raise DemoError(f"{' '.join(argv)}: exit {done.returncode}: {done.stderr.strip() or done.stdout.strip()}")
     return done.stdout
+
+
+class Stopped(Exception):
+    """A signal asked the demo to end."""
+
+    def __init__(self, number):
+        super().__init__(number)
+        self.number = number
+
+
+class _Held:
+    depth = 0
+    number = None
+
+
+def stop_on(number, _frame):
+    """The handler of the signals that end the demo."""
+    if _Held.depth:
+        _Held.number = number
+    else:
+        raise Stopped(number)
+
+
+@contextlib.contextmanager
+def stops_held_back():
+    """A signal in here counts when it is over: a child is either not started or on the list of those to stop."""
+    _Held.depth += 1
+    try:
+        yield
+    finally:
+        _Held.depth -= 1
+    if _Held.number is not None and not _Held.depth:
+        number, _Held.number = _Held.number, None
+        raise Stopped(number)
 
 
 class Child:
@@ -107,9 +142,10 @@ class Place:
         return os.path.join(self.directory, name)
 
     def spawn(self, where, name, *argv, **popen):
-        child = Child(name, self.inside(where, *argv), **popen)
-        self.children.append(child)
-        self.pids.append(child.pid)
+        with stops_held_back():
+            child = Child(name, self.inside(where, *argv), **popen)
+            self.children.append(child)
+            self.pids.append(child.pid)
         return child
 
     def stop(self, child):

@@ -92,7 +92,7 @@ pub(crate) struct PathArgs {
     /// UMEM for each queue, in MiB
     #[arg(long, value_name = "MIB", default_value_t = 24, env = "BEAM_UMEM")]
     pub(crate) umem: u32,
-    /// Busy-poll the NIC for this many microseconds (0: sleep in epoll)
+    /// Busy-poll the NIC, this many microseconds a call; workers never sleep then (0: they sleep in epoll)
     #[arg(long, value_name = "USEC", default_value_t = 0, env = "BEAM_BUSY_POLL")]
     pub(crate) busy_poll: u32,
 }

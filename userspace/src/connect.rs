@@ -66,7 +66,8 @@ pub(crate) fn run(args: ConnectArgs) -> Result<(), Failure> {
     let seat = Seat { mailbox: mailboxes[0].clone(), cpu: cpus[0], lane: lane.facts };
     let engine = Engine::new(EngineConfig::new(WorkerId(0), Secrets::random(), None));
     let role = Role::Client(Box::new(client));
-    let worker = Worker::new(0, engine, lane.ports, mailboxes, role).map_err(Failure::runtime)?;
+    let mut worker = Worker::new(0, engine, lane.ports, mailboxes, role).map_err(Failure::runtime)?;
+    worker.set_busy_poll(args.path.busy_poll > 0);
     let crew = vec![Crew { worker, seat }];
     let identity =
         Identity { role: "client", address: format!("https://{}:{}", args.url.host, args.url.port) };

@@ -75,6 +75,7 @@ pub(crate) fn open(
     let mut interfaces = Vec::new();
     for (interface, ports) in opened {
         interface.set_targets(&targets(local)).map_err(Failure::preflight)?;
+        let first_lane = lanes.len().saturating_sub(usize::from(sharing == Sharing::AllInOne));
         for port in ports {
             match lanes.first_mut() {
                 Some(lane) if sharing == Sharing::AllInOne => lane.add_queue(args, interface.name(), port),
@@ -85,7 +86,18 @@ pub(crate) fn open(
                 }
             }
         }
+        if interface.replies_by_kernel() {
+            let why = format!(
+                "{}: sends by the kernel: this host routes by policy rules, VRFs or source routes (`ip rule`), which are not mirrored",
+                interface.name()
+            );
+            tracing::warn!("{why}");
+            lanes.iter_mut().skip(first_lane).for_each(|lane| lane.facts.why.push(why.clone()));
+        }
         interfaces.push(interface);
+    }
+    if let Some(lane) = lanes.first_mut() {
+        lane.facts.why.extend(why);
     }
     for (lane, slow) in lanes.iter_mut().zip(kernel) {
         lane.ports.push(Box::new(slow));

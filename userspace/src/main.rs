@@ -23,8 +23,19 @@ use clap::Parser;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// As many descriptors as this process may have: each flow is a socket. Where it can't be raised, what there is serves.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        limit.current = limit.maximum;
+        let _ = setrlimit(Resource::Nofile, limit);
+    }
+}
+
 fn main() -> std::process::ExitCode {
     let cli = cli::Cli::parse();
+    raise_descriptor_limit();
     let outcome = match cli.verb {
         cli::Verb::Serve(args) => serve::run(*args),
         cli::Verb::Connect(args) => connect::run(*args),

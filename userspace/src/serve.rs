@@ -34,14 +34,17 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
         let seat = Seat { mailbox: mailboxes[index].clone(), cpu: cpus[index], lane: lane.facts };
         let mut engine = EngineConfig::new(WorkerId(index as u8), secrets.clone(), Some(server.clone()));
         engine.connections_max = args.max_connections;
+        // More only once a client has shown who it is.
+        engine.remote_streams_max = tunnel::transport::TransportOptions::gateway().bidi_streams;
         engine.retry = match args.retry {
             Retry::Auto => RetryPolicy::default(),
             Retry::Always => RetryPolicy::Always,
             Retry::Off => RetryPolicy::Off,
         };
         let role = Role::Gateway(Gateway::new(config.clone()));
-        let worker = Worker::new(index as u8, Engine::new(engine), lane.ports, mailboxes.clone(), role)
+        let mut worker = Worker::new(index as u8, Engine::new(engine), lane.ports, mailboxes.clone(), role)
             .map_err(Failure::runtime)?;
+        worker.set_busy_poll(args.path.busy_poll > 0);
         crew.push(Crew { worker, seat });
     }
     let identity = Identity { role: "gateway", address: datapath.local.to_string() };

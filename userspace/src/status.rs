@@ -87,7 +87,7 @@ pub(crate) struct InterfaceStatus {
     pub(crate) steering: BTreeMap<String, u64>,
 }
 
-/// `frames_in = delivered + dropped + in_flight`, over all workers.
+/// `frames_in = delivered + dropped + in_flight`, over all workers; exact once no frame is on its way between two.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Conservation {
     /// Datagrams that the ports took in.

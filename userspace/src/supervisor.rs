@@ -16,6 +16,8 @@ use anyhow::{Context, anyhow};
 use crossbeam::channel;
 use std::{
     collections::BTreeMap,
+    io,
+    panic::AssertUnwindSafe,
     path::PathBuf,
     sync::{
         Arc,
@@ -123,8 +125,13 @@ pub(crate) fn run(
             .name(format!("beam-worker-{index}"))
             .spawn(move || {
                 pin(cpu);
+                // A panic must not leave a hole where a worker was: the daemon ends, and whoever supervises it starts it
+                // again. The panic's own message is on standard error by then.
+                let end = std::panic::catch_unwind(AssertUnwindSafe(|| worker.run()));
+                let end =
+                    end.unwrap_or_else(|_| Ended::Broken(io::Error::other("it panicked: please report it")));
                 // The supervisor waits for as many messages as there are workers.
-                let _ = ended.send(worker.run());
+                let _ = ended.send(end);
             })
             .context("can't start a worker thread")?;
         threads.push(thread);
@@ -160,9 +167,7 @@ impl Supervisor {
             let failed = match end {
                 Ended::Stopped => None,
                 Ended::TunnelLost(error) => Some(Failure::Runtime(anyhow!(error))),
-                Ended::Broken(error) => {
-                    Some(Failure::Runtime(anyhow!(error).context("a worker's port broke")))
-                }
+                Ended::Broken(error) => Some(Failure::Runtime(anyhow!(error).context("a worker broke"))),
             };
             self.tell_all(|| Command::Stop);
             if let (Ok(()), Some(failure)) = (&outcome, failed) {
@@ -174,7 +179,11 @@ impl Supervisor {
 
     fn tell_all(&self, command: impl Fn() -> Command) {
         for seat in &self.seats {
-            seat.mailbox.command(command());
+            // A full queue empties in the worker's next turn; a worker that takes no turns is lost anyway.
+            let until = Instant::now() + ANSWER_WITHIN;
+            while !seat.mailbox.command(command()) && Instant::now() < until {
+                std::thread::sleep(Duration::from_millis(1));
+            }
         }
     }
 
@@ -204,7 +213,11 @@ impl Supervisor {
 
     /// Lets running flows finish, at most for `within`, then stops the workers.
     fn drain(&self, within: Duration) {
-        let flows = |snapshots: &[WorkerSnapshot]| snapshots.iter().map(|s| s.flows).sum::<u64>();
+        // A worker that doesn't answer in time is busy, and so not done.
+        let flows = |snapshots: &[WorkerSnapshot]| {
+            let silent = self.seats.len().saturating_sub(snapshots.len()) as u64;
+            snapshots.iter().map(|s| s.flows + s.pending).sum::<u64>() + silent
+        };
         let until = Instant::now() + within;
         self.tell_all(|| Command::Drain);
         let mut left = flows(&self.snapshots());
@@ -337,22 +350,23 @@ fn drops(snapshots: &[WorkerSnapshot]) -> BTreeMap<String, u64> {
 }
 
 fn conservation(snapshots: &[WorkerSnapshot]) -> Conservation {
-    let ports = || snapshots.iter().flat_map(|s| &s.ports);
-    let hand = || snapshots.iter().map(|s| s.hand_over);
-    let frames_in = ports().map(|port| port.rx_datagrams).sum();
-    let delivered = hand().map(|h| h.delivered + h.delivered_handed).sum();
-    let dropped = ports().map(|port| port.drops.rx_total()).sum::<u64>()
-        + hand().flat_map(|h| h.drops()).map(|(_, n)| n).sum::<u64>();
-    let handed_out: u64 = hand().map(|h| h.handed_out).sum();
-    let handed_in: u64 = hand().map(|h| h.delivered_handed).sum();
-    let in_flight = handed_out.saturating_sub(handed_in);
-    Conservation {
-        frames_in,
-        delivered,
-        dropped,
-        in_flight,
-        holds: frames_in == delivered + dropped + in_flight,
+    let mut sum = Conservation { holds: true, ..Conservation::default() };
+    let (mut handed_out, mut handed_in) = (0_u64, 0);
+    for worker in snapshots {
+        let hand = worker.hand_over;
+        let taken_in: u64 = worker.ports.iter().map(|port| port.rx_datagrams).sum();
+        let dropped = worker.ports.iter().map(|port| port.drops.rx_total()).sum::<u64>()
+            + hand.drops().iter().map(|(_, n)| n).sum::<u64>();
+        // Judged worker by worker: the snapshots of two workers are not of the same instant.
+        sum.holds &= taken_in == hand.delivered + dropped + hand.handed_out;
+        sum.frames_in += taken_in;
+        sum.delivered += hand.delivered + hand.delivered_handed;
+        sum.dropped += dropped;
+        handed_out += hand.handed_out;
+        handed_in += hand.delivered_handed;
     }
+    sum.in_flight = handed_out.saturating_sub(handed_in);
+    sum
 }
 
 fn rates(before: &[WorkerSnapshot], after: &[WorkerSnapshot], over: Duration) -> Rates {

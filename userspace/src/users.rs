@@ -10,12 +10,19 @@ pub(crate) fn run(args: &UserArgs) -> Result<(), Failure> {
     match &args.verb {
         UserVerb::Add { name, users } => {
             let token = users::add(users, name).map_err(Failure::config)?;
-            eprintln!("added {name} to {}; the token is shown once, only its hash is kept", users.display());
+            eprintln!(
+                "added {name} to {}; the token is shown once, only its hash is kept; \
+                 a running gateway learns of it at its next start",
+                users.display()
+            );
             println!("{token}");
         }
         UserVerb::Rm { name, users } => {
             users::remove(users, name).map_err(Failure::config)?;
-            eprintln!("removed {name} from {}", users.display());
+            eprintln!(
+                "removed {name} from {}; a running gateway learns of it at its next start",
+                users.display()
+            );
         }
         UserVerb::List { users } => {
             for name in users::list(users).map_err(Failure::config)? {

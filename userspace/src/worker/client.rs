@@ -101,6 +101,8 @@ pub(crate) struct Client {
     attempts: u32,
     last_error: Option<String>,
     waiting: VecDeque<FlowKey>,
+    /// Listeners that found no descriptor for a connection, and until when they rest.
+    resting: Vec<(Instant, u32)>,
     stdio_flow: Option<FlowKey>,
     ended: Option<Ended>,
     ready_said: bool,
@@ -117,6 +119,7 @@ impl Client {
             attempts: 0,
             last_error: None,
             waiting: VecDeque::new(),
+            resting: Vec::new(),
             stdio_flow: None,
             ended: None,
             ready_said: false,
@@ -156,7 +159,8 @@ impl Client {
             Link::Connecting { until, .. } | Link::Pause { until } => Some(until),
             Link::Resolving | Link::Up { .. } | Link::Over => None,
         };
-        [link, core.flows.next_deadline()].into_iter().flatten().min()
+        let rest = self.resting.iter().map(|&(until, _)| until).min();
+        [link, rest, core.flows.next_deadline()].into_iter().flatten().min()
     }
 
     fn resolve(&mut self, core: &mut Core, now: Instant) {
@@ -235,6 +239,7 @@ impl Client {
                 self.drop_flow(core, key, &explain(reason));
             }
         }
+        core.connection_ended(conn);
         let fatal = is_verification_failure(reason);
         match &mut self.link {
             Link::Connecting { conn: of, rest, remote, .. } if *of == conn => {
@@ -303,10 +308,10 @@ impl Client {
             Link::Connecting { until, .. } if until <= now => self.handshake_expired(core, now),
             _ => {}
         }
+        self.end_rests(core, now);
         for key in core.flows.expired(now) {
             tracing::warn!(
-                "a local connection waited {} s for the gateway and was closed",
-                flows::PATIENCE.as_secs()
+                "a local connection waited too long for the gateway, or for its reader, and was closed"
             );
             self.refuse_flow(core, key, Reply::GeneralFailure);
         }
@@ -320,6 +325,7 @@ impl Client {
     /// Accepts nothing more. Closing the listeners takes them out of the epoll, too.
     pub(super) fn drain(&mut self) {
         self.config.listens.clear();
+        self.resting.clear();
     }
 
     pub(super) fn on_event(&mut self, core: &mut Core, now: Instant, conn: ConnId, event: Event) {
@@ -422,5 +428,13 @@ impl Client {
             return;
         };
         core.flows.queue(key);
+        // An open flow goes on in the other direction. RFC 9000 section 3.5: the stopped one is reset.
+        if let Some(flow) = core.flows.get_mut(key)
+            && let Phase::Open(splice) = &mut flow.phase
+            && let Some(mut quic) = core.engine.connection(conn)
+        {
+            quic.reset(stream, quic_code(Code::H3_REQUEST_CANCELLED));
+            splice.stopped();
+        }
     }
 }

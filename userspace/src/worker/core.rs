@@ -9,8 +9,14 @@ use super::{
     session::{abandon, quic_code},
 };
 use masque::Code;
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 use tunnel::{ConnId, Engine, transport::TransportOptions};
+
+/// How long the reader of a flow whose connection has ended may take nothing of what is left.
+const LAST_BYTES_LIMIT: Duration = Duration::from_secs(30);
 
 /// Owned by one worker; lent to its role for each step.
 pub(super) struct Core {
@@ -24,9 +30,20 @@ pub(super) struct Core {
     /// Set once the daemon drains: new requests get 503. The supervisor says when to stop.
     pub(super) draining: bool,
     pub(super) totals: Totals,
+    /// When the present turn of the loop began.
+    pub(super) now: Instant,
     windows: TransportOptions,
-    /// Open flows by connection, for its window.
-    open_count: HashMap<ConnId, u32>,
+    /// Flows by connection, for its window.
+    open_flows: HashMap<ConnId, OpenFlows>,
+}
+
+/// Flows of one connection.
+#[derive(Clone, Copy, Debug, Default)]
+struct OpenFlows {
+    count: u32,
+    /// The most there were at once. The window was made for so many, and stays: quinn only books a smaller one as a debt
+    /// that a larger one does not cancel, so that opening and closing flows would raise the credit without end.
+    peak: u32,
 }
 
 /// How a flow's socket is closed.
@@ -58,6 +75,7 @@ pub(super) struct Totals {
     pub(super) refused_limit: u64,
     pub(super) socks_refused: u64,
     pub(super) reconnects: u64,
+    pub(super) closed_unproven: u64,
 }
 
 impl Totals {
@@ -70,7 +88,7 @@ impl Totals {
         }
     }
 
-    pub(super) fn counters(&self) -> [(&'static str, u64); 16] {
+    pub(super) fn counters(&self) -> [(&'static str, u64); 17] {
         [
             ("flows_finished", self.flows_finished),
             ("flows_reset_by_stream", self.flows_reset_by_stream),
@@ -88,6 +106,7 @@ impl Totals {
             ("refused_limit", self.refused_limit),
             ("socks_refused", self.socks_refused),
             ("reconnects", self.reconnects),
+            ("closed_unproven", self.closed_unproven),
         ]
     }
 }
@@ -109,32 +128,22 @@ impl Core {
             mailbox,
             draining: false,
             totals: Totals::default(),
+            now: Instant::now(),
             windows,
-            open_count: HashMap::new(),
+            open_flows: HashMap::new(),
         }
     }
 
     /// Counts a flow that has just been opened, and makes room for it in its connection's receive window.
     pub(super) fn flow_opened(&mut self, conn: ConnId) {
         self.totals.flows_opened += 1;
-        let count = self.open_count.entry(conn).or_default();
-        *count += 1;
-        let (before, after) = (*count - 1, *count);
-        self.set_window(conn, before, after);
-    }
-
-    /// Takes the room back.
-    fn flow_closed(&mut self, conn: ConnId) {
-        let Some(count) = self.open_count.get_mut(&conn) else { return };
-        *count -= 1;
-        let (before, after) = (*count + 1, *count);
-        if after == 0 {
-            self.open_count.remove(&conn);
+        let flows = self.open_flows.entry(conn).or_default();
+        flows.count += 1;
+        if flows.count <= flows.peak {
+            return;
         }
-        self.set_window(conn, before, after);
-    }
-
-    fn set_window(&mut self, conn: ConnId, before: u32, after: u32) {
+        flows.peak = flows.count;
+        let (before, after) = (flows.peak - 1, flows.peak);
         let window = self.windows.connection_window_for(after);
         if window != self.windows.connection_window_for(before)
             && let Some(mut quic) = self.engine.connection(conn)
@@ -143,11 +152,26 @@ impl Core {
         }
     }
 
+    fn flow_closed(&mut self, conn: ConnId) {
+        if let Some(flows) = self.open_flows.get_mut(&conn) {
+            flows.count = flows.count.saturating_sub(1);
+        }
+    }
+
+    /// Forgets a connection that has ended.
+    pub(super) fn connection_ended(&mut self, conn: ConnId) {
+        self.open_flows.remove(&conn);
+    }
+
     /// Moves an open flow's bytes both ways. Says how, if the flow has ended, and is gone.
     pub(super) fn pump(&mut self, key: FlowKey) -> Option<End> {
         let flow = self.flows.get_mut(key)?;
         if let Phase::Last(splice) = &mut flow.phase {
+            let before = splice.bytes_to_socket;
             let progress = splice.write_rest(&flow.socket, &mut flow.ready);
+            if splice.bytes_to_socket > before {
+                self.flows.set_deadline(key, Some(self.now + LAST_BYTES_LIMIT));
+            }
             return self.after(key, progress);
         }
         let (Phase::Open(splice), Some((conn, stream))) = (&mut flow.phase, flow.on) else { return None };
@@ -210,6 +234,7 @@ impl Core {
         }
         flow.on = None;
         self.flow_closed(conn);
+        self.flows.set_deadline(key, Some(self.now + LAST_BYTES_LIMIT));
         self.flows.queue(key);
         true
     }

@@ -25,6 +25,8 @@ const TO_SOCKET_BYTES_MAX: usize = 128 * 1024;
 const IOV_MAX: usize = 64;
 /// Payload read from the socket at once: the send buffer likes chunks of 16 KiB or more.
 const READ_BYTES_MAX: usize = 64 * 1024;
+/// Chunks up to this that wait for the socket are copied: each would hold a whole receive slab of 64 KiB.
+const COPY_BYTES_MAX: usize = 1024;
 /// Bytes moved in each direction before other flows get their turn.
 const QUOTA_BYTES: usize = 512 * 1024;
 
@@ -178,6 +180,14 @@ impl Splice {
         self.stream_acked = true;
     }
 
+    /// The peer reads no more of our stream, which the caller has reset: what the socket says from now on goes nowhere.
+    pub(super) fn stopped(&mut self) {
+        self.to_stream = None;
+        self.socket_ended = true;
+        self.stream_finished = true;
+        self.stream_acked = true;
+    }
+
     /// The connection has ended. What its peer had acknowledged is ours to deliver: takes the rest of the stream over,
     /// a receive window at most. False if the flow can't do without the connection: either direction is incomplete.
     pub(super) fn outlive(&mut self, conn: &mut ConnMut<'_>, arena: &mut Arena) -> bool {
@@ -236,7 +246,8 @@ impl Splice {
             match self.reader.next() {
                 Ok(Some(Payload::Data(data))) => {
                     self.to_socket_bytes += data.len();
-                    self.to_socket.push_back(data);
+                    let small = data.len() <= COPY_BYTES_MAX && !self.to_socket.is_empty();
+                    self.to_socket.push_back(if small { Bytes::copy_from_slice(&data) } else { data });
                     continue;
                 }
                 Ok(Some(Payload::End)) => {

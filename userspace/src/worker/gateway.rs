@@ -8,7 +8,6 @@
 mod upstream;
 
 use super::{
-    Ended,
     core::{Core, End},
     flows::Phase,
     mail::Command,
@@ -26,7 +25,11 @@ use masque::{
     Code, Credentials, Host, Item, Kind, MessageError, MessageReader, Request, RequestReader, Scheme, Scope,
     Via,
 };
-use std::{collections::HashMap, sync::Arc, time::Instant};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tunnel::{CloseReason, ConnId, Dir, Event, Read, StreamId};
 
 /// What all workers of a gateway share; never changed, only replaced.
@@ -42,7 +45,21 @@ pub(crate) struct GatewayConfig {
 pub(crate) struct Gateway {
     config: Arc<GatewayConfig>,
     sessions: HashMap<ConnId, Session>,
+    /// Sessions that had not shown who they are when they came, oldest first.
+    unproven: VecDeque<ConnId>,
+    /// Names being resolved, by when the client is told that it takes too long.
+    lookups: VecDeque<(Instant, ConnId, StreamId)>,
 }
+
+/// Sessions on one worker that have not shown who they are. Beyond it the oldest is closed: strangers who merely finish
+/// a handshake must not fill the table, nor the memory (each may hold 32 half-read header sections of 16 KiB).
+const UNPROVEN_MAX: usize = 1024;
+/// Names that one connection may have resolved at once: the resolver's threads are everybody's.
+const LOOKUPS_PER_CONNECTION_MAX: u32 = 128;
+/// How long a name may take; then 504.
+const LOOKUP_LIMIT: Duration = Duration::from_secs(15);
+/// Streams of a client at once, once it has shown who it is.
+const STREAMS_MAX: u32 = 4096;
 
 /// An answer that opens nothing.
 struct Refusal {
@@ -62,7 +79,7 @@ impl Refusal {
 
 impl Gateway {
     pub(crate) fn new(config: Arc<GatewayConfig>) -> Self {
-        Self { config, sessions: HashMap::new() }
+        Self { config, sessions: HashMap::new(), unproven: VecDeque::new(), lookups: VecDeque::new() }
     }
 
     pub(super) fn on_event(&mut self, core: &mut Core, conn: ConnId, event: Event) {
@@ -89,7 +106,12 @@ impl Gateway {
                     .first()
                     .and_then(self.config.certificate_name)
                     .map(|name| Identity { name: name.into(), how: How::Certificate });
+                match &session.identity {
+                    Some(_) => quic.permit_streams(STREAMS_MAX),
+                    None => self.unproven.push_back(conn),
+                }
                 self.sessions.insert(conn, session);
+                self.limit_unproven(core);
                 if core.draining {
                     self.drain_one(core, conn);
                 }
@@ -98,7 +120,24 @@ impl Gateway {
         }
     }
 
+    /// Closes the oldest sessions that have not shown who they are, where there are too many.
+    fn limit_unproven(&mut self, core: &mut Core) {
+        if self.unproven.len() <= UNPROVEN_MAX {
+            return;
+        }
+        let sessions = &self.sessions;
+        self.unproven.retain(|conn| sessions.get(conn).is_some_and(|session| !session.is_proven()));
+        while self.unproven.len() > UNPROVEN_MAX {
+            let Some(oldest) = self.unproven.pop_front() else { return };
+            if let Some(mut quic) = core.engine.connection(oldest) {
+                core.totals.closed_unproven += 1;
+                quic.close(quic_code(Code::H3_EXCESSIVE_LOAD), b"too many connections without a request");
+            }
+        }
+    }
+
     fn closed(&mut self, core: &mut Core, conn: ConnId, reason: &CloseReason) {
+        core.connection_ended(conn);
         if self.sessions.remove(&conn).is_some() {
             tracing::debug!("tunnel closed: {reason}");
         }
@@ -258,6 +297,13 @@ impl Gateway {
             core.totals.refused_draining += 1;
             return Err(Refusal { status: 503, fields: vec![("retry-after", "1".to_owned())] });
         }
+        // An address needs no lookup.
+        let is_name = matches!(authority.host, Host::Name(_));
+        let lookups = self.sessions.get(&conn).map_or(0, |session| session.lookups);
+        if is_name && lookups >= LOOKUPS_PER_CONNECTION_MAX {
+            core.totals.refused_limit += 1;
+            return Err(Refusal { status: 429, fields: vec![("retry-after", "1".to_owned())] });
+        }
         let Some(port) = authority.port.filter(|&port| port != 0) else {
             core.totals.refused_bad_request += 1;
             return Err(Refusal::new(400));
@@ -296,14 +342,16 @@ impl Gateway {
             return Err(Refusal { status: 503, fields: vec![("retry-after", "1".to_owned())] });
         }
         if let Some(session) = self.sessions.get_mut(&conn) {
+            session.lookups += 1;
             session.slots.insert(stream, Slot::Resolving(Box::new(Resolving { reader, host, identity })));
+            self.lookups.push_back((core.now + LOOKUP_LIMIT, conn, stream));
         }
         Ok(())
     }
 
     /// The identity of the client certificate, else of the token.
     fn identify(
-        &self,
+        &mut self,
         core: &mut Core,
         conn: ConnId,
         credentials: Option<&Credentials>,
@@ -315,6 +363,14 @@ impl Gateway {
             .filter(|credentials| credentials.scheme == Scheme::Bearer)
             .and_then(|credentials| std::str::from_utf8(credentials.token.expose()).ok())
             .and_then(|token| self.config.users.as_ref()?.authenticate(token));
+        if let (Some(identity), Some(session)) = (&by_token, self.sessions.get_mut(&conn)) {
+            // Each request shows its token anew; the connection is known to be somebody's from now on.
+            session.proven = true;
+            tracing::trace!("{identity} asks");
+            if let Some(mut quic) = core.engine.connection(conn) {
+                quic.permit_streams(STREAMS_MAX);
+            }
+        }
         by_token.ok_or_else(|| {
             core.totals.refused_unauthenticated += 1;
             // 407 only to a client that speaks to us as its proxy (cli.md).
@@ -389,10 +445,38 @@ impl Gateway {
         }
     }
 
-    pub(super) fn timers(&mut self, core: &mut Core, now: Instant) -> Option<Ended> {
+    pub(super) fn next_deadline(&self, core: &Core) -> Option<Instant> {
+        let lookup = self.lookups.front().map(|&(at, ..)| at);
+        [lookup, core.flows.next_deadline()].into_iter().flatten().min()
+    }
+
+    /// Requests that are neither refused nor flows yet.
+    pub(super) fn pending_count(&self) -> usize {
+        let pending = |slot: &&Slot| matches!(slot, Slot::Resolving(_) | Slot::Answering(_));
+        self.sessions.values().map(|session| session.slots.values().filter(pending).count()).sum()
+    }
+
+    pub(super) fn timers(&mut self, core: &mut Core, now: Instant) {
         for key in core.flows.expired(now) {
-            self.connect_failed(core, now, key, ConnectFailure::TimedOut);
+            match core.flows.get_mut(key).map(|flow| &flow.phase) {
+                Some(Phase::Connecting { .. }) => {
+                    self.connect_failed(core, now, key, ConnectFailure::TimedOut)
+                }
+                _ => {
+                    core.totals.flows_reset_by_socket += 1;
+                    core.end_flow(key, End::Reset);
+                }
+            }
         }
-        None
+        while let Some(&(at, conn, stream)) = self.lookups.front()
+            && at <= now
+        {
+            self.lookups.pop_front();
+            let slot = self.sessions.get(&conn).and_then(|session| session.slots.get(&stream));
+            if matches!(slot, Some(Slot::Resolving(_))) {
+                core.totals.refused_upstream += 1;
+                self.refuse(core, conn, stream, Refusal::because(&ConnectFailure::DnsTemporary));
+            }
+        }
     }
 }

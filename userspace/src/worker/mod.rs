@@ -64,6 +64,8 @@ pub(crate) struct Worker {
     ready: Vec<Ready>,
     loops: u64,
     sleeps: u64,
+    /// Never sleep: latency for a whole CPU.
+    busy_poll: bool,
     ended: Option<Ended>,
 }
 
@@ -88,7 +90,22 @@ impl Worker {
             Role::Client(_) => TransportOptions::client(),
         };
         let core = Core::new(id, engine, poll, mailbox.clone(), windows);
-        Ok(Self { core, ports, role, mailbox, ready: Vec::new(), loops: 0, sleeps: 0, ended: None })
+        Ok(Self {
+            core,
+            ports,
+            role,
+            mailbox,
+            ready: Vec::new(),
+            loops: 0,
+            sleeps: 0,
+            busy_poll: false,
+            ended: None,
+        })
+    }
+
+    /// Makes it turn without sleeping (`--busy-poll`).
+    pub(crate) fn set_busy_poll(&mut self, busy_poll: bool) {
+        self.busy_poll = busy_poll;
     }
 
     /// Runs until it is told to stop.
@@ -122,6 +139,7 @@ impl Worker {
     /// One turn: each line moves a burst one step on. True if there is more to do at once.
     fn turn(&mut self, now: Instant) -> io::Result<bool> {
         self.loops += 1;
+        self.core.now = now;
         let mut more = self.ports.receive(now, &mut self.core.engine)?;
         more |= self.read_mail(now);
         self.core.engine.run(now);
@@ -136,7 +154,7 @@ impl Worker {
 
     /// Looks at the epoll: at once if there is work, else asleep until something needs the worker.
     fn rest(&mut self, now: Instant, busy: bool) -> io::Result<()> {
-        if busy {
+        if busy || self.busy_poll {
             if !self.loops.is_multiple_of(LOOPS_BETWEEN_POLLS) {
                 return Ok(());
             }
@@ -156,7 +174,7 @@ impl Worker {
         let blocked = (self.core.engine.pending_transmit() && self.ports.is_blocked())
             .then(|| now + ports::BLOCKED_RETRY);
         let role = match &self.role {
-            Role::Gateway(_) => self.core.flows.next_deadline(),
+            Role::Gateway(gateway) => gateway.next_deadline(&self.core),
             Role::Client(client) => client.next_deadline(&self.core),
         };
         [self.core.engine.next_deadline(), self.ports.next_deadline(), blocked, role]
@@ -252,12 +270,13 @@ impl Worker {
     }
 
     fn role_timers(&mut self, now: Instant) {
-        let ended = match &mut self.role {
+        match &mut self.role {
             Role::Gateway(gateway) => gateway.timers(&mut self.core, now),
-            Role::Client(client) => client.timers(&mut self.core, now),
-        };
-        if let Some(ended) = ended {
-            self.ended.get_or_insert(ended);
+            Role::Client(client) => {
+                if let Some(ended) = client.timers(&mut self.core, now) {
+                    self.ended.get_or_insert(ended);
+                }
+            }
         }
     }
 
@@ -284,6 +303,10 @@ impl Worker {
             hand_over: self.ports.counters,
             connections: self.core.engine.connections() as u64,
             flows: self.core.flows.len() as u64,
+            pending: match &self.role {
+                Role::Gateway(gateway) => gateway.pending_count() as u64,
+                Role::Client(_) => 0,
+            },
             flows_opened: self.core.totals.flows_opened,
             loops: self.loops,
             sleeps: self.sleeps,

@@ -113,6 +113,12 @@ impl Poll {
         Ok(epoll::add(&self.epoll, fd, epoll::EventData::new_u64(token.pack()), flags)?)
     }
 
+    /// Stops watching a descriptor that stays open.
+    pub(crate) fn forget(&self, fd: impl AsFd) {
+        // One that isn't watched is forgotten already.
+        let _ = epoll::delete(&self.epoll, fd);
+    }
+
     /// Waits until something is ready or `timeout` has passed (`None`: for ever), and appends what is ready.
     pub(crate) fn wait(&self, timeout: Option<Duration>, ready: &mut Vec<Ready>) -> io::Result<()> {
         let timeout =

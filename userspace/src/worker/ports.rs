@@ -184,7 +184,7 @@ impl Ports {
 
     /// Sends everything that the engine has, as far as the fast path has room. True if nothing is left.
     pub(super) fn transmit(&mut self, now: Instant, engine: &mut Engine) -> bool {
-        let room = self.ports[0].send_room();
+        let room = self.send_room();
         if room == 0 {
             return !engine.pending_transmit();
         }
@@ -218,9 +218,14 @@ impl Ports {
         self.again_at
     }
 
-    /// True if the fast path takes nothing for now.
+    /// What every port is sure to take: which of them a datagram leaves by is known only when it is sent.
+    fn send_room(&mut self) -> usize {
+        self.ports.iter_mut().map(|port| port.send_room()).min().unwrap_or(0)
+    }
+
+    /// True if some port takes nothing for now.
     pub(super) fn is_blocked(&mut self) -> bool {
-        self.ports[0].send_room() == 0
+        self.send_room() == 0
     }
 }
 

@@ -42,12 +42,17 @@ pub(super) struct Session {
     pub(super) slots: HashMap<StreamId, Slot>,
     /// From the client certificate, if it showed one.
     pub(super) identity: Option<Identity>,
+    /// Gateway: a request came with a good token.
+    pub(super) proven: bool,
+    /// Gateway: names that are being resolved for it, those of requests that were given up included.
+    pub(super) lookups: u32,
 }
 
 impl Session {
     /// Opens our control and QPACK streams.
     pub(super) fn open(h3: masque::Connection, conn: &mut ConnMut<'_>) -> Result<Self, ConnectionError> {
-        let mut session = Self { h3, control: None, slots: HashMap::new(), identity: None };
+        let mut session =
+            Self { h3, control: None, slots: HashMap::new(), identity: None, proven: false, lookups: 0 };
         for (kind, bytes) in session.h3.opening() {
             let stream = conn.open_uni().ok_or(OUR_STREAM_REFUSED)?;
             if kind == masque::UniStream::Control {
@@ -62,6 +67,11 @@ impl Session {
     pub(super) fn add_uni(&mut self, stream: StreamId) -> Result<(), ConnectionError> {
         self.slots.insert(stream, Slot::Uni);
         self.h3.uni_opened(u64::from(stream))
+    }
+
+    /// Gateway: the client has shown who it is.
+    pub(super) fn is_proven(&self) -> bool {
+        self.proven || self.identity.is_some()
     }
 
     /// The bounds for readers of request streams.

@@ -12,6 +12,8 @@ pub(crate) struct WorkerSnapshot {
     pub(crate) hand_over: HandOver,
     pub(crate) connections: u64,
     pub(crate) flows: u64,
+    /// Requests that are neither refused nor flows yet.
+    pub(crate) pending: u64,
     pub(crate) flows_opened: u64,
     /// Drops inside the engine and above it, and by the kernel below the ports, by name.
     pub(crate) drops: Vec<(&'static str, u64)>,

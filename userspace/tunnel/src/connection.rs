@@ -47,6 +47,8 @@ pub(crate) struct Conn {
     pub(crate) phase: Phase,
     /// On the engine's list of connections to poll.
     pub(crate) touched: bool,
+    /// How far the engine may double the permitted remote streams.
+    pub(crate) streams_max: u32,
     /// Counted among the unvalidated handshakes.
     pub(crate) unvalidated_handshake: bool,
 }
@@ -380,6 +382,20 @@ impl ConnMut<'_> {
         self.conn.quic.set_send_window(bytes);
     }
 
+    /// Lets the engine double the permitted remote streams on demand, up to `max`. Before, it is
+    /// `EngineConfig::remote_streams_max`: a stranger gets less than somebody known.
+    pub fn permit_streams(&mut self, max: u32) {
+        if max <= self.conn.streams_max {
+            return;
+        }
+        self.conn.streams_max = max;
+        // The peer may be at its limit already: then no further stream will raise it.
+        for dir in [Dir::Bi, Dir::Uni] {
+            raise_streams(self.conn, dir);
+        }
+        self.touch();
+    }
+
     /// Remote streams permitted at once; the engine also doubles it on demand.
     pub fn set_remote_streams(&mut self, dir: Dir, count: u32) {
         self.touch();
@@ -404,6 +420,18 @@ impl ConnMut<'_> {
     fn can_send(&self, id: StreamId) -> bool {
         id.dir() == Dir::Bi || id.initiator() == self.conn.quic.side()
     }
+}
+
+/// Doubles the permitted remote streams once half of them are open. True if it did.
+pub(crate) fn raise_streams(conn: &mut Conn, dir: Dir) -> bool {
+    let permitted = conn.quic.max_concurrent_streams(dir);
+    let open = conn.quic.streams().remote_open_streams(dir);
+    let raise = open * 2 >= permitted && permitted < conn.streams_max.into();
+    if raise {
+        let more = (permitted as u32).saturating_mul(2).clamp(1, conn.streams_max);
+        conn.quic.set_max_concurrent_streams(dir, more.into());
+    }
+    raise
 }
 
 /// Puts a connection on the list that `transmit` polls, once.

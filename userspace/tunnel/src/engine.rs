@@ -14,7 +14,7 @@
 use crate::admission::{Budget, Retry};
 use crate::cid::{CidCodec, WorkerId};
 use crate::config::EngineConfig;
-use crate::connection::{Conn, ConnId, ConnMut, Phase, report_end, touch};
+use crate::connection::{Conn, ConnId, ConnMut, Phase, raise_streams, report_end, touch};
 use crate::event::{CloseReason, Event};
 use crate::stats::{DropReason, Stats};
 use crate::wheel::Wheel;
@@ -303,6 +303,7 @@ impl Engine {
             validated: proven.then_some(path.remote),
             phase: Phase::Handshake,
             touched: true,
+            streams_max: self.config.remote_streams_max,
             unvalidated_handshake: !proven,
         }));
         self.touched.push_back(id.index);
@@ -351,11 +352,7 @@ impl Engine {
                     continue;
                 }
                 Quic::Stream(StreamEvent::Opened { dir }) => {
-                    let permitted = conn.quic.max_concurrent_streams(dir);
-                    let open = conn.quic.streams().remote_open_streams(dir);
-                    if open * 2 >= permitted && permitted < self.config.remote_streams_max.into() {
-                        let more = (permitted as u32 * 2).min(self.config.remote_streams_max);
-                        conn.quic.set_max_concurrent_streams(dir, more.into());
+                    if raise_streams(conn, dir) {
                         touch(index, conn, &mut self.touched);
                     }
                     Event::StreamOpened { dir }

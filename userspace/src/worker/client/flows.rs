@@ -25,8 +25,12 @@ use tunnel::{ConnId, Read, StreamId};
 const FLOWS_MAX: usize = 16_384;
 /// Connections accepted from one listener in one go.
 const ACCEPT_MAX: usize = 64;
-/// How long a flow waits for the tunnel, for stream credit or for the gateway's answer.
-pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a flow waits for the tunnel and for stream credit.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How long it waits for the answer: longer than a gateway tries names and addresses.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(75);
+/// How long a listener rests when there is no descriptor for another connection.
+pub(super) const ACCEPT_REST: Duration = Duration::from_millis(100);
 
 impl Client {
     /// Accepts what waits at a listener.
@@ -35,10 +39,13 @@ impl Client {
             let Some(listen) = self.config.listens.get(index as usize) else { return };
             let socket = match listen.listener().accept() {
                 Ok((stream, _)) => Socket::from(stream),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) => {
-                    if error.kind() != io::ErrorKind::WouldBlock {
-                        tracing::debug!("accept: {error}");
-                    }
+                    // No descriptor, most likely. The listener stays readable: without a rest this would spin.
+                    tracing::warn!("can't accept a local connection: {error}; see `ulimit -n`");
+                    core.totals.refused_limit += 1;
+                    core.poll.forget(listen.listener());
+                    self.resting.push((now + ACCEPT_REST, index));
                     return;
                 }
             };
@@ -161,6 +168,7 @@ impl Client {
         flow.on = Some((conn, stream));
         flow.phase = Phase::Asked { reader, unsent, pending };
         core.totals.requests += 1;
+        core.flows.set_deadline(key, Some(core.now + ANSWER_PATIENCE));
         if let Some(session) = self.session_on(conn) {
             session.slots.insert(stream, Slot::Flow(key));
         }
@@ -211,15 +219,12 @@ impl Client {
         let reply = Reply::from_response(response.status, proxy_status);
         if reply != Reply::Succeeded {
             let Some(flow) = core.flows.get_mut(key) else { return };
-            let (Phase::Asked { pending, .. }, Some((conn, stream))) = (&flow.phase, flow.on) else { return };
+            let Phase::Asked { pending, .. } = &flow.phase else { return };
             let why = refusal(&pending.to.authority(), response.status, proxy_status);
             if self.stdio_flow == Some(key) {
                 self.ended = Some(Ended::TunnelLost(why));
             } else {
                 tracing::warn!("{why}");
-            }
-            if let Some(mut quic) = core.engine.connection(conn) {
-                abandon(&mut quic, stream, Code::H3_REQUEST_CANCELLED);
             }
             return self.refuse_flow(core, key, reply);
         }
@@ -265,6 +270,21 @@ impl Client {
         }
     }
 
+    /// Listens again where a rest is over.
+    pub(super) fn end_rests(&mut self, core: &mut Core, now: Instant) {
+        let (over, still) =
+            std::mem::take(&mut self.resting).into_iter().partition(|&(until, _)| until <= now);
+        self.resting = still;
+        let over: Vec<(Instant, u32)> = over;
+        for (_, index) in over {
+            if let Some(listen) = self.config.listens.get(index as usize)
+                && core.poll.watch_readable(listen.listener(), Token::Listener(index)).is_err()
+            {
+                self.resting.push((now + ACCEPT_REST, index));
+            }
+        }
+    }
+
     /// Resets a flow. With `-W` it was the one that mattered, and `why` goes to the user.
     pub(super) fn drop_flow(&mut self, core: &mut Core, key: FlowKey, why: &str) {
         self.forget(core, key, End::Reset, why);
@@ -273,6 +293,12 @@ impl Client {
     /// Removes a flow, with a TCP reset or with an orderly end.
     fn forget(&mut self, core: &mut Core, key: FlowKey, end: End, why: &str) {
         let on = core.flows.get_mut(key).and_then(|flow| flow.on);
+        if let Some((conn, stream)) = on
+            && let Some(mut quic) = core.engine.connection(conn)
+        {
+            // Else the gateway would go on with it, and what it sends would fill our window.
+            abandon(&mut quic, stream, Code::H3_REQUEST_CANCELLED);
+        }
         core.end_flow(key, end);
         self.forgotten(key, on, end, why);
     }

@@ -22,6 +22,9 @@ use tunnel::{ConnId, StreamId};
 /// How long one upstream address may take to answer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Addresses of one name that are tried: each may take [`CONNECT_TIMEOUT`], and the client waits.
+const ADDRESSES_TRIED_MAX: usize = 4;
+
 impl Gateway {
     /// A name was resolved: check each address, connect to the first that is allowed.
     pub(in crate::worker) fn resolved(
@@ -33,6 +36,7 @@ impl Gateway {
         outcome: Result<Vec<SocketAddr>, ResolveError>,
     ) {
         let Some(session) = self.sessions.get_mut(&conn) else { return };
+        session.lookups = session.lookups.saturating_sub(1);
         // The client may have given up meanwhile.
         if !matches!(session.slots.get(&stream), Some(Slot::Resolving(_))) {
             return;
@@ -43,7 +47,7 @@ impl Gateway {
             Ok(addresses) => {
                 let mut failure = ConnectFailure::DnsNotFound;
                 let mut candidates = VecDeque::new();
-                for address in addresses {
+                for address in addresses.into_iter().take(ADDRESSES_TRIED_MAX) {
                     match self.config.policy.check(Some(&host), address) {
                         Ok(()) => candidates.push_back(address),
                         Err(denied) => {
@@ -157,6 +161,8 @@ impl Gateway {
 fn start_connect(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     socket.set_tcp_nodelay(true)?;
+    // An upstream that vanished in silence is noticed, by the system's intervals (tcp_keepalive_time and so on).
+    socket.set_keepalive(true)?;
     match socket.connect(&SockAddr::from(address)) {
         Ok(()) => Ok(socket),
         Err(error) if error.raw_os_error() == Some(libc_einprogress()) => Ok(socket),
