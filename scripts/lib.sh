@@ -6,6 +6,18 @@ readonly repo
 # Everything that the scripts build or fetch lands here, inside the checkout (or where cargo was told to build).
 readonly target=${CARGO_TARGET_DIR:-$repo/target}
 
+# sudo resets the PATH: cargo is looked for where rustup puts it, in the caller's home, and told of its toolchains there.
+if ! command -v cargo >/dev/null 2>&1; then
+    for home in "${HOME:-}" "$(getent passwd "${SUDO_USER:-}" | cut -d: -f6)"; do
+        if [[ -n $home && -x $home/.cargo/bin/cargo ]]; then
+            PATH=$PATH:$home/.cargo/bin
+            export PATH RUSTUP_HOME=${RUSTUP_HOME:-$home/.rustup}
+            break
+        fi
+    done
+    unset home
+fi
+
 # Progress and complaints go to standard error; standard output belongs to the result.
 say() { printf '%s: %s\n' "${0##*/}" "$*" >&2; }
 
