@@ -70,7 +70,7 @@ impl Flows {
         self.table.len()
     }
 
-    /// Adds a flow and queues its first step.
+    /// Adds a flow.
     pub(super) fn insert(&mut self, socket: Socket, phase: Phase) -> FlowKey {
         // Whatever closes the socket before its orderly end, be it the death of this process, closes it with a reset:
         // a stream that was cut off must not look like a whole one. A socket pair (`-W`) knows no reset.
