@@ -18,6 +18,7 @@ mod users;
 mod worker;
 
 use clap::Parser;
+use std::io::Write;
 
 /// mimalloc: per-thread heaps, so that workers share no allocator lock.
 #[global_allocator]
@@ -45,7 +46,8 @@ fn main() -> std::process::ExitCode {
     match outcome {
         Ok(()) => std::process::ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("beam: {failure}");
+            // Nobody may be there to read it; the exit code still tells.
+            let _ = writeln!(std::io::stderr(), "beam: {failure}");
             failure.exit_code()
         }
     }
