@@ -6,7 +6,6 @@ use super::{
     poll::{Poll, Token},
 };
 use port::{Ecn, Flushed, Port, Received, Sent};
-use rustix::fd::BorrowedFd;
 use std::{
     io,
     time::{Duration, Instant},
@@ -55,6 +54,8 @@ pub(super) struct Ports {
     ports: Vec<Box<dyn Port>>,
     writable_watched: Vec<bool>,
     burst: Vec<Received>,
+    /// Workers that got frames of the present burst. At most one entry a frame.
+    to_wake: Vec<u8>,
     peers: Vec<Mailbox>,
     pub(super) counters: HandOver,
     /// A flush left descriptors whose completion nobody will announce: look again by then.
@@ -69,6 +70,7 @@ impl Ports {
             ports,
             writable_watched,
             burst: Vec::with_capacity(BURST_MAX),
+            to_wake: Vec::new(),
             peers,
             counters: HandOver::default(),
             again_at: None,
@@ -81,7 +83,7 @@ impl Ports {
 
     pub(super) fn register(&self, poll: &Poll) -> io::Result<()> {
         for (index, port) in self.ports.iter().enumerate() {
-            poll.watch_readable(borrow(&**port), Token::Port(index as u32))?;
+            poll.watch_readable(port.poll_fd(), Token::Port(index as u32))?;
         }
         Ok(())
     }
@@ -93,20 +95,17 @@ impl Ports {
             let mut burst = std::mem::take(&mut self.burst);
             let count = self.ports[index].receive(&mut burst, BURST_MAX)?;
             more |= count == BURST_MAX;
-            let mut rung = [false; 256];
             for received in burst.drain(..) {
-                if let Some(owner) = self.deliver(now, engine, index as u8, received) {
-                    rung[usize::from(owner)] = true;
-                }
+                self.deliver(now, engine, index as u8, received);
             }
             self.burst = burst;
-            self.ring(&rung);
+            self.wake_owners();
         }
         Ok(more)
     }
 
-    /// Gives the datagrams of one frame to the engine, or the frame to the worker that owns them (returned).
-    fn deliver(&mut self, now: Instant, engine: &mut Engine, port: u8, received: Received) -> Option<u8> {
+    /// Gives the datagrams of one frame to the engine, or the frame to the worker that owns them.
+    fn deliver(&mut self, now: Instant, engine: &mut Engine, port: u8, received: Received) {
         let mut owner = None;
         let mut owned_count = 0;
         let ecn = received.ecn.and_then(|ecn| tunnel::EcnCodepoint::from_bits(ecn as u8));
@@ -128,7 +127,6 @@ impl Ports {
             None => self.ports[usize::from(port)].recycle(received.frame),
             Some(owner) => self.hand_over(owner, owned_count, port, received),
         }
-        owner
     }
 
     /// Hands over a frame of which `count` datagrams are the owner's; the others have been dealt with.
@@ -138,6 +136,9 @@ impl Ports {
             Some(peer) => match peer.hand_over(Handed { received, home }) {
                 Ok(()) => {
                     self.counters.handed_out += count;
+                    if self.to_wake.last() != Some(&owner) {
+                        self.to_wake.push(owner);
+                    }
                     return;
                 }
                 Err(handed) => {
@@ -153,9 +154,12 @@ impl Ports {
         self.ports[usize::from(port)].recycle(refused.frame);
     }
 
-    fn ring(&self, rung: &[bool; 256]) {
-        for (peer, _) in self.peers.iter().zip(rung).filter(|&(_, &rung)| rung) {
-            peer.waker().wake();
+    /// Wakes the workers that got frames of this burst: once a burst, not once a frame.
+    fn wake_owners(&mut self) {
+        for owner in self.to_wake.drain(..) {
+            if let Some(peer) = self.peers.get(usize::from(owner)) {
+                peer.waker().wake();
+            }
         }
     }
 
@@ -207,7 +211,7 @@ impl Ports {
             }
             if port.wants_writable() != self.writable_watched[index] {
                 self.writable_watched[index] = port.wants_writable();
-                poll.watch_writable_too(borrow(&**port), Token::Port(index as u32), port.wants_writable())?;
+                poll.watch_writable_too(port.poll_fd(), Token::Port(index as u32), port.wants_writable())?;
             }
         }
         Ok(())
@@ -231,10 +235,6 @@ impl Ports {
 
 /// The longest that a worker with a blocked fast path waits before it looks again.
 pub(super) const BLOCKED_RETRY: Duration = Duration::from_millis(1);
-
-fn borrow(port: &dyn Port) -> BorrowedFd<'_> {
-    port.poll_fd()
-}
 
 #[cfg(test)]
 mod tests {
@@ -274,7 +274,7 @@ mod tests {
         fn flush(&mut self) -> io::Result<Flushed> {
             Ok(Flushed::Idle)
         }
-        fn poll_fd(&self) -> BorrowedFd<'_> {
+        fn poll_fd(&self) -> rustix::fd::BorrowedFd<'_> {
             self.fd.as_fd()
         }
         fn segments_max(&self) -> usize {

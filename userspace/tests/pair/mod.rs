@@ -125,18 +125,24 @@ pub(crate) fn words(args: &[String]) -> Vec<&str> {
 
 /// Asks again and again until `done` says so; panics with `what` and the last answer after [`LIMIT`]. For facts that
 /// nobody announces: the question itself takes long enough that this is no spinning.
-pub(crate) fn until<T: std::fmt::Debug>(
+pub(crate) fn until<T: std::fmt::Debug>(what: &str, ask: impl FnMut() -> T, done: impl Fn(&T) -> bool) -> T {
+    until_within(LIMIT, what, ask, done)
+}
+
+/// As [`until`], with a limit of the caller's.
+pub(crate) fn until_within<T: std::fmt::Debug>(
+    limit: Duration,
     what: &str,
     mut ask: impl FnMut() -> T,
     done: impl Fn(&T) -> bool,
 ) -> T {
-    let deadline = Instant::now() + LIMIT;
+    let deadline = Instant::now() + limit;
     loop {
         let answer = ask();
         if done(&answer) {
             return answer;
         }
-        assert!(Instant::now() < deadline, "{what}: not within {LIMIT:?}; the last answer: {answer:#?}");
+        assert!(Instant::now() < deadline, "{what}: not within {limit:?}; the last answer: {answer:#?}");
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rand::Rng as _;
 use rand::rngs::StdRng;
@@ -134,16 +134,8 @@ impl Stranger {
 /// As [`crate::pair::until`], for what takes longer: handshakes that nobody finishes last ten seconds.
 pub(crate) fn until_long<T: std::fmt::Debug>(
     what: &str,
-    mut ask: impl FnMut() -> T,
+    ask: impl FnMut() -> T,
     done: impl Fn(&T) -> bool,
 ) -> T {
-    const LIMIT: Duration = Duration::from_secs(45);
-    let deadline = Instant::now() + LIMIT;
-    loop {
-        let answer = ask();
-        if done(&answer) {
-            return answer;
-        }
-        assert!(Instant::now() < deadline, "{what}: not within {LIMIT:?}; the last answer: {answer:#?}");
-    }
+    crate::pair::until_within(Duration::from_secs(45), what, ask, done)
 }

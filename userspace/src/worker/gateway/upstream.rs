@@ -10,6 +10,7 @@ use crate::worker::{
 };
 use ::upstream::{failure::ConnectFailure, resolver::ResolveError};
 use masque::RequestReader;
+use rustix::io::Errno;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::{
     collections::VecDeque,
@@ -165,11 +166,7 @@ fn start_connect(address: SocketAddr) -> io::Result<Socket> {
     socket.set_keepalive(true)?;
     match socket.connect(&SockAddr::from(address)) {
         Ok(()) => Ok(socket),
-        Err(error) if error.raw_os_error() == Some(libc_einprogress()) => Ok(socket),
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::INPROGRESS) => Ok(socket),
         Err(error) => Err(error),
     }
-}
-
-fn libc_einprogress() -> i32 {
-    rustix::io::Errno::INPROGRESS.raw_os_error()
 }
