@@ -6,6 +6,9 @@
 //!   MaskJob{key, sample, mask}                ─┘     by Level           └─► ring    one by one
 //! ```
 //!
+//! [`Guard`] is what tunnels use: the batches under a canary, and [`Guard::protect`], which makes [`Sealed`] buffers, the
+//! only thing that ports send.
+//!
 //! A [`Level`] says which implementation runs; it can only name what this CPU has. Every level gives the same bytes,
 //! and ring's are the reference. Nothing here branches or indexes on secrets; keys are zeroized when dropped.
 #![expect(unsafe_code, reason = "vector loads and stores, each inside a slice that was measured before")]
@@ -13,14 +16,18 @@
 mod batch;
 mod chacha;
 mod gcm;
+mod guard;
 mod job;
 mod key;
 mod level;
+mod protect;
 
 pub use batch::{mask_batch, open_batch, seal_batch};
+pub use guard::{CANARY_INTERVAL_PACKETS, Guard, GuardStats};
 pub use job::{MaskJob, OpenJob, SealJob};
 pub use key::{Cipher, HeaderKey, PacketKey};
 pub use level::{Level, LevelError};
+pub use protect::{NotTiled, Packet, Sealed};
 
 /// Bytes of an authentication tag: the same for all three ciphers (RFC 5116 section 5, RFC 8439 section 2.8).
 pub const TAG_BYTES: usize = 16;

@@ -1,0 +1,168 @@
+//! The batches as a tunnel uses them: under a canary that stops the vector path when it and ring disagree.
+//!
+//! One packet in [`CANARY_INTERVAL_PACKETS`] is opened again by ring: what was sealed, before it is sent, and what was
+//! opened, before anyone looks. A difference would mean a miscompiled or miscounting vector unit, and a peer that can't
+//! read us, or worse. So the whole batch is done again by ring, and from then on everything is, in every worker of the
+//! process, until it is restarted.
+
+use crate::{Level, MaskJob, OpenJob, SealJob, TAG_BYTES, batch};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// How many packets go by between two that the canary looks at: at ring's speed, a thousandth of the cipher's work.
+pub const CANARY_INTERVAL_PACKETS: u32 = 1024;
+
+/// Set by the first canary of the process that finds a difference, and never cleared.
+static STOPPED: AtomicBool = AtomicBool::new(false);
+
+/// The operations that a guard watches; tests put faulty ones here.
+#[derive(Clone, Copy, Debug)]
+struct Operations {
+    seal: fn(Level, &mut [SealJob<'_>]),
+    open: fn(Level, &mut [OpenJob<'_>]),
+    mask: fn(Level, &mut [MaskJob<'_>]),
+}
+
+const REAL: Operations =
+    Operations { seal: batch::seal_batch, open: batch::open_batch, mask: batch::mask_batch };
+
+/// What one guard has seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GuardStats {
+    /// Packets sealed in batches.
+    pub sealed: u64,
+    /// Packets opened in batches, forgeries included.
+    pub opened: u64,
+    /// Batches of either kind.
+    pub batches: u64,
+    /// Packets that the canary did again with ring.
+    pub canary_checked: u64,
+    /// Packets where ring and the vector path differed.
+    pub canary_failed: u64,
+}
+
+/// Runs batches at a level, and watches them. One for each worker.
+#[derive(Debug)]
+pub struct Guard {
+    level: Level,
+    operations: Operations,
+    stopped: &'static AtomicBool,
+    /// Packets until the canary's next look.
+    countdown: u32,
+    stats: GuardStats,
+}
+
+impl Guard {
+    /// A guard over this level.
+    #[must_use]
+    pub fn new(level: Level) -> Self {
+        Self {
+            level,
+            operations: REAL,
+            stopped: &STOPPED,
+            countdown: CANARY_INTERVAL_PACKETS,
+            stats: GuardStats::default(),
+        }
+    }
+
+    /// The level that runs: the one asked for, or ring once a canary has found a difference.
+    #[must_use]
+    pub fn level(&self) -> Level {
+        if self.stopped.load(Ordering::Relaxed) { Level::RING } else { self.level }
+    }
+
+    /// Whether a canary of this process has stopped the vector path.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Relaxed)
+    }
+
+    /// What it has seen.
+    #[must_use]
+    pub fn stats(&self) -> GuardStats {
+        self.stats
+    }
+
+    /// As [`crate::seal_batch`].
+    pub(crate) fn seal(&mut self, jobs: &mut [SealJob<'_>]) {
+        if jobs.is_empty() {
+            return;
+        }
+        self.stats.batches += 1;
+        self.stats.sealed += jobs.len() as u64;
+        let level = self.level();
+        (self.operations.seal)(level, jobs);
+        if let Some(at) = self.look_at(level, jobs.len())
+            && !sealed_as_ring_does(&jobs[at])
+        {
+            self.stop();
+            batch::seal_batch(Level::RING, jobs);
+        }
+    }
+
+    /// As [`crate::open_batch`].
+    pub fn open(&mut self, jobs: &mut [OpenJob<'_>]) {
+        if jobs.is_empty() {
+            return;
+        }
+        self.stats.batches += 1;
+        self.stats.opened += jobs.len() as u64;
+        let level = self.level();
+        (self.operations.open)(level, jobs);
+        if let Some(at) = self.look_at(level, jobs.len())
+            && !opened_as_ring_does(&jobs[at])
+        {
+            self.stop();
+            batch::open_batch(Level::RING, jobs);
+        }
+    }
+
+    /// As [`crate::mask_batch`].
+    pub fn mask(&mut self, jobs: &mut [MaskJob<'_>]) {
+        let level = self.level();
+        (self.operations.mask)(level, jobs);
+        if let Some(at) = self.look_at(level, jobs.len())
+            && jobs[at].mask != jobs[at].key.mask(&jobs[at].sample)
+        {
+            self.stop();
+            batch::mask_batch(Level::RING, jobs);
+        }
+    }
+
+    /// Which of so many jobs the canary looks at, if any.
+    fn look_at(&mut self, level: Level, job_count: usize) -> Option<usize> {
+        if level == Level::RING {
+            return None;
+        }
+        let job_count = job_count as u32;
+        if self.countdown > job_count {
+            self.countdown -= job_count;
+            return None;
+        }
+        let at = self.countdown.saturating_sub(1).min(job_count.checked_sub(1)?) as usize;
+        self.countdown = CANARY_INTERVAL_PACKETS;
+        self.stats.canary_checked += 1;
+        Some(at)
+    }
+
+    fn stop(&mut self) {
+        self.stats.canary_failed += 1;
+        self.stopped.store(true, Ordering::Relaxed);
+    }
+}
+
+fn sealed_as_ring_does(job: &SealJob<'_>) -> bool {
+    let mut opened = job.dst.to_vec();
+    job.key.open_in_place(job.packet_number, job.header, &mut opened) == Some(job.plaintext.len())
+        && &opened[..job.plaintext.len()] == job.plaintext
+}
+
+fn opened_as_ring_does(job: &OpenJob<'_>) -> bool {
+    let mut opened = job.ciphertext.to_vec();
+    match job.key.open_in_place(job.packet_number, job.header, &mut opened) {
+        Some(length) => job.authentic && length + TAG_BYTES == opened.len() && opened[..length] == *job.dst,
+        None => !job.authentic,
+    }
+}
+
+#[cfg(test)]
+mod tests;
