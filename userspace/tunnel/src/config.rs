@@ -3,6 +3,7 @@
 use crate::admission::RetryPolicy;
 use crate::cid::{CidCodec, CidKey, Generator, WorkerId};
 use crate::header::VERSIONS;
+use crate::protection::Protection;
 use quinn_proto::{EndpointConfig, ServerConfig};
 use rand::Rng;
 use rand::TryRng;
@@ -87,6 +88,8 @@ pub struct EngineConfig {
     pub udp_payload_max_bytes: u16,
     /// Permitted remote streams are doubled on demand up to this, in each direction.
     pub remote_streams_max: u32,
+    /// How packets are sealed and opened.
+    pub protection: Protection,
     /// Makes quinn's and the CIDs' random numbers repeatable: for simulation only.
     pub rng_seed: Option<[u8; 32]>,
 }
@@ -107,6 +110,7 @@ impl EngineConfig {
             unvalidated_paths_max: 16_384,
             udp_payload_max_bytes: 1472,
             remote_streams_max: 4096,
+            protection: Protection::default(),
             rng_seed: None,
         }
     }

@@ -1,11 +1,11 @@
 //! The engine: one worker's endpoint, connections, timers and admission, in one loop.
 //!
 //! ```text
-//!  each datagram of a burst: receive ── quinn's Endpoint ──┬─► burst (connection, event)
-//!                                                          ├─► incoming (first Initials)
-//!                                                          └─► answers (stateless)
-//!  once a burst:             run ──── burst, by connection ─► timers due ─► handshakes in budget
-//!  while there is room:      transmit ── parked ─► answers ─► released ─► touched connections
+//!  a burst of datagrams:  receive_burst ── opened ahead ─► quinn's Endpoint ─┬─► burst (connection, event)
+//!                                                                            ├─► incoming (first Initials)
+//!                                                                            └─► answers (stateless)
+//!  once a burst:          run ──── burst, by connection ─► timers due ─► handshakes in budget
+//!  while there is room:   transmit ── parked ─► answers ─► released ─► touched connections ─► sealed together
 //! ```
 //!
 //! Only touched connections are polled: those that got a datagram, a timer or an application call.
@@ -16,29 +16,33 @@ use crate::cid::{CidCodec, WorkerId};
 use crate::config::EngineConfig;
 use crate::connection::{Conn, ConnId, ConnMut, Phase, raise_streams, report_end, touch};
 use crate::event::{CloseReason, Event};
+use crate::protection::{Burst, Cid, Mirror, Protection, Verdict};
 use crate::stats::{DropReason, Stats};
 use crate::wheel::Wheel;
-use bytes::BytesMut;
+use batch::Batch;
 use quinn_proto::{
-    ClientConfig, ConnectError, Connection, ConnectionEvent, ConnectionHandle, EcnCodepoint, Endpoint,
-    EndpointEvent, Incoming, ServerConfig, StreamEvent, VarInt,
+    ClientConfig, ConnectError, Connection, ConnectionEvent, ConnectionHandle, Endpoint, EndpointEvent,
+    Incoming, ServerConfig, StreamEvent, VarInt,
 };
+use simd::{Guard, GuardStats};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use wire::Path;
 
+mod batch;
 mod inbound;
 mod outbound;
 mod timers;
 
-pub use inbound::Owner;
-pub use outbound::Sink;
+pub(crate) use inbound::Slab;
+pub use inbound::{Inbound, Owner};
+pub use outbound::{Outlet, Reserved, Sink, Transmit};
 
 /// One worker's QUIC endpoint with everything that quinn-proto leaves to its driver.
 ///
-/// The order of a loop is `receive` for each datagram, `run`, `poll_event` until `None` with the
+/// The order of a loop is `receive_burst`, `run`, `poll_event` until `None` with the
 /// application's answers, `transmit` while it says `false` and there is room, then sleep until
 /// `next_deadline`. All times given to it must not run backwards.
 pub struct Engine {
@@ -61,8 +65,12 @@ pub struct Engine {
     /// What one burst brought to connections. Emptied by each `run`.
     burst: Vec<Arrival>,
     order: Vec<(u32, u32)>,
-    /// Where received datagrams are copied; split, never reused while anyone holds a part.
-    slab: BytesMut,
+    slab: Slab,
+    /// Whether packets are protected in batches; if not, each is on the spot.
+    batched: bool,
+    guard: Guard,
+    mirror: Mirror,
+    ahead: Burst,
     /// First Initials that wait for the handshake budget; `incoming_queue_max`.
     incoming: VecDeque<Waiting>,
     /// How many of them come from addresses that have not proved themselves.
@@ -77,10 +85,12 @@ pub struct Engine {
 
     /// Stateless answers; `ANSWER_QUEUE_MAX`.
     answers: VecDeque<(Path, Vec<u8>)>,
-    /// What quinn writes into. Kept for its capacity.
+    /// What quinn's endpoint answers into. Kept for its capacity.
     out: Vec<u8>,
-    /// What the sink refused (at most one transmit, in up to ten pieces) and what a freshly proved
-    /// address had been owed (at most eight datagrams each).
+    /// What quinn wrote and the outlet hasn't got yet. Empty between calls.
+    batch: Batch,
+    /// What the outlet refused (at most one batch) and what a freshly proved address had been owed (at
+    /// most eight datagrams each).
     parked: VecDeque<Parked>,
 }
 
@@ -106,6 +116,10 @@ struct Arrival {
     /// During a handshake: it holds no packet that a stranger could have sealed.
     handshake_only: bool,
     event: Option<ConnectionEvent>,
+    /// What is known of its packet already.
+    verdict: Option<Verdict>,
+    /// Whom it is for, if its packet has a short header and hasn't been opened.
+    short_cid: Option<Cid>,
 }
 
 /// A first Initial that waits for the handshake budget.
@@ -115,11 +129,10 @@ struct Waiting {
     datagram_bytes: usize,
 }
 
+/// Bytes as the wire may see them.
 struct Parked {
-    path: Path,
-    ecn: Option<EcnCodepoint>,
+    transmit: Transmit,
     bytes: Vec<u8>,
-    segment: Option<usize>,
 }
 
 /// Bytes that an engine holds, by holder. Connections are estimates; the rest is exact.
@@ -180,7 +193,14 @@ impl Engine {
             events: VecDeque::new(),
             burst: Vec::new(),
             order: Vec::new(),
-            slab: BytesMut::new(),
+            slab: Slab::default(),
+            batched: config.protection != Protection::Eager,
+            guard: Guard::new(match config.protection {
+                Protection::Eager => simd::Level::RING,
+                Protection::Batched(level) => level,
+            }),
+            mirror: Mirror::default(),
+            ahead: Burst::default(),
             incoming: VecDeque::new(),
             incoming_unvalidated: 0,
             budget: Budget::new(config.unvalidated_paths_max),
@@ -190,6 +210,7 @@ impl Engine {
             handshakes: VecDeque::new(),
             answers: VecDeque::new(),
             out: Vec::new(),
+            batch: Batch::default(),
             parked: VecDeque::new(),
         }
     }
@@ -263,7 +284,16 @@ impl Engine {
 
     /// The counters.
     pub fn stats(&self) -> Stats {
-        Stats { retry_active: u64::from(self.retry.active()), ..self.stats }
+        let GuardStats { sealed, opened, batches, canary_checked, canary_failed } = self.guard.stats();
+        Stats {
+            retry_active: u64::from(self.retry.active()),
+            packets_sealed_in_batches: sealed,
+            packets_opened_in_batches: opened,
+            protection_batches: batches,
+            canary_checked,
+            canary_failed,
+            ..self.stats
+        }
     }
 
     /// What the engine holds.
@@ -283,7 +313,9 @@ impl Engine {
                 + self.burst.capacity() * size_of::<Arrival>()
                 + self.handshakes.capacity() * size_of::<(Instant, ConnId)>()
                 + self.out.capacity()
-                + self.slab.capacity(),
+                + self.batch.memory_bytes()
+                + self.mirror.memory_bytes()
+                + self.slab.capacity_bytes(),
         }
     }
 
@@ -385,6 +417,7 @@ impl Engine {
         let Some(mut conn) = slot.conn.take() else { return };
         slot.generation = slot.generation.wrapping_add(1);
         self.wheel.cancel(id.index);
+        self.mirror.forget(id.index);
         self.stats.connections -= 1;
         report_end(id, &mut conn, CloseReason::Local, &mut self.events, &mut self.stats);
     }

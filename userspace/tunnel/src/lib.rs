@@ -16,8 +16,8 @@
 //! lazy timer wheel ([`wheel`]), limits on every queue, and a count for everything that is dropped
 //! ([`stats`]).
 //!
-//! Packet protection is ring's, through rustls. A batched cipher enters by the crypto provider in
-//! [`tls`] and by two places in the engine: the burst in `Engine::run`, and the transmit loop.
+//! Packets are sealed and opened in batches, across connections, beneath an unmodified quinn-proto
+//! ([`protection`]).
 
 pub mod admission;
 pub mod cid;
@@ -26,6 +26,7 @@ mod connection;
 mod engine;
 mod event;
 mod header;
+mod protection;
 pub mod stats;
 pub mod tls;
 pub mod transport;
@@ -35,7 +36,9 @@ pub use admission::RetryPolicy;
 pub use cid::{CidKey, WorkerId};
 pub use config::{EngineConfig, Secrets};
 pub use connection::{ConnId, ConnMut, DatagramSend, Read, Write};
-pub use engine::{Engine, Memory, Owner, Sink};
+pub use engine::{Engine, Inbound, Memory, Outlet, Owner, Reserved, Sink, Transmit};
 pub use event::{CloseReason, Event};
+pub use protection::Protection;
 pub use quinn_proto::{ConnectError, Dir, EcnCodepoint, Side, StreamId, VarInt};
+pub use simd::{Level, LevelError, Sealed};
 pub use stats::{DropReason, Stats};

@@ -87,6 +87,18 @@ counters! {
     timers_fired,
     /// Transmits that the sink refused and that were kept for the next call.
     transmits_parked,
+    /// Packets sealed in batches; the others were sealed one by one.
+    packets_sealed_in_batches,
+    /// Packets opened in batches, before quinn asked; the others were opened one by one.
+    packets_opened_in_batches,
+    /// Batches of either kind.
+    protection_batches,
+    /// Packets opened in a batch under another key or number than quinn wanted, and opened again.
+    packets_restored,
+    /// Batched packets that ring has opened once more, to compare.
+    canary_checked,
+    /// Packets on which ring and the vector path differed; the first stops the vector path.
+    canary_failed,
     /// Gauge: connections now alive, closing ones included.
     connections,
     /// Gauge: handshakes in progress from addresses that were not validated.
@@ -150,10 +162,14 @@ drop_reasons! {
     AnswerTooLarge => "drop_answer_too_large",
     /// Received: its connection vanished between `receive` and `run`.
     ConnectionGone => "drop_connection_gone",
+    /// Received: opened with the keys of another connection than quinn found.
+    Misdirected => "drop_misdirected",
     /// Received: the queue of stateless answers was full.
     AnswerQueueFull => "drop_answer_queue_full",
     /// To send: over the three-times limit, and no more could be held for that address.
     AmplificationLimit => "drop_amplification_limit",
+    /// To send: quinn called the packet keys in an order that batches can't follow.
+    NotSealed => "drop_not_sealed",
     /// To send: held by the three-times limit until the address was forgotten.
     AmplificationExpired => "drop_amplification_expired",
 }

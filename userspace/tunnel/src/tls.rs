@@ -1,11 +1,11 @@
-//! TLS 1.3 for QUIC: ring's provider in our suite order, ALPN, and how a peer is trusted.
+//! TLS 1.3 for QUIC: ring's provider with our packet protection, ALPN, and how a peer is trusted.
 //!
-//! [`provider`] is the one place where a batched cipher enters later: it replaces the QUIC half of
-//! each suite. Callers read the files; nothing here touches the disk.
+//! Callers read the files; nothing here touches the disk.
 
+use crate::protection::suites;
 use quinn_proto::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::ring::{cipher_suite, default_provider};
+use rustls::crypto::ring::default_provider;
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::WebPkiClientVerifier;
@@ -126,14 +126,10 @@ pub enum Verify {
     Insecure,
 }
 
-/// ring's TLS 1.3 suites, AES-128-GCM first where the CPU has AES instructions. A server lets the
+/// TLS 1.3 suites, AES-128-GCM first where the CPU has AES instructions. A server lets the
 /// client's order win, so that phones without them keep ChaCha20.
 pub fn provider() -> Arc<CryptoProvider> {
-    let mut suites = vec![
-        cipher_suite::TLS13_AES_128_GCM_SHA256,
-        cipher_suite::TLS13_AES_256_GCM_SHA384,
-        cipher_suite::TLS13_CHACHA20_POLY1305_SHA256,
-    ];
+    let mut suites = suites().to_vec();
     if !has_aes_instructions() {
         suites.rotate_right(1);
     }

@@ -3,10 +3,11 @@
 use super::{Arrival, Engine, Waiting};
 use crate::admission::AMPLIFICATION_FACTOR;
 use crate::cid::WorkerId;
-use crate::connection::{Phase, touch};
+use crate::connection::{Conn, Phase, touch};
 use crate::header::{
     Header, MIN_INITIAL_DATAGRAM_BYTES, MIN_INITIAL_DCID_BYTES, MIN_RESET_DATAGRAM_BYTES, is_handshake_only,
 };
+use crate::protection::{Ahead, Reading, Verdict, short_cid};
 use crate::stats::DropReason;
 use bytes::BytesMut;
 use quinn_proto::{
@@ -31,6 +32,46 @@ pub enum Owner {
     Worker(WorkerId),
     /// Nobody's; it has been counted.
     Drop(DropReason),
+}
+
+/// One datagram of a burst.
+#[derive(Clone, Copy, Debug)]
+pub struct Inbound<'a> {
+    /// Where it came from and which of our addresses it was sent to.
+    pub path: Path,
+    /// ECN codepoint of its IP header.
+    pub ecn: Option<EcnCodepoint>,
+    /// The UDP payload. It is not needed any longer once `receive_burst` returns.
+    pub bytes: &'a [u8],
+}
+
+/// Where received datagrams are put; split, never reused while anyone holds a part.
+#[derive(Debug, Default)]
+pub(crate) struct Slab(BytesMut);
+
+impl Slab {
+    fn copy(&mut self, datagram: &[u8]) -> BytesMut {
+        self.make_room(datagram.len());
+        self.0.extend_from_slice(datagram);
+        self.0.split()
+    }
+
+    /// A buffer of `len` bytes, all zero.
+    pub(crate) fn take(&mut self, len: usize) -> BytesMut {
+        self.make_room(len);
+        self.0.resize(len, 0);
+        self.0.split()
+    }
+
+    fn make_room(&mut self, len: usize) {
+        if self.0.capacity() < len {
+            self.0 = BytesMut::with_capacity(SLAB_BYTES.max(len));
+        }
+    }
+
+    pub(super) fn capacity_bytes(&self) -> usize {
+        self.0.capacity()
+    }
 }
 
 impl Engine {
@@ -74,9 +115,28 @@ impl Engine {
         }
     }
 
-    /// Takes one datagram of a burst. Nothing happens to connections until `run`.
+    /// Takes one datagram, as a burst of one.
     pub fn receive(&mut self, now: Instant, path: Path, ecn: Option<EcnCodepoint>, datagram: &[u8]) {
+        self.receive_burst(now, &[Inbound { path, ecn, bytes: datagram }]);
+    }
+
+    /// Takes a burst of datagrams, and opens together what can be opened. Nothing happens to
+    /// connections until `run`.
+    pub fn receive_burst(&mut self, now: Instant, burst: &[Inbound<'_>]) {
         self.now = Some(now);
+        let datagrams = burst.iter().map(|inbound| inbound.bytes);
+        match self.batched {
+            true => self.ahead.open(datagrams, &self.mirror, &mut self.guard, &mut self.slab),
+            false => self.ahead.opened.clear(),
+        }
+        for (at, inbound) in burst.iter().enumerate() {
+            let ahead = self.ahead.opened.get_mut(at).and_then(Option::take);
+            self.receive_one(now, *inbound, ahead);
+        }
+    }
+
+    fn receive_one(&mut self, now: Instant, inbound: Inbound<'_>, ahead: Option<Ahead>) {
+        let Inbound { path, ecn, bytes: datagram } = inbound;
         self.stats.datagrams_in += 1;
         self.stats.bytes_in += datagram.len() as u64;
         let header = Header::parse(datagram);
@@ -84,13 +144,16 @@ impl Engine {
             self.stats.drop(reason);
             return;
         }
-        let data = self.copy(datagram);
+        let (data, opened) = match ahead {
+            Some(Ahead { buffer, verdict, index }) => (buffer, Some((verdict, index))),
+            None => (self.slab.copy(datagram), None),
+        };
         let buffered_bytes = self.endpoint.incoming_buffer_bytes();
         self.out.clear();
         let local_ip = Some(path.local.ip());
         match self.endpoint.handle(now, path.remote, local_ip, ecn, data, &mut self.out) {
             Some(DatagramEvent::ConnectionEvent(handle, event)) => {
-                self.arrive(now, path, datagram, handle, event);
+                self.arrive(now, path, datagram, handle, event, opened);
             }
             Some(DatagramEvent::NewConnection(incoming)) => self.meet(path, datagram.len(), incoming),
             Some(DatagramEvent::Response(_)) => self.respond(header, path, datagram.len()),
@@ -149,14 +212,6 @@ impl Engine {
         }
     }
 
-    fn copy(&mut self, datagram: &[u8]) -> BytesMut {
-        if self.slab.capacity() < datagram.len() {
-            self.slab = BytesMut::with_capacity(SLAB_BYTES.max(datagram.len()));
-        }
-        self.slab.extend_from_slice(datagram);
-        self.slab.split()
-    }
-
     /// A datagram for a connection: remembered for `run`.
     fn arrive(
         &mut self,
@@ -165,7 +220,13 @@ impl Engine {
         datagram: &[u8],
         handle: ConnectionHandle,
         event: ConnectionEvent,
+        opened: Option<(Verdict, u32)>,
     ) {
+        if opened.is_some_and(|(_, index)| index as usize != handle.0) {
+            // A CID that has changed hands: its old owner's keys have made nonsense of the packet.
+            self.stats.drop(DropReason::Misdirected);
+            return;
+        }
         let Some(conn) = self.slots.get(handle.0).and_then(|slot| slot.conn.as_deref()) else {
             self.stats.drop(DropReason::ConnectionGone);
             return;
@@ -177,7 +238,15 @@ impl Engine {
         let handshake_only = !proven && conn.phase == Phase::Handshake && is_handshake_only(datagram);
         self.stats.datagrams_routed += 1;
         self.order.push((handle.0 as u32, self.burst.len() as u32));
-        self.burst.push(Arrival { unproven: (!proven).then_some(path), handshake_only, event: Some(event) });
+        let verdict = opened.map(|(verdict, _)| verdict);
+        let learns = verdict.is_none() && self.batched;
+        self.burst.push(Arrival {
+            unproven: (!proven).then_some(path),
+            handshake_only,
+            event: Some(event),
+            verdict,
+            short_cid: if learns { short_cid(datagram).copied() } else { None },
+        });
     }
 
     /// A first Initial: refused, sent back for a token, or queued for its handshake.
@@ -249,23 +318,36 @@ impl Engine {
         let mut order = std::mem::take(&mut self.order);
         let mut burst = std::mem::take(&mut self.burst);
         order.sort_unstable();
+        let mut keys = std::mem::take(&mut self.ahead.keys);
+        let reading = self.batched.then(|| Reading::enter(&mut keys));
         for of_one in order.chunk_by(|a, b| a.0 == b.0) {
             for &(index, at) in of_one {
-                self.handle_arrival(index, &mut burst[at as usize]);
+                self.handle_arrival(index, &mut burst[at as usize], reading.as_ref());
             }
             self.settle(now, of_one[0].0);
         }
+        drop(reading);
+        keys.clear();
+        self.ahead.keys = keys;
         order.clear();
         burst.clear();
         (self.order, self.burst) = (order, burst);
     }
 
-    fn handle_arrival(&mut self, index: u32, arrival: &mut Arrival) {
+    fn handle_arrival(&mut self, index: u32, arrival: &mut Arrival, reading: Option<&Reading<'_>>) {
         let Some(event) = arrival.event.take() else { return };
         let Some(conn) = self.slots[index as usize].conn.as_deref_mut() else { return };
         touch(index, conn, &mut self.touched);
+        let handle = |conn: &mut Conn| match reading {
+            None => conn.quic.handle_event(event),
+            Some(reading) => {
+                let shown = reading.one(arrival.verdict, || conn.quic.handle_event(event));
+                self.stats.packets_restored += u64::from(shown.restored);
+                self.mirror.learn(index, arrival.short_cid.as_ref(), shown);
+            }
+        };
         let Some(path) = arrival.unproven else {
-            conn.quic.handle_event(event);
+            handle(conn);
             return;
         };
         // The handshake is under way; or the peer has moved, or someone forges its address.
@@ -273,7 +355,7 @@ impl Engine {
             conn.other_path = Some(path);
         }
         let before = conn.quic.stats().frame_rx;
-        conn.quic.handle_event(event);
+        handle(conn);
         let after = conn.quic.stats().frame_rx;
         if conn.quic.side() == Side::Client || conn.quic.remote_address() != path.remote {
             return;

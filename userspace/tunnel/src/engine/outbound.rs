@@ -1,22 +1,119 @@
-//! Datagrams out: what waited, stateless answers, and the touched connections in turn.
+//! Datagrams out: what waited, stateless answers, and the touched connections in turn; sealed together in batches.
+//!
+//! ```text
+//!   quinn ─► Batch (plain, with notes) ─┐ Outlet::reserve: a slot for each datagram
+//!                                       └─► sealed into the slots ─► Outlet::submit
+//! ```
 
+use super::batch::{BATCH_DATAGRAMS, Pending};
 use super::{Engine, Parked};
+use crate::protection::sealing;
 use crate::stats::DropReason;
 use quinn_proto::EcnCodepoint;
+use simd::{NotTiled, Packet, Sealed};
+use std::collections::VecDeque;
 use std::time::Instant;
 use wire::Path;
 
-/// Datagrams that one `poll_transmit` seals together: 16 % fewer instructions than one by one, and
+/// Datagrams that one `poll_transmit` writes together: 16 % fewer instructions than one by one, and
 /// beyond ten little is gained. It is also the turn of a connection in the round robin.
 const TRANSMIT_DATAGRAMS_MAX: usize = 10;
+
+/// Datagrams to one address, back to back.
+///
+/// Invariant: `size_bytes` and `segment_bytes` are above 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transmit {
+    /// From where to where.
+    pub path: Path,
+    /// ECN codepoint to send with.
+    pub ecn: Option<EcnCodepoint>,
+    /// Bytes of all datagrams.
+    pub size_bytes: usize,
+    /// Bytes of each datagram but the last, which may be shorter.
+    pub segment_bytes: usize,
+}
+
+impl Transmit {
+    /// A single datagram.
+    pub(crate) fn one(path: Path, ecn: Option<EcnCodepoint>, size_bytes: usize) -> Self {
+        Self { path, ecn, size_bytes, segment_bytes: size_bytes }
+    }
+
+    /// How many datagrams it is.
+    #[must_use]
+    pub fn datagram_count(&self) -> usize {
+        self.size_bytes.div_ceil(self.segment_bytes)
+    }
+
+    /// The lengths of its datagrams.
+    pub fn datagrams(&self) -> impl Iterator<Item = usize> {
+        let (size, segment) = (self.size_bytes, self.segment_bytes);
+        (0..self.datagram_count()).map(move |n| segment.min(size - n * segment))
+    }
+}
+
+/// What an [`Outlet`] has for a transmit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reserved {
+    /// Slots.
+    Slots,
+    /// No room now: ask again later.
+    Full,
+    /// It can't be sent that way; the outlet has counted it. QUIC will find out.
+    Dropped,
+}
+
+/// Where sealed datagrams leave an engine: the worker's ports.
+pub trait Outlet {
+    /// A buffer for one or more whole datagrams.
+    type Slot: AsMut<[u8]> + AsRef<[u8]>;
+
+    /// Appends slots for the transmit's datagrams, in their order and filled exactly by them, if there is room.
+    fn reserve(&mut self, transmit: &Transmit, slots: &mut Vec<Self::Slot>) -> Reserved;
+
+    /// Sends what was reserved, sealed. Transmits come in the order of their reservation. `false`: refused, and `sealed`
+    /// is left as it was.
+    fn submit(&mut self, transmit: &Transmit, sealed: &mut Vec<Sealed<Self::Slot>>) -> bool;
+
+    /// Takes back slots that were reserved and can't be filled, those of all transmits since the last `submit`.
+    fn release(&mut self, slots: Vec<Self::Slot>);
+}
 
 /// Takes a transmit: path, ECN, bytes and, when they are several datagrams, the size of each but the
 /// last. Says whether it did; if not, the engine keeps the bytes.
 pub type Sink<'a> = dyn FnMut(&Path, Option<EcnCodepoint>, &[u8], Option<usize>) -> bool + 'a;
 
-struct Outlet<'a, 'b> {
-    sink: &'a mut Sink<'b>,
-    room_datagrams: usize,
+/// A sink as an outlet, over buffers of its own.
+struct Closure<'a, 'b>(&'a mut Sink<'b>);
+
+impl Outlet for Closure<'_, '_> {
+    type Slot = Vec<u8>;
+
+    fn reserve(&mut self, transmit: &Transmit, slots: &mut Vec<Vec<u8>>) -> Reserved {
+        slots.push(vec![0; transmit.size_bytes]);
+        Reserved::Slots
+    }
+
+    fn submit(&mut self, transmit: &Transmit, sealed: &mut Vec<Sealed<Vec<u8>>>) -> bool {
+        let Transmit { path, ecn, size_bytes, segment_bytes } = transmit;
+        let segment = (size_bytes > segment_bytes).then_some(*segment_bytes);
+        let taken = sealed.iter().all(|slot| (self.0)(path, *ecn, slot.as_ref(), segment));
+        if taken {
+            sealed.clear();
+        }
+        taken
+    }
+
+    fn release(&mut self, _slots: Vec<Vec<u8>>) {}
+}
+
+/// An outlet, and how much it takes in this call.
+struct Room<'a, O> {
+    outlet: &'a mut O,
+    datagrams: usize,
+    /// It has refused something: what follows waits behind it.
+    refused: bool,
 }
 
 impl Engine {
@@ -24,25 +121,32 @@ impl Engine {
     ///
     /// When it returns `false` (no room, or the sink refused) the rest waits for the next call.
     pub fn transmit(&mut self, now: Instant, room_datagrams: usize, sink: &mut Sink<'_>) -> bool {
+        self.transmit_into(now, room_datagrams, &mut Closure(sink))
+    }
+
+    /// As [`transmit`](Self::transmit), sealing straight into the outlet's slots.
+    pub fn transmit_into<O: Outlet>(&mut self, now: Instant, room_datagrams: usize, outlet: &mut O) -> bool {
         self.now = Some(now);
-        let mut outlet = Outlet { sink, room_datagrams };
-        self.send_parked(&mut outlet);
-        while outlet.room_datagrams > 0
+        let mut room = Room { outlet, datagrams: room_datagrams, refused: false };
+        let mut waiting = self.send_parked(&mut room);
+        while room.datagrams > 0
             && let Some((path, bytes)) = self.answers.pop_front()
         {
-            self.emit(&mut outlet, &path, None, &bytes, None);
+            self.queue(&mut room, Transmit::one(path, None, bytes.len()), bytes);
         }
-        while outlet.room_datagrams > 0
+        while room.datagrams > 0
             && let Some((path, held)) = self.budget.release()
         {
             self.stats.amplification_released += 1;
-            self.emit(&mut outlet, &path, held.ecn, &held.bytes, None);
+            self.queue(&mut room, Transmit::one(path, held.ecn, held.bytes.len()), held.bytes.into());
         }
-        while outlet.room_datagrams > 0
+        while room.datagrams > 0
             && let Some(index) = self.touched.pop_front()
         {
-            self.poll_connection(now, index, &mut outlet);
+            self.poll_connection(now, index, &mut room);
         }
+        self.flush(&mut room);
+        self.parked.append(&mut waiting);
         !self.pending_transmit()
     }
 
@@ -53,40 +157,58 @@ impl Engine {
     }
 
     /// One turn of one connection: up to ten datagrams, or off the list.
-    fn poll_connection(&mut self, now: Instant, index: u32, outlet: &mut Outlet<'_, '_>) {
+    fn poll_connection<O: Outlet>(&mut self, now: Instant, index: u32, room: &mut Room<'_, O>) {
         let Some(conn) = self.slots[index as usize].conn.as_deref_mut() else { return };
-        self.out.clear();
-        let datagrams_max = TRANSMIT_DATAGRAMS_MAX.min(outlet.room_datagrams);
-        let Some(transmit) = conn.quic.poll_transmit(now, datagrams_max, &mut self.out) else {
+        let datagrams_max = TRANSMIT_DATAGRAMS_MAX.min(room.datagrams);
+        let noted_before = self.batch.noted_count();
+        let (mut bytes, notes) = self.batch.begin();
+        // Under the three-times limit datagrams are held and dropped one by one: those are sealed at once.
+        let deferred = self.batched && conn.may_send_freely(conn.quic.remote_address());
+        let transmit = match deferred {
+            true => sealing(notes, || conn.quic.poll_transmit(now, datagrams_max, &mut bytes)),
+            false => conn.quic.poll_transmit(now, datagrams_max, &mut bytes),
+        };
+        let Some(transmit) = transmit else {
             conn.touched = false;
+            self.batch.give_back(bytes);
             self.settle(now, index);
             return;
         };
         let path = conn.path_to(transmit.destination);
         let free = conn.may_send_freely(transmit.destination);
         self.touched.push_back(index);
-        let out = std::mem::take(&mut self.out);
-        let bytes = &out[..transmit.size];
+        bytes.truncate(transmit.size);
+        let packet_count = self.batch.noted_count() - noted_before;
+        let transmit = Transmit {
+            path,
+            ecn: transmit.ecn,
+            size_bytes: bytes.len(),
+            segment_bytes: transmit.segment_size.unwrap_or(bytes.len()),
+        };
         match free {
-            true => self.emit(outlet, &path, transmit.ecn, bytes, transmit.segment_size),
-            false => self.emit_within_budget(outlet, &path, transmit.ecn, bytes, transmit.segment_size),
+            true => self.push(room, transmit, bytes, packet_count),
+            false => self.send_within_budget(room, transmit, bytes, packet_count),
         }
-        self.out = out;
     }
 
     /// To an address that has not proved itself: datagram by datagram, sent, held or dropped.
-    fn emit_within_budget(
+    fn send_within_budget<O: Outlet>(
         &mut self,
-        outlet: &mut Outlet<'_, '_>,
-        path: &Path,
-        ecn: Option<EcnCodepoint>,
-        bytes: &[u8],
-        segment: Option<usize>,
+        room: &mut Room<'_, O>,
+        transmit: Transmit,
+        bytes: Vec<u8>,
+        packet_count: usize,
     ) {
-        for datagram in bytes.chunks(segment.unwrap_or(bytes.len())) {
-            if self.budget.spend(path, datagram.len()) {
-                self.emit(outlet, path, ecn, datagram, None);
-            } else if self.budget.hold(path, ecn, datagram) {
+        // Noted packets are rare here: a challenge to another address than the one in use.
+        let Some(bytes) = self.batch.seal_alone(&mut self.guard, transmit, bytes, packet_count) else {
+            self.give_batches_up(transmit.datagram_count());
+            return;
+        };
+        for datagram in bytes.chunks(transmit.segment_bytes) {
+            if self.budget.spend(&transmit.path, datagram.len()) {
+                let one = Transmit::one(transmit.path, transmit.ecn, datagram.len());
+                self.queue(room, one, datagram.into());
+            } else if self.budget.hold(&transmit.path, transmit.ecn, datagram) {
                 self.stats.amplification_held += 1;
             } else {
                 self.stats.drop(DropReason::AmplificationLimit);
@@ -94,61 +216,154 @@ impl Engine {
         }
     }
 
-    /// Gives one transmit to the sink, or keeps it. Never drops.
-    fn emit(
+    /// Datagrams that are as the wire may see them.
+    fn queue<O: Outlet>(&mut self, room: &mut Room<'_, O>, transmit: Transmit, bytes: Vec<u8>) {
+        self.push(room, transmit, bytes, 0);
+    }
+
+    fn push<O: Outlet>(
         &mut self,
-        outlet: &mut Outlet<'_, '_>,
-        path: &Path,
-        ecn: Option<EcnCodepoint>,
-        bytes: &[u8],
-        segment: Option<usize>,
+        room: &mut Room<'_, O>,
+        transmit: Transmit,
+        bytes: Vec<u8>,
+        packet_count: usize,
     ) {
-        let count = datagram_count(bytes, segment);
-        // Once something is parked, the rest of the same transmit queues up behind it.
-        if self.parked.is_empty() && (outlet.sink)(path, ecn, bytes, segment) {
-            outlet.room_datagrams = outlet.room_datagrams.saturating_sub(count);
-            self.stats.datagrams_out += count as u64;
-            self.stats.bytes_out += bytes.len() as u64;
-        } else {
-            outlet.room_datagrams = 0;
-            self.stats.transmits_parked += 1;
-            self.parked.push_back(Parked { path: *path, ecn, bytes: bytes.into(), segment });
+        room.datagrams = room.datagrams.saturating_sub(transmit.datagram_count());
+        self.batch.push(transmit, bytes, packet_count);
+        if self.batch.datagram_count >= BATCH_DATAGRAMS {
+            self.flush(room);
         }
     }
 
-    /// What the sink refused before goes first, split if there is less room now.
-    fn send_parked(&mut self, outlet: &mut Outlet<'_, '_>) {
-        while outlet.room_datagrams > 0
-            && let Some(parked) = self.parked.front_mut()
-        {
-            let room_bytes =
-                parked.segment.unwrap_or(parked.bytes.len()).saturating_mul(outlet.room_datagrams);
-            let now_bytes = parked.bytes.len().min(room_bytes);
-            let bytes = &parked.bytes[..now_bytes];
-            if !(outlet.sink)(&parked.path, parked.ecn, bytes, parked.segment) {
-                outlet.room_datagrams = 0;
-                return;
-            }
-            let count = datagram_count(bytes, parked.segment);
-            outlet.room_datagrams = outlet.room_datagrams.saturating_sub(count);
-            self.stats.datagrams_out += count as u64;
-            self.stats.bytes_out += now_bytes as u64;
-            parked.bytes.drain(..now_bytes);
-            if parked.bytes.is_empty() {
-                self.parked.pop_front();
+    /// Seals the batch into the outlet's slots and sends it. What finds no room is sealed and parked.
+    fn flush<O: Outlet>(&mut self, room: &mut Room<'_, O>) {
+        if self.batch.is_empty() {
+            return;
+        }
+        let mut batch = std::mem::take(&mut self.batch);
+        match batch.packets() {
+            Some(packets) => self.send(room, &batch.pending, &packets),
+            None => self.give_batches_up(batch.datagram_count),
+        }
+        batch.clear();
+        self.batch = batch;
+    }
+
+    fn send<O: Outlet>(&mut self, room: &mut Room<'_, O>, pending: &[Pending], packets: &[Packet<'_>]) {
+        let mut slots = Vec::new();
+        let mut ready = Vec::with_capacity(packets.len());
+        let mut ready_pending = Vec::with_capacity(pending.len());
+        let mut parked = Vec::new();
+        let mut packets = packets;
+        for pending in pending {
+            let (its, rest) = packets.split_at(pending.packet_count());
+            packets = rest;
+            let before = slots.len();
+            match if room.refused {
+                Reserved::Full
+            } else {
+                room.outlet.reserve(&pending.transmit, &mut slots)
+            } {
+                Reserved::Slots => {
+                    ready.extend_from_slice(its);
+                    ready_pending.push((pending.transmit, slots.len() - before));
+                }
+                Reserved::Full => {
+                    room.refused = true;
+                    parked.push((pending.transmit, its));
+                }
+                Reserved::Dropped => self.count_out(&pending.transmit),
             }
         }
+        match self.guard.protect(slots, &ready) {
+            Ok(sealed) => self.submit(room, &ready_pending, sealed),
+            Err(NotTiled(slots)) => {
+                room.outlet.release(slots);
+                self.give_batches_up(
+                    ready_pending.iter().map(|(transmit, _)| transmit.datagram_count()).sum(),
+                );
+            }
+        }
+        for (transmit, its) in parked {
+            match self.guard.protect(vec![vec![0; transmit.size_bytes]], its) {
+                Ok(sealed) => self.park(transmit, &sealed),
+                Err(NotTiled(_)) => self.give_batches_up(transmit.datagram_count()),
+            }
+        }
+        if room.refused {
+            room.datagrams = 0;
+        }
+    }
+
+    fn submit<O: Outlet>(
+        &mut self,
+        room: &mut Room<'_, O>,
+        ready: &[(Transmit, usize)],
+        mut sealed: Vec<Sealed<O::Slot>>,
+    ) {
+        // Refusal at `reserve` is about what follows; these have their room.
+        let mut refused = false;
+        for &(transmit, slot_count) in ready {
+            let behind = sealed.split_off(slot_count);
+            let mut its = std::mem::replace(&mut sealed, behind);
+            refused = refused || !room.outlet.submit(&transmit, &mut its);
+            match refused {
+                true => self.park(transmit, &its),
+                false => self.count_out(&transmit),
+            }
+        }
+        room.refused |= refused;
+    }
+
+    fn count_out(&mut self, transmit: &Transmit) {
+        self.stats.datagrams_out += transmit.datagram_count() as u64;
+        self.stats.bytes_out += transmit.size_bytes as u64;
+    }
+
+    /// Keeps a transmit for the next call.
+    fn park<B: AsRef<[u8]>>(&mut self, transmit: Transmit, sealed: &[Sealed<B>]) {
+        self.stats.transmits_parked += 1;
+        let mut bytes = Vec::with_capacity(transmit.size_bytes);
+        sealed.iter().for_each(|slot| bytes.extend_from_slice(slot.as_ref()));
+        self.parked.push_back(Parked { transmit, bytes });
+    }
+
+    /// quinn has called the packet keys otherwise than it used to. Nothing of what it wrote is sent, and from now on
+    /// every packet is protected on the spot.
+    fn give_batches_up(&mut self, datagram_count: usize) {
+        self.stats.drop_many(DropReason::NotSealed, datagram_count);
+        if std::mem::take(&mut self.batched) {
+            tracing::error!(
+                "packets can't be sealed in batches: quinn-proto called the packet keys in an unexpected order; beam goes on packet by packet"
+            );
+        }
+    }
+
+    /// What was refused before goes first, split if there is less room now. Returns what has to wait again, behind
+    /// whatever is refused in this call.
+    fn send_parked<O: Outlet>(&mut self, room: &mut Room<'_, O>) -> VecDeque<Parked> {
+        let mut waiting = std::mem::take(&mut self.parked);
+        while room.datagrams > 0
+            && let Some(Parked { mut transmit, mut bytes }) = waiting.pop_front()
+        {
+            let room_bytes = transmit.segment_bytes.saturating_mul(room.datagrams);
+            if bytes.len() > room_bytes {
+                let rest = bytes.split_off(room_bytes);
+                let transmit = Transmit { size_bytes: rest.len(), ..transmit };
+                waiting.push_front(Parked { transmit, bytes: rest });
+            }
+            transmit.size_bytes = bytes.len();
+            self.queue(room, transmit, bytes);
+        }
+        waiting
     }
 
     /// What was held for an address that has proved itself may go, before anything newer.
     pub(super) fn release_all(&mut self, path: Path) {
         for held in self.budget.validated(&path) {
             self.stats.amplification_released += 1;
-            self.parked.push_back(Parked { path, ecn: held.ecn, bytes: held.bytes.into(), segment: None });
+            let transmit = Transmit::one(path, held.ecn, held.bytes.len());
+            self.parked.push_back(Parked { transmit, bytes: held.bytes.into() });
         }
     }
-}
-
-fn datagram_count(bytes: &[u8], segment: Option<usize>) -> usize {
-    segment.map_or(1, |segment| bytes.len().div_ceil(segment))
 }

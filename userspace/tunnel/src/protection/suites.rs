@@ -1,0 +1,64 @@
+//! ring's TLS 1.3 suites with our packet protection in the place of its QUIC half.
+//!
+//! It is the only place where QUIC's key bytes can be had: rustls' secrets are opaque, and it offers no extraction for
+//! QUIC. It calls `packet_key` and `header_protection_key` for every level and every key update.
+
+use super::keys::{HeaderKey, PacketKey};
+use rustls::crypto::cipher::{AeadKey, Iv};
+use rustls::crypto::ring::cipher_suite;
+use rustls::{SupportedCipherSuite, Tls13CipherSuite, quic};
+use simd::Cipher;
+use std::sync::OnceLock;
+
+/// Makes the keys of one suite.
+struct Algorithm {
+    cipher: Cipher,
+    /// Packets that one key may seal, and forgeries that it may refuse (RFC 9001 section 6.6).
+    confidentiality_limit: u64,
+    integrity_limit: u64,
+}
+
+static AES_128: Algorithm =
+    Algorithm { cipher: Cipher::Aes128Gcm, confidentiality_limit: 1 << 23, integrity_limit: 1 << 52 };
+static AES_256: Algorithm =
+    Algorithm { cipher: Cipher::Aes256Gcm, confidentiality_limit: 1 << 23, integrity_limit: 1 << 52 };
+/// Its confidentiality limit is above the number of packets that there can be (RFC 9001 section 6.6).
+static CHACHA20: Algorithm =
+    Algorithm { cipher: Cipher::ChaCha20Poly1305, confidentiality_limit: u64::MAX, integrity_limit: 1 << 36 };
+
+impl quic::Algorithm for Algorithm {
+    fn packet_key(&self, key: AeadKey, iv: Iv) -> Box<dyn quic::PacketKey> {
+        let mut nonce = [0; simd::NONCE_BYTES];
+        nonce.copy_from_slice(iv.as_ref());
+        let key = simd::PacketKey::new(self.cipher, key.as_ref(), nonce);
+        Box::new(PacketKey::new(key, self.confidentiality_limit, self.integrity_limit))
+    }
+
+    fn header_protection_key(&self, key: AeadKey) -> Box<dyn quic::HeaderProtectionKey> {
+        Box::new(HeaderKey::new(simd::HeaderKey::new(self.cipher, key.as_ref())))
+    }
+
+    fn aead_key_len(&self) -> usize {
+        self.cipher.key_bytes()
+    }
+}
+
+/// AES-128-GCM, AES-256-GCM and ChaCha20-Poly1305, in this order.
+pub(crate) fn suites() -> &'static [SupportedCipherSuite; 3] {
+    static SUITES: OnceLock<[SupportedCipherSuite; 3]> = OnceLock::new();
+    SUITES.get_or_init(|| {
+        [
+            ours(cipher_suite::TLS13_AES_128_GCM_SHA256, &AES_128),
+            ours(cipher_suite::TLS13_AES_256_GCM_SHA384, &AES_256),
+            ours(cipher_suite::TLS13_CHACHA20_POLY1305_SHA256, &CHACHA20),
+        ]
+    })
+}
+
+/// ring's suite with another QUIC half. Made once a process and suite, so leaking it costs nothing.
+fn ours(suite: SupportedCipherSuite, quic: &'static Algorithm) -> SupportedCipherSuite {
+    let Some(ring) = suite.tls13() else { unreachable!("a TLS 1.3 suite") };
+    let common = rustls::crypto::CipherSuiteCommon { ..ring.common };
+    let ours = Tls13CipherSuite { common, quic: Some(quic), ..*ring };
+    SupportedCipherSuite::Tls13(Box::leak(Box::new(ours)))
+}
