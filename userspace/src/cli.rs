@@ -21,6 +21,8 @@ pub(crate) enum Verb {
     Status(StatusArgs),
     /// Manage the users file of a gateway
     User(UserArgs),
+    /// Look at this host, and say what is amiss and what mends it
+    Doctor(DoctorArgs),
 }
 
 /// Which way packets enter and leave.
@@ -92,6 +94,9 @@ pub(crate) struct PathArgs {
     /// UMEM for each queue, in MiB
     #[arg(long, value_name = "MIB", default_value_t = 24, env = "BEAM_UMEM")]
     pub(crate) umem: u32,
+    /// Packet protection: the vector units to use
+    #[arg(long, value_enum, default_value = "auto", env = "BEAM_SIMD")]
+    pub(crate) simd: crate::protection::Simd,
     /// Busy-poll the NIC, this many microseconds a call; workers never sleep then (0: they sleep in epoll)
     #[arg(long, value_name = "USEC", default_value_t = 0, env = "BEAM_BUSY_POLL")]
     pub(crate) busy_poll: u32,
@@ -233,6 +238,22 @@ pub(crate) struct StatusArgs {
     /// Repeat every SECS seconds; with --json one object a line
     #[arg(long, value_name = "SECS")]
     pub(crate) watch: Option<f64>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// Only these checks (default: all)
+    #[arg(value_name = "CHECK", value_parser = crate::doctor::CHECKS)]
+    pub(crate) checks: Vec<String>,
+    /// The packet protection that is to run, as for `serve`
+    #[arg(long, value_enum, default_value = "auto", env = "BEAM_SIMD")]
+    pub(crate) simd: crate::protection::Simd,
+    /// One JSON object instead of text
+    #[arg(short = 'j', long)]
+    pub(crate) json: bool,
+    /// A warning is a failure, too
+    #[arg(long)]
+    pub(crate) strict: bool,
 }
 
 #[derive(Debug, Args)]

@@ -32,6 +32,7 @@ pub(crate) fn run(args: ConnectArgs) -> Result<(), Failure> {
             "nothing to carry: give -L [BIND:]PORT:HOST:HOSTPORT, -D [BIND:]PORT or -W HOST:PORT"
         )));
     }
+    let protection = args.path.simd.protection()?;
     let quic = quic_client(&args)?;
     let token = args.token_file.as_deref().map(identity::token).transpose().map_err(Failure::Config)?;
     let listens = listens(&args)?;
@@ -64,7 +65,8 @@ pub(crate) fn run(args: ConnectArgs) -> Result<(), Failure> {
     // One worker owns every queue, so there is one lane.
     let Some(lane) = lanes.pop() else { return Err(Failure::Runtime(anyhow!("no lane was opened"))) };
     let seat = Seat { mailbox: mailboxes[0].clone(), cpu: cpus[0], lane: lane.facts };
-    let engine = Engine::new(EngineConfig::new(WorkerId(0), Secrets::random(), None));
+    let engine =
+        Engine::new(EngineConfig { protection, ..EngineConfig::new(WorkerId(0), Secrets::random(), None) });
     let role = Role::Client(Box::new(client));
     let mut worker = Worker::new(0, engine, lane.ports, mailboxes, role).map_err(Failure::runtime)?;
     worker.set_busy_poll(args.path.busy_poll > 0);

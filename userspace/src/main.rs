@@ -6,10 +6,12 @@
 mod cli;
 mod connect;
 mod control;
+mod doctor;
 mod failure;
 mod identity;
 mod interface;
 mod logging;
+mod protection;
 mod serve;
 mod socks;
 mod status;
@@ -42,6 +44,7 @@ fn main() -> std::process::ExitCode {
         cli::Verb::Connect(args) => connect::run(*args),
         cli::Verb::Status(args) => status::run(&args),
         cli::Verb::User(args) => users::run(&args),
+        cli::Verb::Doctor(args) => doctor::run(&args),
     };
     match outcome {
         Ok(()) => std::process::ExitCode::SUCCESS,

@@ -26,6 +26,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
     let config = Arc::new(gateway_config(&args)?);
     let bind = args.listen.resolve(unspecified()).map_err(Failure::Config)?;
     let kernel_lanes = args.path.cpus.as_ref().map_or_else(available_cpus, |list| list.0.len());
+    let protection = args.path.simd.protection()?;
     let datapath = interface::open(&args.path, bind, kernel_lanes, Sharing::QueueEach)?;
     let mailboxes = supervisor::mailboxes(&datapath.lanes)?;
     let cpus = supervisor::cpus(args.path.cpus.as_ref().map(|list| list.0.as_slice()), datapath.lanes.len())?;
@@ -34,6 +35,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
         let seat = Seat { mailbox: mailboxes[index].clone(), cpu: cpus[index], lane: lane.facts };
         let mut engine = EngineConfig::new(WorkerId(index as u8), secrets.clone(), Some(server.clone()));
         engine.connections_max = args.max_connections;
+        engine.protection = protection;
         // More only once a client has shown who it is.
         engine.remote_streams_max = tunnel::transport::TransportOptions::gateway().bidi_streams;
         engine.retry = match args.retry {

@@ -4,6 +4,7 @@ use crate::{
     cli::StatusArgs,
     control::{self, Answer, Request},
     failure::Failure,
+    protection::ProtectionStatus,
 };
 use anyhow::anyhow;
 use serde::{Deserialize, Serialize};
@@ -42,6 +43,7 @@ pub(crate) struct Status {
     /// Every other counter of the engine above zero.
     pub(crate) counters: BTreeMap<String, u64>,
     pub(crate) conservation: Conservation,
+    pub(crate) protection: ProtectionStatus,
 }
 
 /// Over the last [`Rates::over_ms`].
@@ -181,6 +183,7 @@ fn screen(status: &Status) -> String {
             .collect();
         let _ = writeln!(out, "\nsteering on {}: {}", interface.name, verdicts.join(", "));
     }
+    let _ = writeln!(out, "\n{}", status.protection.line());
     if status.drops.is_empty() {
         let _ = writeln!(out, "\ndrops: none");
     } else {

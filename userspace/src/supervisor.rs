@@ -5,6 +5,7 @@ use crate::{
     control::{self, Answer, Request},
     failure::Failure,
     interface::{Lane, LaneFacts},
+    protection::ProtectionStatus,
     status::{Conservation, InterfaceStatus, Rates, SCHEMA, Status, WorkerStatus},
     worker::{
         Ended, Worker,
@@ -287,6 +288,7 @@ impl Supervisor {
             drops: drops(&after),
             counters: merge(after.iter().flat_map(|s| s.counters.iter().copied())),
             conservation: conservation(&after),
+            protection: protection(&after),
         }
     }
 
@@ -347,6 +349,12 @@ fn drops(snapshots: &[WorkerSnapshot]) -> BTreeMap<String, u64> {
     let hand_over = snapshots.iter().flat_map(|s| s.hand_over.drops());
     let engines = snapshots.iter().flat_map(|s| s.drops.iter().copied());
     merge(ports.chain(hand_over).chain(engines))
+}
+
+fn protection(snapshots: &[WorkerSnapshot]) -> ProtectionStatus {
+    let mut sum = ProtectionStatus::default();
+    snapshots.iter().for_each(|worker| sum.add(&worker.protection));
+    sum
 }
 
 fn conservation(snapshots: &[WorkerSnapshot]) -> Conservation {

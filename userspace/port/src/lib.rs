@@ -5,8 +5,10 @@
 //!    └─ Frame: the only handle on one chunk; whoever owns it owns the bytes
 //!
 //!  wire ──► Port::receive ──► Received{path, ecn, frame} ──► worker ──► Port::recycle(frame)
-//!  wire ◄── Port::send(path, ecn, bytes, segment) ◄── worker      (room asked first: Port::send_room)
+//!  wire ◄── Port::submit(Sealed<Frame>) ◄── sealed by the worker ◄── Port::reserve(transmit) ─► empty Frames
 //! ```
+//!
+//! A frame to send is reserved, filled by sealing, and submitted: there is no other way to make a [`Sealed`] one.
 //!
 //! A [`Port`] is either an AF_XDP socket (`xsk`) or a kernel UDP socket (`udp`); the worker's loop does not know
 //! which. Frames may be carried to another worker and come back: [`Port::recycle`] puts them on the ring they
@@ -18,6 +20,7 @@ mod frame;
 
 pub use counters::{Counters, DROP_REASONS, Drop, Drops};
 pub use frame::{Frame, Region};
+pub use simd::Sealed;
 pub use wire::Path;
 
 use std::{io, os::fd::BorrowedFd, time::Duration};
@@ -70,7 +73,49 @@ impl Received {
     }
 }
 
-/// What became of the datagrams given to [`Port::send`].
+/// Datagrams to one address, back to back.
+///
+/// Invariant: `segment_bytes` is above 0 unless `size_bytes` is 0, which is one empty datagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transmit {
+    /// From where to where.
+    pub path: Path,
+    /// ECN codepoint to send with.
+    pub ecn: Option<Ecn>,
+    /// Bytes of all datagrams.
+    pub size_bytes: usize,
+    /// Bytes of each datagram but the last, which may be shorter.
+    pub segment_bytes: usize,
+}
+
+impl Transmit {
+    /// How many datagrams it is.
+    #[must_use]
+    pub fn datagram_count(&self) -> usize {
+        self.size_bytes.div_ceil(self.segment_bytes.max(1)).max(1)
+    }
+
+    /// The lengths of its datagrams.
+    pub fn datagrams(&self) -> impl Iterator<Item = usize> {
+        let Self { size_bytes, segment_bytes, .. } = *self;
+        (0..self.datagram_count()).map(move |n| segment_bytes.min(size_bytes - n * segment_bytes))
+    }
+}
+
+/// What [`Port::reserve`] has for a transmit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reserved {
+    /// Frames, whose windows are filled exactly by the datagrams in their order: one or more whole ones each.
+    Frames,
+    /// No room now.
+    Full,
+    /// As [`Sent::NoRoute`].
+    NoRoute,
+    /// As [`Sent::Dropped`].
+    Dropped,
+}
+
+/// What became of the datagrams given to [`Port::submit`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sent {
     /// On the ring or in the kernel (or queued inside the port, bounded, until the socket takes it).
@@ -103,12 +148,37 @@ pub trait Port: Send {
     /// Takes back a frame that this port delivered.
     fn recycle(&mut self, frame: Frame);
 
-    /// How many datagrams [`Self::send`] is sure to take now. Reaps completions first where that helps.
+    /// For how many datagrams [`Self::reserve`] is sure to have room now. Reaps completions first where that helps.
     fn send_room(&mut self) -> usize;
 
-    /// Sends `bytes` as datagrams of `segment_bytes` each (the last may be shorter; `None` is one datagram).
-    /// The caller has asked [`Self::send_room`] for as many datagrams.
-    fn send(&mut self, path: &Path, ecn: Option<Ecn>, bytes: &[u8], segment_bytes: Option<usize>) -> Sent;
+    /// Appends frames for a transmit's datagrams. They come back sealed by [`Self::submit`], or by [`Self::release`].
+    fn reserve(&mut self, transmit: &Transmit, frames: &mut Vec<Frame>) -> Reserved;
+
+    /// Sends what was reserved for a transmit, and empties `frames`. Transmits come in the order of their reservation.
+    fn submit(&mut self, transmit: &Transmit, frames: &mut Vec<Sealed<Frame>>) -> Sent;
+
+    /// Takes back a frame that was reserved and is not to be sent.
+    fn release(&mut self, frame: Frame);
+
+    /// Sends bytes that are already as the wire may see them: one datagram, or several of `segment_bytes`.
+    fn send(&mut self, path: &Path, ecn: Option<Ecn>, wire: &[u8], segment_bytes: Option<usize>) -> Sent {
+        let segment_bytes = segment_bytes.filter(|&n| n > 0).unwrap_or(wire.len()).min(wire.len());
+        let transmit = Transmit { path: *path, ecn, size_bytes: wire.len(), segment_bytes };
+        let mut frames = Vec::new();
+        match self.reserve(&transmit, &mut frames) {
+            Reserved::Frames => {}
+            Reserved::NoRoute => return Sent::NoRoute,
+            Reserved::Full | Reserved::Dropped => return Sent::Dropped,
+        }
+        let datagrams = wire.chunks(segment_bytes.max(1)).map(|bytes| simd::Packet::Protected { bytes });
+        match simd::Guard::new(simd::Level::RING).protect(frames, &datagrams.collect::<Vec<_>>()) {
+            Ok(mut sealed) => self.submit(&transmit, &mut sealed),
+            Err(simd::NotTiled(frames)) => {
+                frames.into_iter().for_each(|frame| self.release(frame));
+                Sent::Dropped
+            }
+        }
+    }
 
     /// Hands what `send` queued to the kernel and reaps what is done.
     ///
@@ -124,7 +194,7 @@ pub trait Port: Send {
         false
     }
 
-    /// The largest number of datagrams that one [`Self::send`] gains from (GSO segments; a batch for AF_XDP).
+    /// The largest number of datagrams that one transmit gains from (GSO segments; a batch for AF_XDP).
     fn segments_max(&self) -> usize;
 
     /// Plain counters, read at housekeeping.

@@ -21,6 +21,7 @@ mod job;
 mod key;
 mod level;
 mod protect;
+mod selftest;
 
 pub use batch::{mask_batch, open_batch, seal_batch};
 pub use guard::{CANARY_INTERVAL_PACKETS, Guard, GuardStats};
@@ -28,6 +29,7 @@ pub use job::{MaskJob, OpenJob, SealJob};
 pub use key::{Cipher, HeaderKey, PacketKey};
 pub use level::{Level, LevelError};
 pub use protect::{NotTiled, Packet, Sealed};
+pub use selftest::ciphers_that_differ_from_ring;
 
 /// Bytes of an authentication tag: the same for all three ciphers (RFC 5116 section 5, RFC 8439 section 2.8).
 pub const TAG_BYTES: usize = 16;

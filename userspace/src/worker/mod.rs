@@ -25,11 +25,12 @@ pub(crate) use gateway::{Gateway, GatewayConfig};
 
 use self::{
     core::Core,
-    mail::{Command, Mailbox},
+    mail::{Command, Handed, Mailbox},
     poll::{Poll, Ready, Token},
     ports::Ports,
     snapshot::WorkerSnapshot,
 };
+use crate::protection::ProtectionStatus;
 use std::{
     io,
     time::{Duration, Instant},
@@ -62,6 +63,8 @@ pub(crate) struct Worker {
     role: Role,
     mailbox: Mailbox,
     ready: Vec<Ready>,
+    /// Frames that another worker handed over, taken as one burst. Empty between turns.
+    handed: Vec<Handed>,
     loops: u64,
     sleeps: u64,
     /// Never sleep: latency for a whole CPU.
@@ -71,6 +74,8 @@ pub(crate) struct Worker {
 
 /// The rare work of a busy worker is looked at once in so many loops; an idle one looks each time.
 const LOOPS_BETWEEN_POLLS: u64 = 4;
+/// Frames taken over from other workers in one turn.
+const HANDED_MAX: usize = 256;
 
 impl Worker {
     pub(crate) fn new(
@@ -96,6 +101,7 @@ impl Worker {
             role,
             mailbox,
             ready: Vec::new(),
+            handed: Vec::new(),
             loops: 0,
             sleeps: 0,
             busy_poll: false,
@@ -190,8 +196,9 @@ impl Worker {
         while let Some((port, frame)) = self.mailbox.next_return() {
             self.ports.take_home(port, frame);
         }
-        while let Some(handed) = self.mailbox.next_frame() {
-            self.ports.accept_handed(now, &mut self.core.engine, handed);
+        self.handed.extend(std::iter::from_fn(|| self.mailbox.next_frame()).take(HANDED_MAX));
+        if !self.handed.is_empty() {
+            self.ports.accept_handed(now, &mut self.core.engine, &mut self.handed);
             any = true;
         }
         while let Some(command) = self.mailbox.next_command() {
@@ -297,7 +304,10 @@ impl Worker {
             Role::Client(client) => client.state(),
             Role::Gateway(_) => (true, None),
         };
+        let stats = self.core.engine.stats();
+        let (level, stopped) = self.core.engine.protection_level();
         let mut snapshot = WorkerSnapshot {
+            protection: ProtectionStatus::new(level, stopped, &stats),
             id: self.core.id,
             ports: self.ports.iter().map(|port| *port.counters()).collect(),
             hand_over: self.ports.counters,
@@ -315,7 +325,7 @@ impl Worker {
             ..WorkerSnapshot::default()
         };
         let drop_names = tunnel::DropReason::ALL.map(tunnel::DropReason::name);
-        self.core.engine.stats().each(&mut |name, value| {
+        stats.each(&mut |name, value| {
             let list = if drop_names.contains(&name) { &mut snapshot.drops } else { &mut snapshot.counters };
             list.push((name, value));
         });

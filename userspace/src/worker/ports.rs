@@ -5,13 +5,13 @@ use super::{
     mail::{Handed, Home, Mailbox},
     poll::{Poll, Token},
 };
-use port::{Ecn, Flushed, Port, Received, Sent};
+use port::{Ecn, Flushed, Frame, Port, Received, Sealed};
 use std::{
+    collections::VecDeque,
     io,
     time::{Duration, Instant},
 };
-use tunnel::{Engine, Owner, WorkerId};
-use wire::Path;
+use tunnel::{Engine, Inbound, Outlet, Owner, Reserved, Transmit, WorkerId};
 
 /// Entries taken from a port in one go.
 const BURST_MAX: usize = 64;
@@ -95,37 +95,41 @@ impl Ports {
             let mut burst = std::mem::take(&mut self.burst);
             let count = self.ports[index].receive(&mut burst, BURST_MAX)?;
             more |= count == BURST_MAX;
-            for received in burst.drain(..) {
-                self.deliver(now, engine, index as u8, received);
-            }
+            self.deliver(now, engine, index as u8, &mut burst);
             self.burst = burst;
             self.wake_owners();
         }
         Ok(more)
     }
 
-    /// Gives the datagrams of one frame to the engine, or the frame to the worker that owns them.
-    fn deliver(&mut self, now: Instant, engine: &mut Engine, port: u8, received: Received) {
-        let mut owner = None;
-        let mut owned_count = 0;
-        let ecn = received.ecn.and_then(|ecn| tunnel::EcnCodepoint::from_bits(ecn as u8));
-        for datagram in received.datagrams() {
-            match engine.owner_of(datagram) {
-                Owner::Here => {
-                    self.counters.delivered += 1;
-                    engine.receive(now, received.path, ecn, datagram);
+    /// Gives the datagrams of a burst to the engine, or their frames to the workers that own them.
+    fn deliver(&mut self, now: Instant, engine: &mut Engine, port: u8, burst: &mut Vec<Received>) {
+        let mut ours = Vec::with_capacity(burst.len());
+        // By frame: whose it is, when that is another worker, and how many of its datagrams.
+        let mut theirs = Vec::with_capacity(burst.len());
+        for received in &*burst {
+            let mut owner = None;
+            let mut owned_count = 0;
+            for datagram in received.datagrams() {
+                match engine.owner_of(datagram) {
+                    Owner::Here => ours.push(inbound(received, datagram)),
+                    // The engine has counted it under its reason.
+                    Owner::Drop(_) => self.counters.delivered += 1,
+                    Owner::Worker(WorkerId(other)) if *owner.get_or_insert(other) == other => {
+                        owned_count += 1;
+                    }
+                    Owner::Worker(_) => self.counters.drop_mixed_batch += 1,
                 }
-                // The engine has counted it under its reason.
-                Owner::Drop(_) => self.counters.delivered += 1,
-                Owner::Worker(WorkerId(other)) if *owner.get_or_insert(other) == other => {
-                    owned_count += 1;
-                }
-                Owner::Worker(_) => self.counters.drop_mixed_batch += 1,
             }
+            theirs.push(owner.map(|owner| (owner, owned_count)));
         }
-        match owner {
-            None => self.ports[usize::from(port)].recycle(received.frame),
-            Some(owner) => self.hand_over(owner, owned_count, port, received),
+        self.counters.delivered += ours.len() as u64;
+        engine.receive_burst(now, &ours);
+        for (received, theirs) in burst.drain(..).zip(theirs) {
+            match theirs {
+                None => self.ports[usize::from(port)].recycle(received.frame),
+                Some((owner, count)) => self.hand_over(owner, count, port, received),
+            }
         }
     }
 
@@ -163,19 +167,22 @@ impl Ports {
         }
     }
 
-    /// Delivers a frame that another worker handed over, and sends it home.
-    pub(super) fn accept_handed(&mut self, now: Instant, engine: &mut Engine, handed: Handed) {
-        let Handed { received, home } = handed;
-        let ecn = received.ecn.and_then(|ecn| tunnel::EcnCodepoint::from_bits(ecn as u8));
-        for datagram in received.datagrams() {
-            // Datagrams that are not ours were counted by the worker that received the frame.
-            if engine.owns(datagram) {
-                self.counters.delivered_handed += 1;
-                engine.receive(now, received.path, ecn, datagram);
+    /// Delivers frames that another worker handed over, and sends them home.
+    pub(super) fn accept_handed(&mut self, now: Instant, engine: &mut Engine, handed: &mut Vec<Handed>) {
+        // Datagrams that are not ours were counted by the worker that received the frame.
+        let ours: Vec<Inbound<'_>> = handed
+            .iter()
+            .flat_map(|Handed { received, .. }| {
+                received.datagrams().map(|datagram| inbound(received, datagram))
+            })
+            .filter(|inbound| engine.owns(inbound.bytes))
+            .collect();
+        self.counters.delivered_handed += ours.len() as u64;
+        engine.receive_burst(now, &ours);
+        for Handed { received, home } in handed.drain(..) {
+            if let Some(peer) = self.peers.get(usize::from(home.worker)) {
+                peer.send_home(home.port, received.frame);
             }
-        }
-        if let Some(peer) = self.peers.get(usize::from(home.worker)) {
-            peer.send_home(home.port, received.frame);
         }
     }
 
@@ -192,13 +199,7 @@ impl Ports {
         if room == 0 {
             return !engine.pending_transmit();
         }
-        let ports = &mut self.ports;
-        engine.transmit(now, room, &mut |path: &Path, ecn, bytes: &[u8], segment| {
-            let ecn = ecn.and_then(|ecn| Ecn::from_bits(ecn as u8));
-            // The ports count what they drop; QUIC sends it again.
-            let _ = ports.iter_mut().any(|port| port.send(path, ecn, bytes, segment) != Sent::NoRoute);
-            true
-        })
+        engine.transmit_into(now, room, &mut Way { ports: &mut self.ports, reserved: VecDeque::new() })
     }
 
     /// Hands what was queued to the kernel, and notes when to look again.
@@ -233,6 +234,61 @@ impl Ports {
     }
 }
 
+fn inbound<'a>(received: &Received, datagram: &'a [u8]) -> Inbound<'a> {
+    let ecn = received.ecn.and_then(|ecn| tunnel::EcnCodepoint::from_bits(ecn as u8));
+    Inbound { path: received.path, ecn, bytes: datagram }
+}
+
+/// The way of sealed datagrams out: by the first port that has a route.
+struct Way<'a> {
+    ports: &'a mut [Box<dyn Port>],
+    /// By transmit reserved and not yet submitted: which port gave how many frames.
+    reserved: VecDeque<(usize, usize)>,
+}
+
+impl Outlet for Way<'_> {
+    type Slot = Frame;
+
+    fn reserve(&mut self, transmit: &Transmit, slots: &mut Vec<Frame>) -> Reserved {
+        let before = slots.len();
+        let transmit = of_port(transmit);
+        for (index, port) in self.ports.iter_mut().enumerate() {
+            match port.reserve(&transmit, slots) {
+                port::Reserved::NoRoute => {}
+                port::Reserved::Frames => {
+                    self.reserved.push_back((index, slots.len() - before));
+                    return Reserved::Slots;
+                }
+                port::Reserved::Full => return Reserved::Full,
+                // The port has counted it; QUIC sends it again.
+                port::Reserved::Dropped => return Reserved::Dropped,
+            }
+        }
+        Reserved::Dropped
+    }
+
+    fn submit(&mut self, transmit: &Transmit, sealed: &mut Vec<Sealed<Frame>>) -> bool {
+        if let Some((index, _)) = self.reserved.pop_front() {
+            // As above.
+            let _ = self.ports[index].submit(&of_port(transmit), sealed);
+        }
+        true
+    }
+
+    fn release(&mut self, slots: Vec<Frame>) {
+        let mut slots = slots.into_iter();
+        for (index, count) in self.reserved.drain(..) {
+            slots.by_ref().take(count).for_each(|frame| self.ports[index].release(frame));
+        }
+    }
+}
+
+fn of_port(transmit: &Transmit) -> port::Transmit {
+    let Transmit { path, ecn, size_bytes, segment_bytes } = *transmit;
+    let ecn = ecn.and_then(|ecn| Ecn::from_bits(ecn as u8));
+    port::Transmit { path, ecn, size_bytes, segment_bytes }
+}
+
 /// The longest that a worker with a blocked fast path waits before it looks again.
 pub(super) const BLOCKED_RETRY: Duration = Duration::from_millis(1);
 
@@ -241,10 +297,11 @@ mod tests {
     //! Goal: a batch that the kernel coalesced may hold datagrams of several owners and of none; each is counted once.
     //! Method: every mix of four datagrams of five kinds through two workers' ports, with a port that only keeps count.
     use super::*;
-    use port::{Counters, Frame, Region};
+    use port::{Counters, Region, Sent};
     use rustix::event::{EventfdFlags, eventfd};
     use rustix::fd::{AsFd, OwnedFd};
     use tunnel::{CidKey, EngineConfig, Secrets, cid::CidCodec};
+    use wire::Path;
 
     const SEGMENT_BYTES: usize = 64;
 
@@ -268,9 +325,13 @@ mod tests {
         fn send_room(&mut self) -> usize {
             0
         }
-        fn send(&mut self, _: &Path, _: Option<Ecn>, _: &[u8], _: Option<usize>) -> Sent {
+        fn reserve(&mut self, _: &port::Transmit, _: &mut Vec<Frame>) -> port::Reserved {
+            port::Reserved::Dropped
+        }
+        fn submit(&mut self, _: &port::Transmit, _: &mut Vec<Sealed<Frame>>) -> Sent {
             Sent::Dropped
         }
+        fn release(&mut self, _frame: Frame) {}
         fn flush(&mut self) -> io::Result<Flushed> {
             Ok(Flushed::Idle)
         }
@@ -321,9 +382,8 @@ mod tests {
             let mut others = Ports::new(1, Vec::new(), mailboxes.clone());
             let now = Instant::now();
             ports.receive(now, &mut here).unwrap();
-            while let Some(handed) = mailboxes[1].next_frame() {
-                others.accept_handed(now, &mut there, handed);
-            }
+            let mut handed: Vec<_> = std::iter::from_fn(|| mailboxes[1].next_frame()).collect();
+            others.accept_handed(now, &mut there, &mut handed);
             while let Some((port, frame)) = mailboxes[0].next_return() {
                 ports.take_home(port, frame);
             }

@@ -1,6 +1,7 @@
 //! What a worker reports about itself: plain numbers, copied out when somebody asks.
 
 use super::ports::HandOver;
+use crate::protection::ProtectionStatus;
 use port::Counters;
 
 /// One worker at one instant.
@@ -19,6 +20,7 @@ pub(crate) struct WorkerSnapshot {
     pub(crate) drops: Vec<(&'static str, u64)>,
     /// Other counters of the engine and the role, by name.
     pub(crate) counters: Vec<(&'static str, u64)>,
+    pub(crate) protection: ProtectionStatus,
     pub(crate) loops: u64,
     pub(crate) sleeps: u64,
     /// The client's tunnel is up (always true at a gateway).

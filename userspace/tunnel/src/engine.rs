@@ -24,7 +24,7 @@ use quinn_proto::{
     ClientConfig, ConnectError, Connection, ConnectionEvent, ConnectionHandle, Endpoint, EndpointEvent,
     Incoming, ServerConfig, StreamEvent, VarInt,
 };
-use simd::{Guard, GuardStats};
+use simd::{Guard, GuardStats, Level};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -69,6 +69,8 @@ pub struct Engine {
     /// Whether packets are protected in batches; if not, each is on the spot.
     batched: bool,
     guard: Guard,
+    /// The canary's alert has been said.
+    alerted: bool,
     mirror: Mirror,
     ahead: Burst,
     /// First Initials that wait for the handshake budget; `incoming_queue_max`.
@@ -196,9 +198,10 @@ impl Engine {
             slab: Slab::default(),
             batched: config.protection != Protection::Eager,
             guard: Guard::new(match config.protection {
-                Protection::Eager => simd::Level::RING,
+                Protection::Eager => Level::RING,
                 Protection::Batched(level) => level,
             }),
+            alerted: false,
             mirror: Mirror::default(),
             ahead: Burst::default(),
             incoming: VecDeque::new(),
@@ -294,6 +297,11 @@ impl Engine {
             canary_failed,
             ..self.stats
         }
+    }
+
+    /// The level that packets are protected at, and whether a canary has stopped the one that was asked for.
+    pub fn protection_level(&self) -> (Level, bool) {
+        (self.guard.level(), self.guard.is_stopped())
     }
 
     /// What the engine holds.

@@ -40,5 +40,5 @@ pub use engine::{Engine, Inbound, Memory, Outlet, Owner, Reserved, Sink, Transmi
 pub use event::{CloseReason, Event};
 pub use protection::Protection;
 pub use quinn_proto::{ConnectError, Dir, EcnCodepoint, Side, StreamId, VarInt};
-pub use simd::{Level, LevelError, Sealed};
+pub use simd::{Level, LevelError, Sealed, ciphers_that_differ_from_ring};
 pub use stats::{DropReason, Stats};

@@ -7,7 +7,7 @@
 //! ```text
 //!  kernel ──recvmmsg──► free frames (64 KiB each, so that a whole GRO batch fits) ──► Received ──► worker
 //!     ▲                        ▲───────────────────────── recycle ─────────────────────────────────┘
-//!     └──sendmsg (GSO) ◄── send(bytes) ◄── worker
+//!     └──sendmsg (GSO) ◄── submit(sealed frames of 64 KiB) ◄── worker
 //!             └─ EAGAIN: copied into a bounded queue, sent by `flush` when the socket is writable
 //! ```
 //!

@@ -7,23 +7,27 @@ use std::{
     time::Duration,
 };
 
-use port::{Counters, Ecn, Flushed, Frame, Port, Received, Sent};
+use port::{
+    Counters, Drop as Reason, Flushed, Frame, Port, Received, Region, Reserved, Sealed, Sent, Transmit,
+};
 use quinn_udp::BATCH_SIZE;
 use rustix::net::sockopt;
 use socket2::Socket;
-use wire::Path;
 
 use crate::{
     BindError, Options, Stats,
     bind::open,
     drops,
     queue::Batch,
-    rx::Receiver,
+    rx::{FRAME_BYTES, Receiver},
     tx::{Count, Sender},
 };
 
 /// How soon `flush` is worth another try even if nobody watched the socket for writability.
 const FLUSH_AGAIN: Duration = Duration::from_millis(10);
+
+/// Frames that are sealed into at once: one for each transmit of a batch. Untouched pages cost nothing.
+const TX_FRAME_COUNT: usize = 64;
 
 /// One kernel UDP socket as a [`Port`].
 ///
@@ -33,6 +37,8 @@ pub struct UdpPort {
     local: SocketAddr,
     rx: Receiver,
     tx: Sender,
+    /// Frames to seal into; the kernel copies what is sent.
+    tx_free: Vec<Frame>,
     counters: Counters,
     stats: Stats,
 }
@@ -54,6 +60,11 @@ impl UdpPort {
                 source,
             })?,
             tx: Sender::new(state, options.tx_queue_datagrams, is_v6),
+            tx_free: Region::anonymous(FRAME_BYTES, TX_FRAME_COUNT).map_err(|source| BindError::Other {
+                address,
+                step: "map memory for datagrams to send",
+                source,
+            })?,
             counters: Counters::default(),
             stats: Stats::default(),
         })
@@ -139,9 +150,38 @@ impl Port for UdpPort {
         self.tx.room()
     }
 
-    fn send(&mut self, path: &Path, ecn: Option<Ecn>, bytes: &[u8], segment_bytes: Option<usize>) -> Sent {
-        let count = &mut Count { counters: &mut self.counters, stats: &mut self.stats };
-        self.tx.send(&self.socket, path, ecn, Batch::new(bytes, segment_bytes), count)
+    fn reserve(&mut self, transmit: &Transmit, frames: &mut Vec<Frame>) -> Reserved {
+        if transmit.segment_bytes > FRAME_BYTES {
+            self.counters.drops.add(Reason::TxTooBig, transmit.datagram_count() as u64);
+            return Reserved::Dropped;
+        }
+        // As many whole datagrams in each as it holds.
+        let frame_bytes = FRAME_BYTES / transmit.segment_bytes.max(1) * transmit.segment_bytes.max(1);
+        let frame_count = transmit.size_bytes.div_ceil(frame_bytes).max(1);
+        let Some(first) = self.tx_free.len().checked_sub(frame_count) else { return Reserved::Full };
+        for (n, mut frame) in self.tx_free.drain(first..).enumerate() {
+            frame.set_window(0..frame_bytes.min(transmit.size_bytes - n * frame_bytes));
+            frames.push(frame);
+        }
+        Reserved::Frames
+    }
+
+    fn submit(&mut self, transmit: &Transmit, frames: &mut Vec<Sealed<Frame>>) -> Sent {
+        let mut sent = Sent::Dropped;
+        for frame in frames.drain(..) {
+            let frame = frame.into_inner();
+            let count = &mut Count { counters: &mut self.counters, stats: &mut self.stats };
+            let batch = Batch::new(&frame, Some(transmit.segment_bytes));
+            if self.tx.send(&self.socket, &transmit.path, transmit.ecn, batch, count) == Sent::Queued {
+                sent = Sent::Queued;
+            }
+            self.release(frame);
+        }
+        sent
+    }
+
+    fn release(&mut self, frame: Frame) {
+        self.tx_free.push(frame);
     }
 
     /// `Again` while datagrams wait for the socket: [`Port::wants_writable`] is true too, and whichever comes first is

@@ -5,10 +5,10 @@
 //! ```text
 //!   receive budget: total - T frames             transmit budget: T frames
 //!     idle          rest of the budget             idle          T
-//!     fill ring     2 R                            staged        ┐
-//!     kernel        (counted with fill or tx)      TX ring       ├ T in sum, so that no ring can overflow
-//!     RX ring       R                              completion    ┘
-//!     worker        rest: bursts, hand-over rings
+//!     fill ring     2 R                            reserved      ┐
+//!     kernel        (counted with fill or tx)      staged        │
+//!     RX ring       R                              TX ring       ├ T in sum, so that no ring can overflow
+//!     worker        rest: bursts, hand-over rings  completion    ┘
 //! ```
 //!
 //! The budgets never mix: a worker that sits on received frames can't stop this port from sending, nor the reverse.
@@ -21,7 +21,9 @@ use crate::{
     rings::Rings,
     templates::Templates,
 };
-use port::{Counters, Drop as Reason, Ecn, Flushed, Frame, Path, Port, Received, Region, Sent};
+use port::{
+    Counters, Drop as Reason, Ecn, Flushed, Frame, Port, Received, Region, Reserved, Sealed, Sent, Transmit,
+};
 use rustix::io::Errno;
 use std::{
     io,
@@ -65,6 +67,8 @@ pub struct XskPort {
     scratch: Vec<Frame>,
     /// Delivered and not yet recycled.
     out: usize,
+    /// Transmit frames that the worker is sealing into.
+    reserved: usize,
     tx_budget: usize,
     verify_checksums: bool,
     busy_poll: bool,
@@ -103,6 +107,7 @@ impl XskPort {
             idle_tx,
             scratch: Vec::with_capacity(ring_size),
             out: 0,
+            reserved: 0,
             tx_budget,
             verify_checksums,
             busy_poll,
@@ -148,7 +153,7 @@ impl XskPort {
             rx: rings.rx,
             tx: rings.tx,
             completion: rings.completion,
-            out: self.out,
+            out: self.out + self.reserved,
             total: self.region.chunk_count(),
         }
     }
@@ -201,26 +206,17 @@ impl XskPort {
         self.counters.drops.add(Reason::TxError, bogus);
     }
 
-    /// Writes one datagram into a frame and stages it. The caller has checked sizes and room.
-    fn stage(&mut self, template: &Template, ecn_bits: u8, payload: &[u8]) -> bool {
-        let Some(mut frame) = self.idle_tx.pop() else { return false };
-        frame.set_window(self.rings.tx_window(frame.chunk()));
-        let header_bytes = template.header_len();
-        if let Some(room) = frame.get_mut(header_bytes..header_bytes + payload.len()) {
-            room.copy_from_slice(payload);
-        }
-        // Refuses what doesn't fit, by the same bounds.
-        let written = template.write(&mut frame, payload.len(), ecn_bits);
-        match written {
-            Some(length) => self.rings.stage(frame, length),
-            None => self.idle_tx.push(frame),
-        }
-        written.is_some()
-    }
-
-    fn drop_sent(&mut self, reason: Reason, datagram_count: usize) -> Sent {
-        self.counters.drops.add(reason, datagram_count as u64);
-        Sent::Dropped
+    /// Writes the headers of one sealed datagram and stages it. False if there are none, or none that fit in front of
+    /// it: the route has changed since the frame was reserved.
+    fn stage(&mut self, template: Option<&Template>, ecn_bits: u8, sealed: Sealed<Frame>) -> bool {
+        let payload_bytes = sealed.as_ref().len();
+        let refused = self.rings.stage(sealed, |frame, room_bytes| {
+            let template = template.filter(|template| template.header_len() == room_bytes)?;
+            template.write(frame, payload_bytes, ecn_bits)
+        });
+        let staged = refused.is_none();
+        self.idle_tx.extend(refused);
+        staged
     }
 }
 
@@ -273,36 +269,58 @@ impl Port for XskPort {
         if self.idle_tx.len() < self.tx_budget / 2 + 1 {
             self.reap();
         }
-        self.idle_tx.len().min(self.rings.stage_room())
+        self.idle_tx.len().min(self.rings.stage_room().saturating_sub(self.reserved))
     }
 
-    fn send(&mut self, path: &Path, ecn: Option<Ecn>, bytes: &[u8], segment_bytes: Option<usize>) -> Sent {
+    fn reserve(&mut self, transmit: &Transmit, frames: &mut Vec<Frame>) -> Reserved {
         self.templates.refresh();
-        let segment_bytes = segment_bytes.unwrap_or(bytes.len()).clamp(1, bytes.len().max(1));
-        let datagram_count = bytes.len().div_ceil(segment_bytes);
+        let datagram_count = transmit.datagram_count();
         let chunk_bytes = self.rings.tx_window(0).len();
-        let Some(entry) = self.templates.get(path) else {
+        let Some(entry) = self.templates.get(&transmit.path) else {
             self.counters.tx_no_route += datagram_count as u64;
-            return Sent::NoRoute;
+            return Reserved::NoRoute;
         };
         entry.mark_used();
-        let template = entry.template;
-        if segment_bytes > entry.payload_bytes_max.min(chunk_bytes - template.header_len()) {
-            return self.drop_sent(Reason::TxTooBig, datagram_count);
+        let header_bytes = entry.template.header_len();
+        if transmit.segment_bytes > entry.payload_bytes_max.min(chunk_bytes - header_bytes) {
+            self.counters.drops.add(Reason::TxTooBig, datagram_count as u64);
+            return Reserved::Dropped;
         }
         if self.send_room() < datagram_count {
-            return self.drop_sent(Reason::TxNoRoom, datagram_count);
+            return Reserved::Full;
         }
-        let ecn_bits = ecn.map_or(0, |ecn| ecn as u8);
-        for payload in bytes.chunks(segment_bytes) {
-            if !self.stage(&template, ecn_bits, payload) {
+        let idle_from = self.idle_tx.len() - datagram_count;
+        for (mut frame, payload_bytes) in self.idle_tx.drain(idle_from..).zip(transmit.datagrams()) {
+            let start = self.rings.tx_window(frame.chunk()).start + header_bytes;
+            frame.set_window(start..start + payload_bytes);
+            frames.push(frame);
+        }
+        self.reserved += datagram_count;
+        Reserved::Frames
+    }
+
+    fn submit(&mut self, transmit: &Transmit, frames: &mut Vec<Sealed<Frame>>) -> Sent {
+        self.reserved -= frames.len();
+        let template = self.templates.get(&transmit.path).map(|entry| entry.template);
+        let ecn_bits = transmit.ecn.map_or(0, |ecn| ecn as u8);
+        let mut sent = Sent::Dropped;
+        for sealed in frames.drain(..) {
+            let payload_bytes = sealed.as_ref().len();
+            if self.stage(template.as_ref(), ecn_bits, sealed) {
+                self.counters.tx_datagrams += 1;
+                self.counters.tx_bytes += payload_bytes as u64;
+                sent = Sent::Queued;
+            } else {
                 self.counters.drops.add(Reason::TxError, 1);
-                continue;
             }
-            self.counters.tx_datagrams += 1;
-            self.counters.tx_bytes += payload.len() as u64;
         }
-        Sent::Queued
+        sent
+    }
+
+    fn release(&mut self, frame: Frame) {
+        assert!(self.owns(&frame), "a frame goes back to the port that it came from");
+        self.reserved -= 1;
+        self.idle_tx.push(frame);
     }
 
     fn flush(&mut self) -> io::Result<Flushed> {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   fill(frames) ──► fill ring ──► kernel ──► RX ring ──► receive() ──► frames
-//!   stage(frame) ──► submit() ──► TX ring ──► kernel ──► completion ring ──► reap() ──► frames
+//!   stage(sealed) ──► submit() ──► TX ring ──► kernel ──► completion ring ──► reap() ──► frames
 //! ```
 //!
 //! xsk-rs's descriptors are `Copy` and its rings unsafe to misuse. Here a frame is an owned token: giving it to a ring
@@ -10,7 +10,7 @@
 //! gives it back. So an address that the kernel never had, or one that comes twice, is found out and named.
 
 use crate::{SocketStatistics, held::Held};
-use port::Frame;
+use port::{Frame, Sealed};
 use std::{
     io,
     ops::Range,
@@ -128,8 +128,21 @@ impl Rings {
         (self.tx.nb_free(self.tx_size) as usize).saturating_sub(self.staged.len())
     }
 
-    /// Queues a frame whose packet lies in the first `length` bytes of its [`Self::tx_window`].
-    pub(crate) fn stage(&mut self, frame: Frame, length: usize) {
+    /// Queues a frame whose window holds what was sealed. `headers` gets the whole [`Self::tx_window`] and how many bytes
+    /// there are in front of the payload, fills those, and says how long the packet is. `None` from it gives the frame
+    /// back.
+    ///
+    /// Nothing but this makes a TX descriptor, and it takes nothing but sealed frames.
+    pub(crate) fn stage(
+        &mut self,
+        sealed: Sealed<Frame>,
+        headers: impl FnOnce(&mut Frame, usize) -> Option<usize>,
+    ) -> Option<Frame> {
+        let mut frame = sealed.into_inner();
+        let window = self.tx_window(frame.chunk());
+        let room_bytes = frame.window().start - window.start;
+        frame.set_window(window);
+        let Some(length) = headers(&mut frame, room_bytes) else { return Some(frame) };
         let mut descriptor = self.descriptors[frame.chunk()];
         // SAFETY: the descriptor is of a chunk whose frame this function owns; the slices that this makes are gone
         // before the frame is touched again.
@@ -137,6 +150,7 @@ impl Rings {
         data.cursor().set_pos(length);
         self.held.put_transmit(frame);
         self.staged.push(descriptor);
+        None
     }
 
     /// Moves everything staged to the TX ring.

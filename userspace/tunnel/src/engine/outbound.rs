@@ -299,13 +299,15 @@ impl Engine {
         &mut self,
         room: &mut Room<'_, O>,
         ready: &[(Transmit, usize)],
-        mut sealed: Vec<Sealed<O::Slot>>,
+        sealed: Vec<Sealed<O::Slot>>,
     ) {
+        let mut sealed = sealed.into_iter();
+        let mut its = Vec::new();
         // Refusal at `reserve` is about what follows; these have their room.
         let mut refused = false;
         for &(transmit, slot_count) in ready {
-            let behind = sealed.split_off(slot_count);
-            let mut its = std::mem::replace(&mut sealed, behind);
+            its.clear();
+            its.extend(sealed.by_ref().take(slot_count));
             refused = refused || !room.outlet.submit(&transmit, &mut its);
             match refused {
                 true => self.park(transmit, &its),
