@@ -160,6 +160,9 @@ pub trait Port: Send {
     /// Takes back a frame that was reserved and is not to be sent.
     fn release(&mut self, frame: Frame);
 
+    /// Counts datagrams that the caller gave up on, for want of room.
+    fn count_drop(&mut self, reason: Drop, datagram_count: usize);
+
     /// Sends bytes that are already as the wire may see them: one datagram, or several of `segment_bytes`.
     fn send(&mut self, path: &Path, ecn: Option<Ecn>, wire: &[u8], segment_bytes: Option<usize>) -> Sent {
         let segment_bytes = segment_bytes.filter(|&n| n > 0).unwrap_or(wire.len()).min(wire.len());
@@ -168,7 +171,11 @@ pub trait Port: Send {
         match self.reserve(&transmit, &mut frames) {
             Reserved::Frames => {}
             Reserved::NoRoute => return Sent::NoRoute,
-            Reserved::Full | Reserved::Dropped => return Sent::Dropped,
+            Reserved::Dropped => return Sent::Dropped,
+            Reserved::Full => {
+                self.count_drop(Drop::TxNoRoom, transmit.datagram_count());
+                return Sent::Dropped;
+            }
         }
         let datagrams = wire.chunks(segment_bytes.max(1)).map(|bytes| simd::Packet::Protected { bytes });
         match simd::Guard::new(simd::Level::RING).protect(frames, &datagrams.collect::<Vec<_>>()) {

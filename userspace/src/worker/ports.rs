@@ -332,6 +332,7 @@ mod tests {
             Sent::Dropped
         }
         fn release(&mut self, _frame: Frame) {}
+        fn count_drop(&mut self, _: port::Drop, _: usize) {}
         fn flush(&mut self) -> io::Result<Flushed> {
             Ok(Flushed::Idle)
         }

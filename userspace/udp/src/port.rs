@@ -180,6 +180,10 @@ impl Port for UdpPort {
         sent
     }
 
+    fn count_drop(&mut self, reason: Reason, datagram_count: usize) {
+        self.counters.drops.add(reason, datagram_count as u64);
+    }
+
     fn release(&mut self, frame: Frame) {
         self.tx_free.push(frame);
     }

@@ -317,6 +317,10 @@ impl Port for XskPort {
         sent
     }
 
+    fn count_drop(&mut self, reason: Reason, datagram_count: usize) {
+        self.counters.drops.add(reason, datagram_count as u64);
+    }
+
     fn release(&mut self, frame: Frame) {
         assert!(self.owns(&frame), "a frame goes back to the port that it came from");
         self.reserved -= 1;
