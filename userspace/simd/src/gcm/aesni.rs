@@ -86,11 +86,12 @@ fn store_short(bytes: &mut [u8], block: u128) {
             bytes[..4].copy_from_slice(&(block as u32).to_le_bytes());
             bytes[n - 4..].copy_from_slice(&((block >> (8 * (n - 4))) as u32).to_le_bytes());
         }
-        _ => {
-            for (i, byte) in bytes.iter_mut().enumerate() {
-                *byte = (block >> (8 * i)) as u8;
-            }
+        1.. => {
+            bytes[n / 2] = (block >> (8 * (n / 2))) as u8;
+            bytes[0] = block as u8;
+            bytes[n - 1] = (block >> (8 * (n - 1))) as u8;
         }
+        0 => {}
     }
 }
 

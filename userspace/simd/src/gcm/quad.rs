@@ -74,8 +74,8 @@ impl<'a> Quad<'a> {
         let mut tags = [block(0, 0); QUAD];
         for part in 0..QUAD / I::LANES {
             let mut sum = Sum { low: low[part], middle: middle[part], high: high[part] };
-            let power = self.gather(isa, part, |key| from_number(key.powers(POWERS - 1).0[0]));
-            let halves = self.gather(isa, part, |key| from_number(key.powers(POWERS - 1).1[0]));
+            let power = self.gather(isa, part, |key| from_number(key.powers().0[POWERS - 1]));
+            let halves = self.gather(isa, part, |key| from_number(key.powers().1[POWERS - 1]));
             sum.add(isa, lanes(isa, self.lengths, part), power, halves);
             let hash = isa.swap_bytes(sum.reduce(isa));
             let tag = isa.blocks(isa.xor(hash, blinds[part]));
@@ -101,7 +101,7 @@ fn nonce(nonce: [u8; NONCE_BYTES]) -> __m128i {
 
 /// Seals jobs whose cipher has so many rounds.
 #[inline(always)]
-pub(super) fn seal<I: Lanes, const ROUNDS: usize>(isa: I, jobs: &mut [SealJob<'_>]) {
+pub(super) fn seal<I: Lanes, const ROUNDS: usize, const N: usize>(isa: I, jobs: &mut [SealJob<'_>]) {
     for jobs in jobs.chunks_mut(QUAD) {
         let mut sums = [Sum::new(isa); QUAD];
         let fixed =
@@ -111,7 +111,7 @@ pub(super) fn seal<I: Lanes, const ROUNDS: usize>(isa: I, jobs: &mut [SealJob<'_
         for (lane, job) in jobs.iter_mut().enumerate() {
             let texts = (job.plaintext, &mut *job.dst);
             let (key, nonce) = (quad.keys[lane], quad.nonces[lane]);
-            sums[lane] = bulk::<I, ROUNDS, true>(isa, key, nonce, job.header, texts, job.plaintext.len());
+            sums[lane] = bulk::<I, ROUNDS, true, N>(isa, key, nonce, job.header, texts, job.plaintext.len());
         }
         let tags = quad.tags(isa, &sums, &blinds);
         for (tag, job) in tags.into_iter().zip(jobs) {
@@ -122,7 +122,7 @@ pub(super) fn seal<I: Lanes, const ROUNDS: usize>(isa: I, jobs: &mut [SealJob<'_
 
 /// Opens jobs whose cipher has so many rounds.
 #[inline(always)]
-pub(super) fn open<I: Lanes, const ROUNDS: usize>(isa: I, jobs: &mut [OpenJob<'_>]) {
+pub(super) fn open<I: Lanes, const ROUNDS: usize, const N: usize>(isa: I, jobs: &mut [OpenJob<'_>]) {
     for jobs in jobs.chunks_mut(QUAD) {
         let mut sums = [Sum::new(isa); QUAD];
         let fixed = jobs.iter().map(|job| (job.key, job.packet_number, job.header.len(), job.dst.len()));
@@ -132,7 +132,7 @@ pub(super) fn open<I: Lanes, const ROUNDS: usize>(isa: I, jobs: &mut [OpenJob<'_
             let len = job.dst.len();
             let texts = (job.ciphertext, &mut *job.dst);
             let (key, nonce) = (quad.keys[lane], quad.nonces[lane]);
-            sums[lane] = bulk::<I, ROUNDS, false>(isa, key, nonce, job.header, texts, len);
+            sums[lane] = bulk::<I, ROUNDS, false, N>(isa, key, nonce, job.header, texts, len);
         }
         let tags = quad.tags(isa, &sums, &blinds);
         for (tag, job) in tags.into_iter().zip(jobs) {

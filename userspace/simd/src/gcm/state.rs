@@ -53,6 +53,11 @@ impl RoundKeys {
     pub(super) fn block(&self, round: usize) -> __m128i {
         from_number(self.0[round])
     }
+
+    #[inline(always)]
+    pub(super) fn blocks(&self, first: usize, end: usize) -> &[u128] {
+        &self.0[first..end]
+    }
 }
 
 impl PacketState {
@@ -72,10 +77,10 @@ impl PacketState {
         &self.keys
     }
 
-    /// The powers from this index on, and their halves.
+    /// The powers and their halves, both followed by zeros.
     #[inline(always)]
-    pub(super) fn powers(&self, at: usize) -> (&[u128], &[u128]) {
-        (&self.powers.0[at..], &self.halves.0[at..])
+    pub(super) fn powers(&self) -> (&[u128; POWERS + PADDING], &[u128; POWERS + PADDING]) {
+        (&self.powers.0, &self.halves.0)
     }
 }
 

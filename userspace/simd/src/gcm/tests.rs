@@ -8,8 +8,8 @@ use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 const CIPHERS: [Cipher; 2] = [Cipher::Aes128Gcm, Cipher::Aes256Gcm];
 const PAYLOAD_BYTES_MAX: usize = 9100;
 
-compiled!(pairs128, Pair(Pair(AesNi::token())), "aes,pclmulqdq,ssse3,sse4.1");
-compiled!(pairs256, Pair(Avx2::token()), "avx2,vaes,vpclmulqdq,aes,pclmulqdq");
+compiled!(pairs128, Pair(Pair(AesNi::token())), 4, "aes,pclmulqdq,ssse3,sse4.1");
+compiled!(pairs256, Pair(Avx2::token()), 4, "avx2,vaes,vpclmulqdq,aes,pclmulqdq");
 
 /// An implementation under test.
 #[derive(Clone, Copy, Debug, PartialEq)]
