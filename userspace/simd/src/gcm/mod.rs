@@ -1,36 +1,45 @@
 //! AES-128-GCM and AES-256-GCM (NIST SP 800-38D) in batches, and AES header-protection masks.
+//!
+//! ```text
+//!   entry   seal, open, mask of a level: compiled for its instructions
+//!   quad    what every packet costs: E_K(J0), the last reduction, the tag; four packets at once, one a lane
+//!   bulk    what every byte costs: counter mode and GHASH over one packet
+//!   ghash   sums of products, reduction                 state   round keys, powers of H
+//!   lanes   what a vector can do: aesni 1 lane, avx2 2 lanes, avx512 4 lanes
+//! ```
+//!
+//! The algorithm is written once, over [`lanes::Lanes`]. Lengths, and whether neighbouring jobs share a key, are all
+//! that it branches on.
+#![cfg_attr(not(target_arch = "x86_64"), allow(unused))]
 
-use crate::{Cipher, Level, MaskJob, OpenJob, SealJob};
+#[cfg(target_arch = "x86_64")]
+mod aesni;
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod bulk;
+#[cfg(target_arch = "x86_64")]
+mod entry;
+#[cfg(target_arch = "x86_64")]
+mod ghash;
+#[cfg(target_arch = "x86_64")]
+mod lanes;
+#[cfg(all(test, target_arch = "x86_64"))]
+mod pair;
+#[cfg(not(target_arch = "x86_64"))]
+mod portable;
+#[cfg(target_arch = "x86_64")]
+mod quad;
+#[cfg(target_arch = "x86_64")]
+mod state;
+#[cfg(all(test, target_arch = "x86_64"))]
+mod tests;
 
-/// What a packet key becomes when a batch first needs it.
-pub(crate) struct PacketState {}
-
-impl PacketState {
-    pub(crate) fn new(_cipher: Cipher, _key: &[u8]) -> Self {
-        Self {}
-    }
-}
-
-/// What a header-protection key becomes when a batch first needs it.
-pub(crate) struct HeaderState {}
-
-impl HeaderState {
-    pub(crate) fn new(_cipher: Cipher, _key: &[u8]) -> Self {
-        Self {}
-    }
-}
-
-/// Seals jobs that are all AES-GCM. `false`: nothing was done, the level has no implementation.
-pub(crate) fn seal(_level: Level, _jobs: &mut [SealJob<'_>]) -> bool {
-    false
-}
-
-/// Opens jobs that are all AES-GCM. `false`: nothing was done, the level has no implementation.
-pub(crate) fn open(_level: Level, _jobs: &mut [OpenJob<'_>]) -> bool {
-    false
-}
-
-/// Masks for keys that are all AES. `false`: nothing was done, the level has no implementation.
-pub(crate) fn mask(_level: Level, _jobs: &mut [MaskJob<'_>]) -> bool {
-    false
-}
+#[cfg(target_arch = "x86_64")]
+pub(crate) use entry::{mask, open, seal};
+#[cfg(not(target_arch = "x86_64"))]
+pub(crate) use portable::{HeaderState, PacketState, mask, open, seal};
+#[cfg(target_arch = "x86_64")]
+pub(crate) use state::{HeaderState, PacketState};

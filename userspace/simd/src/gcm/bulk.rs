@@ -1,0 +1,409 @@
+//! One packet's bulk: counter mode over its payload, and GHASH over header and ciphertext up to an unreduced sum.
+//!
+//! ```text
+//!   payload   | step | step | step | .. | tail |     a step is N vectors, the tail fewer
+//!   seal        AES s, GHASH s-1 between the rounds  (the ciphertext of s isn't there yet)
+//!   open        AES s, GHASH s   between the rounds
+//!   sums      | header + 32 blocks | 32 blocks | .. | what is left + lengths |
+//! ```
+//!
+//! Every sum but the last is reduced and goes into the first block of the next; the last one, and the product of the
+//! lengths, are the caller's, for four packets at once.
+
+use super::{
+    aesni::{block, from_number},
+    ghash::{Sum, multiply},
+    lanes::Lanes,
+    state::{GROUP_BLOCKS, HEADER_BLOCKS, POWERS, PacketState, RoundKeys},
+};
+use std::arch::x86_64::__m128i;
+
+/// Bytes of a block.
+const BLOCK: usize = 16;
+
+/// The counters of a group's blocks, less the group's own multiple of 32. The payload's first counter is 2.
+#[repr(C, align(64))]
+struct Counters([u128; GROUP_BLOCKS]);
+
+static COUNTERS: Counters = {
+    let mut counters = [0; GROUP_BLOCKS];
+    let mut i = 0;
+    while i < GROUP_BLOCKS {
+        let counter = ((i + 2) % GROUP_BLOCKS) as u32;
+        counters[i] = (counter.swap_bytes() as u128) << 96;
+        i += 1;
+    }
+    Counters(counters)
+};
+
+/// A 32-bit counter in its place in a block.
+#[inline(always)]
+pub(super) fn counter(number: u32) -> __m128i {
+    block(u64::from(number.swap_bytes()) << 32, 0)
+}
+
+/// What counters are xored with: nonce, first round key, and the group's multiple of 32.
+#[derive(Clone, Copy)]
+struct Base<V> {
+    /// The nonce and the first round key.
+    nonce: V,
+    now: V,
+    /// For the group's last vector: its last two counters belong to the next multiple of 32.
+    last: V,
+}
+
+impl<V: Copy> Base<V> {
+    #[inline(always)]
+    fn new<I: Lanes<V = V>>(isa: I, key: &PacketState, nonce: __m128i) -> Self {
+        let nonce = isa.xor(isa.splat(nonce), isa.splat(key.keys().block(0)));
+        let mut base = Self { nonce, now: nonce, last: nonce };
+        base.group(isa, 0);
+        base
+    }
+
+    /// For the group that begins with this block of the payload.
+    #[inline(always)]
+    fn group<I: Lanes<V = V>>(&mut self, isa: I, first_block: usize) {
+        // A payload has fewer than 2^32 blocks: longer ones aren't given to this code.
+        let (now, next) = (counter(first_block as u32), counter((first_block + GROUP_BLOCKS) as u32));
+        self.now = isa.xor(self.nonce, isa.splat(now));
+        let last = if I::LANES > 2 { [now, now, next, next] } else { [next; 4] };
+        self.last = isa.xor(self.nonce, isa.lanes(last));
+    }
+
+    /// The counters of the first `T` vectors of a step of `N`, with the first round key.
+    #[inline(always)]
+    fn blocks<I: Lanes<V = V>, const N: usize, const T: usize>(&self, isa: I, in_group: usize) -> [V; T] {
+        // SAFETY: steps divide a group.
+        let counters = unsafe { part(&COUNTERS.0, in_group, N * I::LANES) };
+        let end = if in_group == GROUP_BLOCKS - N * I::LANES { self.last } else { self.now };
+        let mut blocks = [end; T];
+        for (i, block) in blocks.iter_mut().enumerate() {
+            // Only a step's last two blocks can be a group's.
+            let base = if (i + 1) * I::LANES > N * I::LANES - 2 { end } else { self.now };
+            *block = isa.xor(base, isa.load_blocks(&counters[i * I::LANES..]));
+        }
+        blocks
+    }
+}
+
+/// A part of a slice, of a length that the compiler knows where the caller does.
+///
+/// # Safety
+/// The part must lie inside of the slice. A check here costs as much as a product: this code is bound by the number
+/// of its instructions.
+#[inline(always)]
+unsafe fn part<T>(slice: &[T], at: usize, len: usize) -> &[T] {
+    // SAFETY: the caller's duty.
+    unsafe { slice.get_unchecked(at..at + len) }
+}
+
+/// GHASH in its course.
+struct Hash<'a, V> {
+    key: &'a PacketState,
+    sum: Sum<V>,
+    /// The sum of the groups before, for the next block; else zero.
+    before: V,
+    /// Where the next block's power is. Never more than `POWERS - 1` less the blocks that the group still has.
+    power: usize,
+    /// Blocks of the group that whole steps haven't hashed.
+    group_left: usize,
+    /// Blocks of payload that the groups before this one didn't have.
+    left: usize,
+}
+
+impl<'a, V: Copy> Hash<'a, V> {
+    #[inline(always)]
+    fn new<I: Lanes<V = V>>(isa: I, key: &'a PacketState, blocks: usize) -> Self {
+        let (sum, before) = (Sum::new(isa), isa.zero());
+        let power = Self::group_power(blocks);
+        Self { key, sum, before, power, group_left: GROUP_BLOCKS, left: blocks }
+    }
+
+    /// Where the powers of a group start when so many blocks are left: the last block of all is followed by the
+    /// lengths, which take the first power.
+    #[inline(always)]
+    fn group_power(left: usize) -> usize {
+        if left > GROUP_BLOCKS { POWERS - GROUP_BLOCKS } else { POWERS - 1 - left }
+    }
+
+    /// Adds a vector that lies `at` blocks on.
+    #[inline(always)]
+    fn add<I: Lanes<V = V>>(&mut self, isa: I, vector: V, at: usize) {
+        let (powers, halves) = self.key.powers();
+        // SAFETY: the block has a power, see `power`, and behind the powers are zeros for the rest of the vector.
+        let powers = unsafe { part(powers, self.power + at, I::LANES) };
+        // SAFETY: as above; there are as many halves.
+        let halves = unsafe { part(halves, self.power + at, I::LANES) };
+        self.sum.add(isa, vector, isa.load_blocks(powers), isa.load_blocks(halves));
+    }
+
+    /// Adds the first vector of a step, or of the tail.
+    #[inline(always)]
+    fn add_first<I: Lanes<V = V>>(&mut self, isa: I, vector: V) {
+        self.add(isa, isa.xor(isa.swap_bytes(vector), self.before), 0);
+    }
+
+    /// The vectors of a step but the first, each with its power and halves. `rest` is their number.
+    #[inline(always)]
+    fn rest<'b, I: Lanes<V = V>>(
+        &self,
+        bytes: &'b [u8],
+        rest: usize,
+    ) -> impl Iterator<Item = ((&'b [u8], &'a [u128]), &'a [u128])> + use<'a, 'b, I, V> {
+        let (powers, halves) = self.key.powers();
+        // SAFETY: the caller gives a step and one less than its vectors.
+        let bytes = unsafe { part(bytes, I::WIDTH, rest * I::WIDTH) };
+        // SAFETY: every block of a step has a power, see `power`.
+        let powers = unsafe { part(powers, self.power + I::LANES, rest * I::LANES) };
+        // SAFETY: as above; there are as many halves.
+        let halves = unsafe { part(halves, self.power + I::LANES, rest * I::LANES) };
+        let powers = powers.chunks_exact(I::LANES).zip(halves.chunks_exact(I::LANES));
+        bytes.chunks_exact(I::WIDTH).zip(powers).map(|(text, (powers, halves))| ((text, powers), halves))
+    }
+
+    /// After a step: goes on to the next powers, reduces if that was a group's end and not the payload's.
+    #[inline(always)]
+    fn stepped<I: Lanes<V = V>>(&mut self, isa: I, blocks: usize) {
+        self.power += blocks;
+        self.before = isa.zero();
+        self.group_left -= blocks;
+        if self.group_left == 0 && self.left > GROUP_BLOCKS {
+            self.left -= GROUP_BLOCKS;
+            self.group_left = GROUP_BLOCKS;
+            self.before = isa.fold(self.sum.reduce(isa));
+            self.sum = Sum::new(isa);
+            self.power = Self::group_power(self.left);
+        }
+    }
+
+    #[inline(always)]
+    fn header<I: Lanes<V = V>>(&mut self, isa: I, header: &[u8]) {
+        let mut header = header;
+        let mut before = isa.zero();
+        // Longer than any header of QUIC: block by block.
+        while header.len() > HEADER_BLOCKS * BLOCK {
+            let first = isa.xor(before, isa.swap_bytes(isa.load_part(header, 0, BLOCK)));
+            let power = isa.load_blocks(&self.key.powers().0[POWERS - 1..]);
+            before = multiply(isa, first, power);
+            header = &header[BLOCK..];
+        }
+        // The header's last block has the power before the payload's first.
+        self.power -= header.len().div_ceil(BLOCK);
+        for at in (0..header.len()).step_by(I::WIDTH) {
+            let end = header.len().min(at + I::WIDTH);
+            let vector = isa.xor(isa.swap_bytes(isa.load_part(header, at, end)), before);
+            self.add(isa, vector, at / BLOCK);
+            before = isa.zero();
+        }
+        self.power += header.len().div_ceil(BLOCK);
+    }
+}
+
+/// The same number, but the compiler doesn't know it.
+#[inline(always)]
+fn opaque(mut number: usize) -> usize {
+    // SAFETY: no instruction at all.
+    unsafe {
+        std::arch::asm!("/* {} */", inout(reg) number, options(pure, nomem, nostack, preserves_flags));
+    }
+    number
+}
+
+#[inline(always)]
+fn round<I: Lanes, const N: usize>(isa: I, state: &mut [I::V; N], key: __m128i) {
+    let key = isa.splat(key);
+    for block in state {
+        *block = isa.aes(*block, key);
+    }
+}
+
+/// All rounds but the last, with a step of GHASH over `hashed` between them.
+///
+/// A vector is hashed, then come some rounds, and so on. That is a loop whose length (`rest`, see [`opaque`]) the
+/// compiler doesn't know: unrolled, its scheduler would move the products together again, which costs a quarter.
+#[inline(always)]
+fn rounds_and_hash<I: Lanes, const ROUNDS: usize, const N: usize, const T: usize>(
+    isa: I,
+    mut state: [I::V; T],
+    hash: &mut Hash<'_, I::V>,
+    (hashed, rest): (&[u8], usize),
+) -> [I::V; T] {
+    let keys = hash.key.keys();
+    let turn = (ROUNDS - 2) / N;
+    let before = ROUNDS - turn * (N - 1);
+    for number in 1..before {
+        round(isa, &mut state, keys.block(number));
+    }
+    hash.add_first(isa, isa.load(hashed));
+    let turns = keys.blocks(before, ROUNDS).chunks_exact(turn);
+    for (((text, powers), halves), keys) in hash.rest::<I>(hashed, rest).zip(turns) {
+        for &key in keys {
+            round(isa, &mut state, from_number(key));
+        }
+        let text = isa.swap_bytes(isa.load(text));
+        hash.sum.add(isa, text, isa.load_blocks(powers), isa.load_blocks(halves));
+    }
+    hash.stepped(isa, N * I::LANES);
+    state
+}
+
+/// All rounds but the last.
+#[inline(always)]
+fn rounds<I: Lanes, const ROUNDS: usize, const T: usize>(
+    isa: I,
+    mut state: [I::V; T],
+    keys: &RoundKeys,
+) -> [I::V; T] {
+    for number in 1..ROUNDS {
+        round(isa, &mut state, keys.block(number));
+    }
+    state
+}
+
+/// The last round of a step, with the text in the round key.
+#[inline(always)]
+fn last_round<I: Lanes, const N: usize>(isa: I, state: [I::V; N], key: __m128i, src: &[u8], dst: &mut [u8]) {
+    let key = isa.splat(key);
+    for (i, block) in state.into_iter().enumerate() {
+        let text = isa.load(&src[i * I::WIDTH..]);
+        isa.store(&mut dst[i * I::WIDTH..], isa.aes_last(block, isa.xor(text, key)));
+    }
+}
+
+/// What steps and tail of a payload share.
+struct Walk<'a, V> {
+    base: Base<V>,
+    hash: Hash<'a, V>,
+    /// Bytes that are done: whole steps.
+    at: usize,
+    /// One less than the vectors of a step, in disguise.
+    rest: usize,
+}
+
+impl<V: Copy> Walk<'_, V> {
+    /// One step. `len` bytes are in both texts.
+    #[inline(always)]
+    fn step<I: Lanes<V = V>, const ROUNDS: usize, const SEAL: bool, const N: usize>(
+        &mut self,
+        isa: I,
+        (src, dst): (&[u8], &mut [u8]),
+    ) {
+        let (at, step_bytes, keys) = (self.at, N * I::WIDTH, self.hash.key.keys());
+        let state = self.base.blocks::<I, N, N>(isa, at / BLOCK % GROUP_BLOCKS);
+        // SAFETY: the caller has seen that a step is left.
+        let text = unsafe { part(src, at, step_bytes) };
+        let state = if !SEAL {
+            rounds_and_hash::<I, ROUNDS, N, N>(isa, state, &mut self.hash, (text, self.rest))
+        } else if at == 0 {
+            rounds::<I, ROUNDS, N>(isa, state, keys)
+        } else {
+            // SAFETY: the step before lies before.
+            let hashed = unsafe { part(dst, at - step_bytes, step_bytes) };
+            rounds_and_hash::<I, ROUNDS, N, N>(isa, state, &mut self.hash, (hashed, self.rest))
+        };
+        // SAFETY: the caller has seen that a step is left.
+        let made = unsafe { dst.get_unchecked_mut(at..at + step_bytes) };
+        last_round(isa, state, keys.block(ROUNDS), text, made);
+        self.at += step_bytes;
+        if (self.at / BLOCK).is_multiple_of(GROUP_BLOCKS) {
+            self.base.group(isa, self.at / BLOCK);
+        }
+    }
+
+    /// The last `T` vectors, of which the last may be partial. Both texts may reach beyond `end`.
+    #[inline(always)]
+    fn tail<I: Lanes<V = V>, const ROUNDS: usize, const SEAL: bool, const N: usize, const T: usize>(
+        &mut self,
+        isa: I,
+        (src, dst): (&[u8], &mut [u8]),
+        end: usize,
+    ) {
+        let (at, step_bytes, keys) = (self.at, N * I::WIDTH, self.hash.key.keys());
+        let last_at = at + (T - 1) * I::WIDTH;
+        let mut texts = [isa.zero(); T];
+        for (i, text) in texts.iter_mut().enumerate() {
+            *text = match i == T - 1 {
+                true => isa.load_part(src, last_at, end),
+                false => isa.load(&src[at + i * I::WIDTH..]),
+            };
+        }
+        let state = self.base.blocks::<I, N, T>(isa, at / BLOCK % GROUP_BLOCKS);
+        let state = match SEAL && at > 0 {
+            true => {
+                let hashed = &dst[at - step_bytes..at];
+                rounds_and_hash::<I, ROUNDS, N, T>(isa, state, &mut self.hash, (hashed, self.rest))
+            }
+            false => rounds::<I, ROUNDS, T>(isa, state, keys),
+        };
+        let last = isa.splat(keys.block(ROUNDS));
+        for (i, block) in state.into_iter().enumerate() {
+            let mut made = isa.aes_last(block, isa.xor(texts[i], last));
+            match i == T - 1 {
+                true => isa.store_part(dst, last_at, end, made),
+                false => isa.store(&mut dst[at + i * I::WIDTH..], made),
+            }
+            if SEAL && i == T - 1 {
+                made = isa.keep(made, end - last_at);
+            }
+            let ciphertext = if SEAL { made } else { texts[i] };
+            match i == 0 {
+                true => self.hash.add_first(isa, ciphertext),
+                false => self.hash.add(isa, isa.swap_bytes(ciphertext), i * I::LANES),
+            }
+        }
+    }
+}
+
+/// Encrypts or decrypts the first `len` bytes of `src` into `dst`. The sum lacks the product of the lengths and H.
+///
+/// `src` may be longer, which makes its end cheaper to load; so may `dst`, and then some of what lies behind is
+/// overwritten.
+#[inline(always)]
+pub(super) fn bulk<I: Lanes, const ROUNDS: usize, const SEAL: bool, const N: usize>(
+    isa: I,
+    key: &PacketState,
+    nonce: __m128i,
+    header: &[u8],
+    (src, dst): (&[u8], &mut [u8]),
+    len: usize,
+) -> Sum<I::V> {
+    assert!(src.len() >= len && dst.len() >= len);
+    let hash = Hash::new(isa, key, len.div_ceil(BLOCK));
+    let mut walk = Walk { base: Base::new(isa, key, nonce), hash, at: 0, rest: opaque(N - 1) };
+    walk.hash.header(isa, header);
+    while len - walk.at >= N * I::WIDTH {
+        walk.step::<I, ROUNDS, SEAL, N>(isa, (src, dst));
+    }
+    macro_rules! tail {
+        ($($vectors:literal)*) => {
+            match (len - walk.at).div_ceil(I::WIDTH) {
+                0 if SEAL && walk.at > 0 => {
+                    let hashed = &dst[walk.at - N * I::WIDTH..walk.at];
+                    rounds_and_hash::<I, ROUNDS, N, 0>(isa, [], &mut walk.hash, (hashed, walk.rest));
+                }
+                0 => {}
+                $($vectors if $vectors <= N => {
+                    walk.tail::<I, ROUNDS, SEAL, N, $vectors>(isa, (src, dst), len);
+                })*
+                _ => unreachable!("fewer bytes than a step"),
+            }
+        };
+    }
+    tail!(1 2 3 4 5 6 7 8);
+    walk.hash.sum
+}
+
+/// E_K of a vector of blocks, each lane under the round keys that `key` gives it.
+#[inline(always)]
+pub(super) fn encrypt<I: Lanes, const ROUNDS: usize>(
+    isa: I,
+    blocks: I::V,
+    key: impl Fn(usize) -> I::V,
+) -> I::V {
+    let mut state = isa.xor(blocks, key(0));
+    for round in 1..ROUNDS {
+        state = isa.aes(state, key(round));
+    }
+    isa.aes_last(state, key(ROUNDS))
+}
