@@ -1,21 +1,30 @@
 //! Eight lanes of 32 bits: AVX2.
 
 use super::lanes::{BLOCK_BYTES, LANES_MAX, Lanes, ROW_BYTES};
-use std::arch::x86_64::*;
+use std::{arch::x86_64::*, hint::black_box};
 
 /// Eight lanes.
 #[derive(Clone, Copy)]
 pub(super) struct Eight(__m256i);
 
-/// That the CPU has AVX2.
+/// That the CPU has AVX2, and how bytes move when a word is rotated by whole bytes: one shuffle instead of two shifts
+/// and an or.
 #[derive(Clone, Copy)]
-pub(super) struct Avx2(());
+pub(super) struct Avx2 {
+    rotate_16: __m256i,
+    rotate_8: __m256i,
+}
 
 impl Avx2 {
-    /// # Safety
-    /// The CPU must have AVX2.
-    pub(super) unsafe fn new() -> Self {
-        Self(())
+    /// LLVM mustn't know the shuffles: it would merge them across the exclusive or, and make four of two.
+    #[target_feature(enable = "avx2")]
+    pub(super) fn new() -> Self {
+        let rotate_16 = _mm_setr_epi8(2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13);
+        let rotate_8 = _mm_setr_epi8(3, 0, 1, 2, 7, 4, 5, 6, 11, 8, 9, 10, 15, 12, 13, 14);
+        Self {
+            rotate_16: _mm256_broadcastsi128_si256(black_box(rotate_16)),
+            rotate_8: _mm256_broadcastsi128_si256(black_box(rotate_8)),
+        }
     }
 }
 
@@ -55,9 +64,9 @@ impl Lanes for Eight {
     }
 
     #[inline(always)]
-    fn rotate_16(self) -> Self {
+    fn rotate_16(self, proof: Avx2) -> Self {
         // SAFETY: a vector exists, so the CPU has AVX2.
-        Self(unsafe { rotate_16(self.0) })
+        Self(unsafe { _mm256_shuffle_epi8(self.0, proof.rotate_16) })
     }
 
     #[inline(always)]
@@ -67,9 +76,9 @@ impl Lanes for Eight {
     }
 
     #[inline(always)]
-    fn rotate_8(self) -> Self {
+    fn rotate_8(self, proof: Avx2) -> Self {
         // SAFETY: a vector exists, so the CPU has AVX2.
-        Self(unsafe { rotate_8(self.0) })
+        Self(unsafe { _mm256_shuffle_epi8(self.0, proof.rotate_8) })
     }
 
     #[inline(always)]
@@ -91,21 +100,6 @@ impl Lanes for Eight {
         // SAFETY: a vector exists, so the CPU has AVX2.
         unsafe { store_blocks(state, blocks) };
     }
-}
-
-/// Rotates by whole bytes: one shuffle instead of two shifts and an or.
-#[inline]
-#[target_feature(enable = "avx2")]
-fn rotate_16(words: __m256i) -> __m256i {
-    let half = _mm_setr_epi8(2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13);
-    _mm256_shuffle_epi8(words, _mm256_broadcastsi128_si256(half))
-}
-
-#[inline]
-#[target_feature(enable = "avx2")]
-fn rotate_8(words: __m256i) -> __m256i {
-    let half = _mm_setr_epi8(3, 0, 1, 2, 7, 4, 5, 6, 11, 8, 9, 10, 15, 12, 13, 14);
-    _mm256_shuffle_epi8(words, _mm256_broadcastsi128_si256(half))
 }
 
 #[inline]

@@ -12,9 +12,8 @@ pub(super) struct Sixteen(__m512i);
 pub(super) struct Avx512(());
 
 impl Avx512 {
-    /// # Safety
-    /// The CPU must have AVX-512F.
-    pub(super) unsafe fn new() -> Self {
+    #[target_feature(enable = "avx512f")]
+    pub(super) fn new() -> Self {
         Self(())
     }
 }
@@ -55,7 +54,7 @@ impl Lanes for Sixteen {
     }
 
     #[inline(always)]
-    fn rotate_16(self) -> Self {
+    fn rotate_16(self, _: Avx512) -> Self {
         // SAFETY: a vector exists, so the CPU has AVX-512F.
         Self(unsafe { _mm512_rol_epi32::<16>(self.0) })
     }
@@ -67,7 +66,7 @@ impl Lanes for Sixteen {
     }
 
     #[inline(always)]
-    fn rotate_8(self) -> Self {
+    fn rotate_8(self, _: Avx512) -> Self {
         // SAFETY: a vector exists, so the CPU has AVX-512F.
         Self(unsafe { _mm512_rol_epi32::<8>(self.0) })
     }

@@ -67,33 +67,33 @@ fn word_of(bytes: &[u8], word: usize) -> u32 {
 
 /// One column round.
 #[inline(always)]
-pub(super) fn columns<L: Lanes>(state: &mut State<L>) {
-    quarters(state, [0, 4, 8, 12], [1, 5, 9, 13]);
-    quarters(state, [2, 6, 10, 14], [3, 7, 11, 15]);
+pub(super) fn columns<L: Lanes>(proof: L::Proof, state: &mut State<L>) {
+    quarters(proof, state, [0, 4, 8, 12], [1, 5, 9, 13]);
+    quarters(proof, state, [2, 6, 10, 14], [3, 7, 11, 15]);
 }
 
 /// One diagonal round.
 #[inline(always)]
-pub(super) fn diagonals<L: Lanes>(state: &mut State<L>) {
-    quarters(state, [0, 5, 10, 15], [1, 6, 11, 12]);
-    quarters(state, [2, 7, 8, 13], [3, 4, 9, 14]);
+pub(super) fn diagonals<L: Lanes>(proof: L::Proof, state: &mut State<L>) {
+    quarters(proof, state, [0, 5, 10, 15], [1, 6, 11, 12]);
+    quarters(proof, state, [2, 7, 8, 13], [3, 4, 9, 14]);
 }
 
 /// Two quarter rounds (RFC 8439 section 2.1) side by side, to hide the latency of each.
 #[inline(always)]
-fn quarters<L: Lanes>(v: &mut State<L>, [a, b, c, d]: [usize; 4], [e, f, g, h]: [usize; 4]) {
+fn quarters<L: Lanes>(proof: L::Proof, v: &mut State<L>, [a, b, c, d]: [usize; 4], [e, f, g, h]: [usize; 4]) {
     v[a] = v[a].add(v[b]);
     v[e] = v[e].add(v[f]);
-    v[d] = v[d].xor(v[a]).rotate_16();
-    v[h] = v[h].xor(v[e]).rotate_16();
+    v[d] = v[d].xor(v[a]).rotate_16(proof);
+    v[h] = v[h].xor(v[e]).rotate_16(proof);
     v[c] = v[c].add(v[d]);
     v[g] = v[g].add(v[h]);
     v[b] = v[b].xor(v[c]).rotate_12();
     v[f] = v[f].xor(v[g]).rotate_12();
     v[a] = v[a].add(v[b]);
     v[e] = v[e].add(v[f]);
-    v[d] = v[d].xor(v[a]).rotate_8();
-    v[h] = v[h].xor(v[e]).rotate_8();
+    v[d] = v[d].xor(v[a]).rotate_8(proof);
+    v[h] = v[h].xor(v[e]).rotate_8(proof);
     v[c] = v[c].add(v[d]);
     v[g] = v[g].add(v[h]);
     v[b] = v[b].xor(v[c]).rotate_7();

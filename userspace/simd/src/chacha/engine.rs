@@ -51,8 +51,8 @@ fn work<L: Lanes, J: Job>(proof: L::Proof, jobs: &mut [J], scratch: &mut Scratch
         let first = states::<L, J>(proof, jobs, runs);
         let slots = streams.fill(jobs, done, width);
         let last = match slots.busy {
-            true => rounds_and_granules(&first, &slots.slots, &mut scratch.polys),
-            false => rounds(&first),
+            true => rounds_and_granules(proof, &first, &slots.slots, &mut scratch.polys),
+            false => rounds(proof, &first),
         };
         L::store_blocks(&last, &mut scratch.keystream.0);
         for run in runs {
@@ -98,7 +98,9 @@ fn states<L: Lanes, J: Job>(proof: L::Proof, jobs: &[J], runs: &[Run]) -> State<
 
 #[inline(always)]
 fn key(key: &PacketKey) -> &[u8; KEY_BYTES] {
-    let Some(key) = key.secret().first_chunk() else { unreachable!("the length was checked when the key was made") };
+    let Some(key) = key.secret().first_chunk() else {
+        unreachable!("the length was checked when the key was made")
+    };
     key
 }
 
@@ -112,11 +114,11 @@ fn last_row<J: Job>(job: &J, block: usize) -> [u8; ROW_BYTES] {
 }
 
 #[inline(always)]
-fn rounds<L: Lanes>(first: &State<L>) -> State<L> {
+fn rounds<L: Lanes>(proof: L::Proof, first: &State<L>) -> State<L> {
     let mut state = *first;
     for _ in 0..DOUBLE_ROUNDS {
-        block::columns(&mut state);
-        block::diagonals(&mut state);
+        block::columns(proof, &mut state);
+        block::diagonals(proof, &mut state);
     }
     block::add_all(&mut state, first);
     state
@@ -125,6 +127,7 @@ fn rounds<L: Lanes>(first: &State<L>) -> State<L> {
 /// The block function with a granule of each stream in every double round.
 #[inline(always)]
 fn rounds_and_granules<L: Lanes>(
+    proof: L::Proof,
     first: &State<L>,
     slots: &[Slot<'_>; SLOTS_MAX],
     polys: &mut [Poly; POLYS],
@@ -132,11 +135,11 @@ fn rounds_and_granules<L: Lanes>(
     let mut state = *first;
     let half = L::COUNT / 8;
     for round in 0..DOUBLE_ROUNDS {
-        block::columns(&mut state);
+        block::columns(proof, &mut state);
         for slot in 0..half {
             feed(&slots[2 * half * round + slot], polys);
         }
-        block::diagonals(&mut state);
+        block::diagonals(proof, &mut state);
         for slot in half..2 * half {
             feed(&slots[2 * half * round + slot], polys);
         }
@@ -156,7 +159,9 @@ fn apply<J: Job>(job: &mut J, run: &Run, scratch: &mut Scratch) {
     let mut blocks = &scratch.keystream.0[run.lane..run.lane + run.lanes];
     let mut block = run.block;
     if block == 0 {
-        let Some(one_time_key) = blocks[0].first_chunk() else { unreachable!("a block is longer than a key") };
+        let Some(one_time_key) = blocks[0].first_chunk() else {
+            unreachable!("a block is longer than a key")
+        };
         let mut poly = Poly::new(one_time_key);
         poly.padded(job.header());
         scratch.polys[run.job % POLYS] = poly;

@@ -87,7 +87,9 @@ impl Job for OpenJob<'_> {
 
     #[inline(always)]
     fn finish(&mut self, tag: [u8; TAG_BYTES]) {
-        let Some(seen) = self.ciphertext.last_chunk::<TAG_BYTES>() else { unreachable!("checked by the batch") };
+        let Some(seen) = self.ciphertext.last_chunk::<TAG_BYTES>() else {
+            unreachable!("checked by the batch")
+        };
         // All bits of the difference at once; only the verdict, which is public, is branched on.
         self.authentic = u128::from_ne_bytes(*seen) ^ u128::from_ne_bytes(tag) == 0;
     }

@@ -31,11 +31,11 @@ pub(super) trait Lanes: Copy {
     /// Exclusive or.
     fn xor(self, other: Self) -> Self;
     /// Rotates left by 16 bits.
-    fn rotate_16(self) -> Self;
+    fn rotate_16(self, proof: Self::Proof) -> Self;
     /// Rotates left by 12 bits.
     fn rotate_12(self) -> Self;
     /// Rotates left by 8 bits.
-    fn rotate_8(self) -> Self;
+    fn rotate_8(self, proof: Self::Proof) -> Self;
     /// Rotates left by 7 bits.
     fn rotate_7(self) -> Self;
     /// The lanes' words, in order.
@@ -84,8 +84,8 @@ impl<L: Lanes> Lanes for Twice<L> {
     }
 
     #[inline(always)]
-    fn rotate_16(self) -> Self {
-        Self(self.0.rotate_16(), self.1.rotate_16())
+    fn rotate_16(self, proof: L::Proof) -> Self {
+        Self(self.0.rotate_16(proof), self.1.rotate_16(proof))
     }
 
     #[inline(always)]
@@ -94,8 +94,8 @@ impl<L: Lanes> Lanes for Twice<L> {
     }
 
     #[inline(always)]
-    fn rotate_8(self) -> Self {
-        Self(self.0.rotate_8(), self.1.rotate_8())
+    fn rotate_8(self, proof: L::Proof) -> Self {
+        Self(self.0.rotate_8(proof), self.1.rotate_8(proof))
     }
 
     #[inline(always)]

@@ -27,8 +27,8 @@ fn masks<L: Lanes>(proof: L::Proof, jobs: &mut [MaskJob<'_>]) {
     let first = block::mixed::<L>(proof, &keys, &rows);
     let mut state = first;
     for _ in 0..DOUBLE_ROUNDS {
-        block::columns(&mut state);
-        block::diagonals(&mut state);
+        block::columns(proof, &mut state);
+        block::diagonals(proof, &mut state);
     }
     let mut words = [[0; LANES_MAX]; 2];
     state[0].add(first[0]).store(&mut words[0]);
@@ -41,6 +41,8 @@ fn masks<L: Lanes>(proof: L::Proof, jobs: &mut [MaskJob<'_>]) {
 
 #[inline(always)]
 fn key(key: &HeaderKey) -> &[u8; KEY_BYTES] {
-    let Some(key) = key.secret().first_chunk() else { unreachable!("the length was checked when the key was made") };
+    let Some(key) = key.secret().first_chunk() else {
+        unreachable!("the length was checked when the key was made")
+    };
     key
 }

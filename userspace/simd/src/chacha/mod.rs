@@ -8,7 +8,7 @@ mod lanes;
 mod mask;
 mod plan;
 mod poly;
-#[cfg(test)]
+#[cfg(all(test, target_arch = "x86_64"))]
 mod tests;
 
 #[cfg(target_arch = "x86_64")]
@@ -47,12 +47,17 @@ mod entry {
     use crate::{Level, MaskJob, level::Kind};
     use std::arch::is_x86_feature_detected as has;
 
+    /// The levels don't ask for it, but no CPU that has AVX2 lacks it.
+    pub(super) fn has_bmi2() -> bool {
+        has!("bmi2")
+    }
+
     pub(super) fn seal_or_open<J: Job>(level: Level, jobs: &mut [J]) -> bool {
         match level.kind() {
             // SAFETY: the level says that the CPU has AVX-512, and BMI2 was asked for.
-            Kind::Avx512 if has!("bmi2") => unsafe { run_avx512(jobs) },
+            Kind::Avx512 if has_bmi2() => unsafe { run_avx512(jobs) },
             // SAFETY: the level says that the CPU has AVX2, and BMI2 was asked for.
-            Kind::Avx2 if has!("bmi2") => unsafe { run_avx2(jobs) },
+            Kind::Avx2 if has_bmi2() => unsafe { run_avx2(jobs) },
             _ => return false,
         }
         true
@@ -69,36 +74,24 @@ mod entry {
         true
     }
 
-    /// # Safety
-    /// The CPU must have AVX2 and BMI2.
     #[target_feature(enable = "avx2,bmi2")]
-    unsafe fn run_avx2<J: Job>(jobs: &mut [J]) {
-        // SAFETY: the caller's duty.
-        engine::run::<Eight, J>(unsafe { Avx2::new() }, jobs);
+    fn run_avx2<J: Job>(jobs: &mut [J]) {
+        engine::run::<Eight, J>(Avx2::new(), jobs);
     }
 
-    /// # Safety
-    /// The CPU must have AVX-512F, BW, VL and DQ, and BMI2.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,bmi2")]
-    unsafe fn run_avx512<J: Job>(jobs: &mut [J]) {
-        // SAFETY: the caller's duty.
-        engine::run::<Sixteen, J>(unsafe { Avx512::new() }, jobs);
+    fn run_avx512<J: Job>(jobs: &mut [J]) {
+        engine::run::<Sixteen, J>(Avx512::new(), jobs);
     }
 
-    /// # Safety
-    /// The CPU must have AVX2.
     #[target_feature(enable = "avx2")]
-    unsafe fn mask_avx2(jobs: &mut [MaskJob<'_>]) {
-        // SAFETY: the caller's duty.
-        mask::run::<Eight>(unsafe { Avx2::new() }, jobs);
+    fn mask_avx2(jobs: &mut [MaskJob<'_>]) {
+        mask::run::<Eight>(Avx2::new(), jobs);
     }
 
-    /// # Safety
-    /// The CPU must have AVX-512F, BW, VL and DQ.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2")]
-    unsafe fn mask_avx512(jobs: &mut [MaskJob<'_>]) {
-        // SAFETY: the caller's duty.
-        mask::run::<Sixteen>(unsafe { Avx512::new() }, jobs);
+    fn mask_avx512(jobs: &mut [MaskJob<'_>]) {
+        mask::run::<Sixteen>(Avx512::new(), jobs);
     }
 }
 
