@@ -1,30 +1,20 @@
 //! Eight lanes of 32 bits: AVX2.
 
-use super::lanes::{BLOCK_BYTES, LANES_MAX, Lanes, ROW_BYTES};
-use std::{arch::x86_64::*, hint::black_box};
+use super::lanes::{BLOCK_BYTES, FROM_LANE, LANES_MAX, Lane, Lanes, ROW_BYTES};
+use std::arch::{asm, x86_64::*};
 
 /// Eight lanes.
 #[derive(Clone, Copy)]
 pub(super) struct Eight(__m256i);
 
-/// That the CPU has AVX2, and how bytes move when a word is rotated by whole bytes: one shuffle instead of two shifts
-/// and an or.
+/// That the CPU has AVX2.
 #[derive(Clone, Copy)]
-pub(super) struct Avx2 {
-    rotate_16: __m256i,
-    rotate_8: __m256i,
-}
+pub(super) struct Avx2(());
 
 impl Avx2 {
-    /// LLVM mustn't know the shuffles: it would merge them across the exclusive or, and make four of two.
     #[target_feature(enable = "avx2")]
     pub(super) fn new() -> Self {
-        let rotate_16 = _mm_setr_epi8(2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13);
-        let rotate_8 = _mm_setr_epi8(3, 0, 1, 2, 7, 4, 5, 6, 11, 8, 9, 10, 15, 12, 13, 14);
-        Self {
-            rotate_16: _mm256_broadcastsi128_si256(black_box(rotate_16)),
-            rotate_8: _mm256_broadcastsi128_si256(black_box(rotate_8)),
-        }
+        Self(())
     }
 }
 
@@ -39,16 +29,25 @@ impl Lanes for Eight {
     }
 
     #[inline(always)]
+    fn splat_from(proof: Avx2, lane: usize, word: u32) -> Self {
+        assert!(lane < Self::COUNT, "no such lane");
+        let Some(mask) = FROM_LANE[LANES_MAX - lane..].first_chunk::<8>() else {
+            unreachable!("two vectors long")
+        };
+        // SAFETY: the proof says that the CPU has AVX2.
+        Self(unsafe { and(mask, Self::splat(proof, word).0) })
+    }
+
+    #[inline(always)]
     fn index(_: Avx2) -> Self {
         // SAFETY: the proof says that the CPU has AVX2.
         Self(unsafe { _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7) })
     }
 
     #[inline(always)]
-    fn from_rows(_: Avx2, rows: &[&[u8; ROW_BYTES]; LANES_MAX]) -> [Self; 4] {
+    fn from_lanes(_: Avx2, lanes: &[Lane<'_>; LANES_MAX]) -> [[Self; 4]; 3] {
         // SAFETY: the proof says that the CPU has AVX2.
-        let words = unsafe { from_rows(rows) };
-        [Self(words[0]), Self(words[1]), Self(words[2]), Self(words[3])]
+        unsafe { from_lanes(lanes) }
     }
 
     #[inline(always)]
@@ -64,9 +63,9 @@ impl Lanes for Eight {
     }
 
     #[inline(always)]
-    fn rotate_16(self, proof: Avx2) -> Self {
+    fn rotate_16(self) -> Self {
         // SAFETY: a vector exists, so the CPU has AVX2.
-        Self(unsafe { _mm256_shuffle_epi8(self.0, proof.rotate_16) })
+        Self(unsafe { rotate_16(self.0) })
     }
 
     #[inline(always)]
@@ -76,9 +75,9 @@ impl Lanes for Eight {
     }
 
     #[inline(always)]
-    fn rotate_8(self, proof: Avx2) -> Self {
+    fn rotate_8(self) -> Self {
         // SAFETY: a vector exists, so the CPU has AVX2.
-        Self(unsafe { _mm256_shuffle_epi8(self.0, proof.rotate_8) })
+        Self(unsafe { rotate_8(self.0) })
     }
 
     #[inline(always)]
@@ -102,6 +101,35 @@ impl Lanes for Eight {
     }
 }
 
+#[repr(align(32))]
+struct Shuffle([u8; 32]);
+
+/// How bytes move when a word is rotated by 16 bits: one shuffle instead of two shifts and an or.
+static ROTATE_16: Shuffle = Shuffle(*b"\x02\x03\x00\x01\x06\x07\x04\x05\x0a\x0b\x08\x09\x0e\x0f\x0c\x0d\x02\x03\x00\x01\x06\x07\x04\x05\x0a\x0b\x08\x09\x0e\x0f\x0c\x0d");
+static ROTATE_8: Shuffle = Shuffle(*b"\x03\x00\x01\x02\x07\x04\x05\x06\x0b\x08\x09\x0a\x0f\x0c\x0d\x0e\x03\x00\x01\x02\x07\x04\x05\x06\x0b\x08\x09\x0a\x0f\x0c\x0d\x0e");
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn rotate_16(mut words: __m256i) -> __m256i {
+    // SAFETY: AVX2 is enabled; the operand lies in a static of 32 bytes.
+    unsafe {
+        asm!("vpshufb {0}, {0}, [rip + {1}]", inlateout(ymm_reg) words, sym ROTATE_16,
+            options(pure, readonly, nostack, preserves_flags));
+    }
+    words
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn rotate_8(mut words: __m256i) -> __m256i {
+    // SAFETY: AVX2 is enabled; the operand lies in a static of 32 bytes.
+    unsafe {
+        asm!("vpshufb {0}, {0}, [rip + {1}]", inlateout(ymm_reg) words, sym ROTATE_8,
+            options(pure, readonly, nostack, preserves_flags));
+    }
+    words
+}
+
 #[inline]
 #[target_feature(enable = "avx2")]
 fn rotate<const LEFT: i32, const RIGHT: i32>(words: __m256i) -> __m256i {
@@ -111,12 +139,28 @@ fn rotate<const LEFT: i32, const RIGHT: i32>(words: __m256i) -> __m256i {
 /// Lanes i and 4 + i meet in one register, then each 128-bit half is transposed by itself: lane order comes for free.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn from_rows(rows: &[&[u8; ROW_BYTES]; LANES_MAX]) -> [__m256i; 4] {
-    let mut pairs = [_mm256_setzero_si256(); 4];
-    for (i, pair) in pairs.iter_mut().enumerate() {
-        *pair = _mm256_set_m128i(load(rows[4 + i]), load(rows[i]));
+fn from_lanes(lanes: &[Lane<'_>; LANES_MAX]) -> [[Eight; 4]; 3] {
+    let mut pairs = [[_mm256_setzero_si256(); 4]; 3];
+    for i in 0..4 {
+        let (a, b) = (lanes[i].rows(), lanes[4 + i].rows());
+        for row in 0..3 {
+            pairs[row][i] = _mm256_set_m128i(load(b[row]), load(a[row]));
+        }
     }
-    transpose_4(pairs)
+    [wrap(transpose_4(pairs[0])), wrap(transpose_4(pairs[1])), wrap(transpose_4(pairs[2]))]
+}
+
+#[inline(always)]
+fn wrap([a, b, c, d]: [__m256i; 4]) -> [Eight; 4] {
+    [Eight(a), Eight(b), Eight(c), Eight(d)]
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn and(mask: &[u32; 8], words: __m256i) -> __m256i {
+    // SAFETY: 8 words may be read.
+    let mask = unsafe { _mm256_loadu_si256(mask.as_ptr().cast()) };
+    _mm256_and_si256(mask, words)
 }
 
 #[inline]

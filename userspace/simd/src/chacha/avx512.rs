@@ -1,6 +1,6 @@
 //! Sixteen lanes of 32 bits: AVX-512F.
 
-use super::lanes::{BLOCK_BYTES, LANES_MAX, Lanes, ROW_BYTES};
+use super::lanes::{BLOCK_BYTES, FROM_LANE, LANES_MAX, Lane, Lanes, ROW_BYTES};
 use std::arch::x86_64::*;
 
 /// Sixteen lanes.
@@ -29,16 +29,25 @@ impl Lanes for Sixteen {
     }
 
     #[inline(always)]
+    fn splat_from(proof: Avx512, lane: usize, word: u32) -> Self {
+        assert!(lane < Self::COUNT, "no such lane");
+        let Some(mask) = FROM_LANE[LANES_MAX - lane..].first_chunk::<16>() else {
+            unreachable!("two vectors long")
+        };
+        // SAFETY: the proof says that the CPU has AVX-512F.
+        Self(unsafe { and(mask, Self::splat(proof, word).0) })
+    }
+
+    #[inline(always)]
     fn index(_: Avx512) -> Self {
         // SAFETY: the proof says that the CPU has AVX-512F.
         Self(unsafe { _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15) })
     }
 
     #[inline(always)]
-    fn from_rows(_: Avx512, rows: &[&[u8; ROW_BYTES]; LANES_MAX]) -> [Self; 4] {
+    fn from_lanes(_: Avx512, lanes: &[Lane<'_>; LANES_MAX]) -> [[Self; 4]; 3] {
         // SAFETY: the proof says that the CPU has AVX-512F.
-        let words = unsafe { from_rows(rows) };
-        [Self(words[0]), Self(words[1]), Self(words[2]), Self(words[3])]
+        unsafe { from_lanes(lanes) }
     }
 
     #[inline(always)]
@@ -54,7 +63,7 @@ impl Lanes for Sixteen {
     }
 
     #[inline(always)]
-    fn rotate_16(self, _: Avx512) -> Self {
+    fn rotate_16(self) -> Self {
         // SAFETY: a vector exists, so the CPU has AVX-512F.
         Self(unsafe { _mm512_rol_epi32::<16>(self.0) })
     }
@@ -66,7 +75,7 @@ impl Lanes for Sixteen {
     }
 
     #[inline(always)]
-    fn rotate_8(self, _: Avx512) -> Self {
+    fn rotate_8(self) -> Self {
         // SAFETY: a vector exists, so the CPU has AVX-512F.
         Self(unsafe { _mm512_rol_epi32::<8>(self.0) })
     }
@@ -96,15 +105,31 @@ impl Lanes for Sixteen {
 /// order comes for free.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn from_rows(rows: &[&[u8; ROW_BYTES]; LANES_MAX]) -> [__m512i; 4] {
-    let mut quads = [_mm512_setzero_si512(); 4];
-    for (i, quad) in quads.iter_mut().enumerate() {
-        let mut four = _mm512_castsi128_si512(load(rows[i]));
-        four = _mm512_inserti32x4::<1>(four, load(rows[4 + i]));
-        four = _mm512_inserti32x4::<2>(four, load(rows[8 + i]));
-        *quad = _mm512_inserti32x4::<3>(four, load(rows[12 + i]));
+fn from_lanes(lanes: &[Lane<'_>; LANES_MAX]) -> [[Sixteen; 4]; 3] {
+    let mut quads = [[_mm512_setzero_si512(); 4]; 3];
+    for i in 0..4 {
+        let [a, b, c, d] = [lanes[i].rows(), lanes[4 + i].rows(), lanes[8 + i].rows(), lanes[12 + i].rows()];
+        for row in 0..3 {
+            let mut quad = _mm512_castsi128_si512(load(a[row]));
+            quad = _mm512_inserti32x4::<1>(quad, load(b[row]));
+            quad = _mm512_inserti32x4::<2>(quad, load(c[row]));
+            quads[row][i] = _mm512_inserti32x4::<3>(quad, load(d[row]));
+        }
     }
-    transpose_4(quads)
+    [wrap(transpose_4(quads[0])), wrap(transpose_4(quads[1])), wrap(transpose_4(quads[2]))]
+}
+
+#[inline(always)]
+fn wrap([a, b, c, d]: [__m512i; 4]) -> [Sixteen; 4] {
+    [Sixteen(a), Sixteen(b), Sixteen(c), Sixteen(d)]
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn and(mask: &[u32; 16], words: __m512i) -> __m512i {
+    // SAFETY: 16 words may be read.
+    let mask = unsafe { _mm512_loadu_si512(mask.as_ptr().cast()) };
+    _mm512_and_si512(mask, words)
 }
 
 #[inline]

@@ -1,62 +1,42 @@
 //! The ChaCha20 block function (RFC 8439 section 2.3) over a vector of lanes.
 
-use super::lanes::{BLOCK_BYTES, LANES_MAX, Lanes, ROW_BYTES};
+use super::lanes::{BLOCK_BYTES, LANES_MAX, Lane, Lanes};
+use zeroize::Zeroize;
 
 /// "expand 32-byte k".
 const CONSTANTS: [u32; 4] = [0x6170_7865, 0x3320_646e, 0x7962_2d32, 0x6b20_6574];
 /// Twenty rounds, two at a time.
 pub(super) const DOUBLE_ROUNDS: usize = 10;
-/// Bytes of a key.
-pub(super) const KEY_BYTES: usize = 32;
 
 /// Sixteen vectors: word i of each lane's state.
 pub(super) type State<L> = [L; 16];
 
-/// States of unrelated lanes: each has a key of its own, and a row of its block counter and nonce.
+/// States of unrelated lanes.
 #[inline(always)]
-pub(super) fn mixed<L: Lanes>(
-    proof: L::Proof,
-    keys: &[&[u8; KEY_BYTES]; LANES_MAX],
-    last_rows: &[[u8; ROW_BYTES]; LANES_MAX],
-) -> State<L> {
-    let mut rows = [[&last_rows[0]; LANES_MAX]; 3];
-    for lane in 0..L::COUNT {
-        let ([low, high], []) = keys[lane].as_chunks::<ROW_BYTES>() else { unreachable!("two rows") };
-        rows[0][lane] = low;
-        rows[1][lane] = high;
-        rows[2][lane] = &last_rows[lane];
-    }
+pub(super) fn mixed<L: Lanes>(proof: L::Proof, lanes: &[Lane<'_>; LANES_MAX]) -> State<L> {
     let mut state = [L::splat(proof, 0); 16];
-    for (word, constant) in CONSTANTS.into_iter().enumerate() {
-        state[word] = L::splat(proof, constant);
-    }
-    for (row, pieces) in rows.iter().enumerate() {
-        let words = L::from_rows(proof, pieces);
-        state[4 * row + 4] = words[0];
-        state[4 * row + 5] = words[1];
-        state[4 * row + 6] = words[2];
-        state[4 * row + 7] = words[3];
+    let rows = L::from_lanes(proof, lanes);
+    for word in 0..4 {
+        state[word] = L::splat(proof, CONSTANTS[word]);
+        state[4 + word] = rows[0][word];
+        state[8 + word] = rows[1][word];
+        state[12 + word] = rows[2][word];
     }
     state
 }
 
-/// States of consecutive blocks of one key and nonce; the row's counter is the first lane's.
+/// States of consecutive blocks of one key and nonce; the row's counter is ignored.
 #[inline(always)]
-pub(super) fn uniform<L: Lanes>(
-    proof: L::Proof,
-    key: &[u8; KEY_BYTES],
-    last_row: &[u8; ROW_BYTES],
-) -> State<L> {
-    let mut state = [L::index(proof); 16];
+pub(super) fn uniform<L: Lanes>(proof: L::Proof, lane: Lane<'_>, counters: L) -> State<L> {
+    let mut state = [counters; 16];
     for word in 0..4 {
         state[word] = L::splat(proof, CONSTANTS[word]);
-        state[4 + word] = L::splat(proof, word_of(key, word));
-        state[8 + word] = L::splat(proof, word_of(key, 4 + word));
+        state[4 + word] = L::splat(proof, word_of(lane.key, word));
+        state[8 + word] = L::splat(proof, word_of(lane.key, 4 + word));
         if word > 0 {
-            state[12 + word] = L::splat(proof, word_of(last_row, word));
+            state[12 + word] = L::splat(proof, word_of(lane.row, word));
         }
     }
-    state[12] = state[12].add(L::splat(proof, word_of(last_row, 0)));
     state
 }
 
@@ -67,33 +47,45 @@ fn word_of(bytes: &[u8], word: usize) -> u32 {
 
 /// One column round.
 #[inline(always)]
-pub(super) fn columns<L: Lanes>(proof: L::Proof, state: &mut State<L>) {
-    quarters(proof, state, [0, 4, 8, 12], [1, 5, 9, 13]);
-    quarters(proof, state, [2, 6, 10, 14], [3, 7, 11, 15]);
+pub(super) fn columns<L: Lanes>(state: &mut State<L>) {
+    quarters(state, [0, 4, 8, 12], [1, 5, 9, 13]);
+    quarters(state, [2, 6, 10, 14], [3, 7, 11, 15]);
 }
 
-/// One diagonal round.
+/// One diagonal round. Its first pair takes the words 10 and 11 that the column round's second pair had.
 #[inline(always)]
-pub(super) fn diagonals<L: Lanes>(proof: L::Proof, state: &mut State<L>) {
-    quarters(proof, state, [0, 5, 10, 15], [1, 6, 11, 12]);
-    quarters(proof, state, [2, 7, 8, 13], [3, 4, 9, 14]);
+pub(super) fn diagonals<L: Lanes>(state: &mut State<L>) {
+    quarters(state, [0, 5, 10, 15], [1, 6, 11, 12]);
+    quarters(state, [2, 7, 8, 13], [3, 4, 9, 14]);
+}
+
+/// Twenty rounds and the last addition, with nothing beside them.
+#[inline(always)]
+pub(super) fn rounds<L: Lanes>(first: &State<L>) -> State<L> {
+    let mut state = *first;
+    for _ in 0..DOUBLE_ROUNDS {
+        columns(&mut state);
+        diagonals(&mut state);
+    }
+    add_all(&mut state, first);
+    state
 }
 
 /// Two quarter rounds (RFC 8439 section 2.1) side by side, to hide the latency of each.
 #[inline(always)]
-fn quarters<L: Lanes>(proof: L::Proof, v: &mut State<L>, [a, b, c, d]: [usize; 4], [e, f, g, h]: [usize; 4]) {
+fn quarters<L: Lanes>(v: &mut State<L>, [a, b, c, d]: [usize; 4], [e, f, g, h]: [usize; 4]) {
     v[a] = v[a].add(v[b]);
     v[e] = v[e].add(v[f]);
-    v[d] = v[d].xor(v[a]).rotate_16(proof);
-    v[h] = v[h].xor(v[e]).rotate_16(proof);
+    v[d] = v[d].xor(v[a]).rotate_16();
+    v[h] = v[h].xor(v[e]).rotate_16();
     v[c] = v[c].add(v[d]);
     v[g] = v[g].add(v[h]);
     v[b] = v[b].xor(v[c]).rotate_12();
     v[f] = v[f].xor(v[g]).rotate_12();
     v[a] = v[a].add(v[b]);
     v[e] = v[e].add(v[f]);
-    v[d] = v[d].xor(v[a]).rotate_8(proof);
-    v[h] = v[h].xor(v[e]).rotate_8(proof);
+    v[d] = v[d].xor(v[a]).rotate_8();
+    v[h] = v[h].xor(v[e]).rotate_8();
     v[c] = v[c].add(v[d]);
     v[g] = v[g].add(v[h]);
     v[b] = v[b].xor(v[c]).rotate_7();
@@ -109,6 +101,15 @@ pub(super) fn add_all<L: Lanes>(state: &mut State<L>, first: &State<L>) {
 }
 
 /// Keystream, wiped by whoever made it.
-#[derive(Clone)]
 #[repr(align(64))]
 pub(super) struct Keystream(pub(super) [[u8; BLOCK_BYTES]; LANES_MAX]);
+
+impl Keystream {
+    /// Eight times as fast as wiping bytes.
+    #[inline(always)]
+    pub(super) fn wipe(&mut self) {
+        // SAFETY: the size is a multiple of that of a u64, the alignment is greater, and any bits are fine.
+        let words: &mut [u64; LANES_MAX * BLOCK_BYTES / 8] = unsafe { &mut *(&raw mut self.0).cast() };
+        words.zeroize();
+    }
+}

@@ -11,146 +11,115 @@
 //! are done beside the steps, where the packets' chains overlap by themselves.
 
 use super::{
-    block::{self, DOUBLE_ROUNDS, KEY_BYTES, Keystream, State},
+    block::{self, DOUBLE_ROUNDS, Keystream, State},
     job::Job,
-    lanes::{BLOCK_BYTES, LANES_MAX, Lanes, ROW_BYTES},
-    plan::{Cursor, GROUP_MAX, POLYS, Run, SLOTS_MAX, Slot, Streams},
-    poly::{GRANULE_BYTES, Poly},
+    lanes::{BLOCK_BYTES, LANES_MAX, Lane, Lanes, ROW_BYTES},
+    plan::{Cursor, Run},
+    poly::{Poly, Polys},
+    stream::{DOUBLE_BYTES, Feeds, Streams},
 };
-use crate::PacketKey;
 use zeroize::Zeroize;
+
+/// Packets that are worked on together; longer batches are cut.
+const GROUP_MAX: usize = 32;
+/// The authenticator that takes what nobody needs.
+pub(super) const NOBODY: usize = GROUP_MAX;
+/// Authenticators, a power of two so that an index can be masked.
+pub(super) const POLYS: usize = 2 * GROUP_MAX;
 
 /// What a group of packets needs beside the stack of a step. Wiped at the end.
 struct Scratch {
     keystream: Keystream,
-    polys: [Poly; POLYS],
+    polys: Polys,
+    /// The last rows of the packets' states: counter 0 and the nonce.
+    rows: [[u8; ROW_BYTES]; GROUP_MAX],
 }
 
 /// Seals or opens all jobs.
 #[inline(always)]
 pub(super) fn run<L: Lanes, J: Job>(proof: L::Proof, jobs: &mut [J]) {
-    let mut scratch =
-        Scratch { keystream: Keystream([[0; BLOCK_BYTES]; LANES_MAX]), polys: [Poly::default(); POLYS] };
+    let mut scratch = Scratch {
+        keystream: Keystream([[0; BLOCK_BYTES]; LANES_MAX]),
+        polys: [Poly::default(); POLYS],
+        rows: [[0; ROW_BYTES]; GROUP_MAX],
+    };
     for group in jobs.chunks_mut(GROUP_MAX) {
         work::<L, J>(proof, group, &mut scratch);
     }
-    scratch.keystream.0.zeroize();
-    scratch.polys.zeroize();
+    scratch.keystream.wipe();
+    for poly in &mut scratch.polys[..jobs.len().min(GROUP_MAX)] {
+        poly.zeroize();
+    }
 }
 
 #[inline(always)]
 fn work<L: Lanes, J: Job>(proof: L::Proof, jobs: &mut [J], scratch: &mut Scratch) {
+    for (job, row) in jobs.iter().zip(&mut scratch.rows) {
+        row[4..].copy_from_slice(&job.key().nonce(job.packet_number()));
+    }
     let mut cursor = Cursor::default();
     let mut streams = Streams::new();
-    let width = L::COUNT / 4;
     while !cursor.is_at_end(jobs) {
-        let done = cursor;
+        let mut feeds = streams.start(jobs, cursor);
         let mut runs = [Run::default(); LANES_MAX];
         let count = cursor.deal(jobs, L::COUNT, &mut runs);
         let runs = &runs[..count];
-        let first = states::<L, J>(proof, jobs, runs);
-        let slots = streams.fill(jobs, done, width);
-        let last = match slots.busy {
-            true => rounds_and_granules(proof, &first, &slots.slots, &mut scratch.polys),
-            false => rounds(proof, &first),
-        };
+        let first = states::<L, J>(proof, jobs, &scratch.rows, runs);
+        let last = rounds(&first, &mut feeds, &mut scratch.polys);
+        streams = feeds.end();
         L::store_blocks(&last, &mut scratch.keystream.0);
         for run in runs {
             apply(&mut jobs[run.job], run, scratch);
         }
     }
-    loop {
-        let slots = streams.fill(jobs, cursor, width);
-        if !slots.busy {
-            break;
-        }
-        for slot in &slots.slots[..DOUBLE_ROUNDS * width] {
-            feed(slot, &mut scratch.polys);
-        }
-    }
+    streams.finish(jobs, cursor, &mut scratch.polys);
     for (job, poly) in jobs.iter_mut().zip(&mut scratch.polys) {
-        poly.padded(job.ciphertext().as_chunks::<GRANULE_BYTES>().1);
-        job.finish(poly.finish(job.header().len(), job.text_bytes()));
+        let (text, header_bytes) = (job.ciphertext(), job.header().len());
+        poly.padded(text, text.len() / DOUBLE_BYTES * DOUBLE_BYTES);
+        let tag = poly.finish(header_bytes, text.len());
+        job.finish(tag);
     }
 }
 
 /// The first states of the lanes. Lanes without a run repeat another's, and nobody looks at them.
 #[inline(always)]
-fn states<L: Lanes, J: Job>(proof: L::Proof, jobs: &[J], runs: &[Run]) -> State<L> {
-    let job = &jobs[runs[0].job];
-    if let [run] = runs {
-        return block::uniform(proof, key(job.key()), &last_row(job, run.block));
-    }
-    let mut keys = [key(job.key()); LANES_MAX];
-    let mut rows = [[0; ROW_BYTES]; LANES_MAX];
-    for run in runs {
-        let job = &jobs[run.job];
-        let key = key(job.key());
-        let row = u128::from_le_bytes(last_row(job, run.block));
-        for lane in 0..run.lanes {
-            keys[run.lane + lane] = key;
-            // The counter is the lowest word and doesn't overflow: a packet is no 256 GiB long.
-            rows[run.lane + lane] = (row + lane as u128).to_le_bytes();
-        }
-    }
-    block::mixed(proof, &keys, &rows)
-}
-
-#[inline(always)]
-fn key(key: &PacketKey) -> &[u8; KEY_BYTES] {
-    let Some(key) = key.secret().first_chunk() else {
-        unreachable!("the length was checked when the key was made")
-    };
-    key
-}
-
-/// The last row of a state: block counter and nonce.
-#[inline(always)]
-fn last_row<J: Job>(job: &J, block: usize) -> [u8; ROW_BYTES] {
-    let mut row = [0; ROW_BYTES];
-    row[..4].copy_from_slice(&(block as u32).to_le_bytes());
-    row[4..].copy_from_slice(&job.key().nonce(job.packet_number()));
-    row
-}
-
-#[inline(always)]
-fn rounds<L: Lanes>(proof: L::Proof, first: &State<L>) -> State<L> {
-    let mut state = *first;
-    for _ in 0..DOUBLE_ROUNDS {
-        block::columns(proof, &mut state);
-        block::diagonals(proof, &mut state);
-    }
-    block::add_all(&mut state, first);
-    state
-}
-
-/// The block function with a granule of each stream in every double round.
-#[inline(always)]
-fn rounds_and_granules<L: Lanes>(
+fn states<L: Lanes, J: Job>(
     proof: L::Proof,
-    first: &State<L>,
-    slots: &[Slot<'_>; SLOTS_MAX],
-    polys: &mut [Poly; POLYS],
+    jobs: &[J],
+    rows: &[[u8; ROW_BYTES]; GROUP_MAX],
+    runs: &[Run],
 ) -> State<L> {
-    let mut state = *first;
-    let half = L::COUNT / 8;
-    for round in 0..DOUBLE_ROUNDS {
-        block::columns(proof, &mut state);
-        for slot in 0..half {
-            feed(&slots[2 * half * round + slot], polys);
-        }
-        block::diagonals(proof, &mut state);
-        for slot in half..2 * half {
-            feed(&slots[2 * half * round + slot], polys);
-        }
+    let lane = |run: &Run| Lane::new(jobs[run.job].key().secret(), &rows[run.job % GROUP_MAX]);
+    let counter = |run: &Run| (run.block as u32).wrapping_sub(run.lane as u32);
+    let first = lane(&runs[0]);
+    let mut counters = L::index(proof).add(L::splat(proof, counter(&runs[0])));
+    if runs.len() == 1 {
+        return block::uniform(proof, first, counters);
     }
-    block::add_all(&mut state, first);
+    let mut lanes = [first; LANES_MAX];
+    for pair in runs.windows(2) {
+        let [before, run] = pair else { unreachable!("windows of two") };
+        lanes[run.lane..].fill(lane(run));
+        counters = counters.add(L::splat_from(proof, run.lane, counter(run).wrapping_sub(counter(before))));
+    }
+    let mut state = block::mixed(proof, &lanes);
+    state[12] = counters;
     state
 }
 
+/// The block function, with the step's feeds between its quarter rounds.
 #[inline(always)]
-fn feed(slot: &Slot<'_>, polys: &mut [Poly; POLYS]) {
-    polys[slot.poly % POLYS].granule(slot.granule);
+fn rounds<L: Lanes, J: Job>(first: &State<L>, feeds: &mut Feeds<'_, J>, polys: &mut Polys) -> State<L> {
+    let mut state = *first;
+    let width = L::COUNT / 8;
+    for _ in 0..DOUBLE_ROUNDS {
+        block::columns(&mut state);
+        feeds.doubles(width, polys);
+        block::diagonals(&mut state);
+        feeds.singles(width, polys);
+    }
+    block::add_all(&mut state, first);
+    state
 }
 
 /// Takes a run's keystream: block 0 is the key of the authenticator, the others meet the text.
@@ -163,7 +132,7 @@ fn apply<J: Job>(job: &mut J, run: &Run, scratch: &mut Scratch) {
             unreachable!("a block is longer than a key")
         };
         let mut poly = Poly::new(one_time_key);
-        poly.padded(job.header());
+        poly.padded(job.header(), 0);
         scratch.polys[run.job % POLYS] = poly;
         blocks = &blocks[1..];
         block = 1;

@@ -7,6 +7,44 @@ pub(super) const BLOCK_BYTES: usize = 64;
 /// Bytes of a quarter of a ChaCha20 state, a row of four words.
 pub(super) const ROW_BYTES: usize = 16;
 
+/// Bytes of a key.
+pub(super) const KEY_BYTES: usize = 32;
+
+/// What makes a ChaCha20 state: the key, and the last row, block counter and nonce.
+#[derive(Clone, Copy)]
+pub(super) struct Lane<'a> {
+    pub(super) key: &'a [u8; KEY_BYTES],
+    pub(super) row: &'a [u8; ROW_BYTES],
+}
+
+impl<'a> Lane<'a> {
+    /// # Panics
+    /// If the key isn't [`KEY_BYTES`] long.
+    #[inline(always)]
+    pub(super) fn new(key: &'a [u8], row: &'a [u8; ROW_BYTES]) -> Self {
+        let Ok(key) = key.try_into() else { unreachable!("the length was checked when the key was made") };
+        Self { key, row }
+    }
+
+    /// The lower three rows of the state.
+    #[inline(always)]
+    pub(super) fn rows(&self) -> [&[u8; ROW_BYTES]; 3] {
+        let ([low, high], []) = self.key.as_chunks::<ROW_BYTES>() else { unreachable!("two rows") };
+        [low, high, self.row]
+    }
+}
+
+/// Where a vector is loaded `LANES_MAX - lane` words from the start, the lanes from `lane` on are all ones.
+pub(super) static FROM_LANE: [u32; 2 * LANES_MAX] = {
+    let mut words = [0; 2 * LANES_MAX];
+    let mut lane = LANES_MAX;
+    while lane < words.len() {
+        words[lane] = !0;
+        lane += 1;
+    }
+    words
+};
+
 /// One `u32` of [`Lanes::COUNT`] ChaCha20 states.
 ///
 /// Invariant: a vector can only come out of a [`Lanes::Proof`] that the CPU has the instructions, or out of another
@@ -21,21 +59,26 @@ pub(super) trait Lanes: Copy {
 
     /// The same word in every lane.
     fn splat(proof: Self::Proof, word: u32) -> Self;
+    /// The same word in the lanes from `lane` on, zero before.
+    ///
+    /// # Panics
+    /// If there is no such lane.
+    fn splat_from(proof: Self::Proof, lane: usize, word: u32) -> Self;
     /// Lane i holds i.
     fn index(proof: Self::Proof) -> Self;
-    /// A row of four words from each lane, transposed: the result's vector i holds the lanes' little-endian words i.
-    /// Rows from `COUNT` on are ignored.
-    fn from_rows(proof: Self::Proof, rows: &[&[u8; ROW_BYTES]; LANES_MAX]) -> [Self; 4];
+    /// The lower three rows of the lanes' states, transposed: in row i, vector j holds the lanes' little-endian words.
+    /// Lanes from `COUNT` on are ignored.
+    fn from_lanes(proof: Self::Proof, lanes: &[Lane<'_>; LANES_MAX]) -> [[Self; 4]; 3];
     /// Adds modulo 2^32.
     fn add(self, other: Self) -> Self;
     /// Exclusive or.
     fn xor(self, other: Self) -> Self;
     /// Rotates left by 16 bits.
-    fn rotate_16(self, proof: Self::Proof) -> Self;
+    fn rotate_16(self) -> Self;
     /// Rotates left by 12 bits.
     fn rotate_12(self) -> Self;
     /// Rotates left by 8 bits.
-    fn rotate_8(self, proof: Self::Proof) -> Self;
+    fn rotate_8(self) -> Self;
     /// Rotates left by 7 bits.
     fn rotate_7(self) -> Self;
     /// The lanes' words, in order.
@@ -60,17 +103,25 @@ impl<L: Lanes> Lanes for Twice<L> {
     }
 
     #[inline(always)]
+    fn splat_from(proof: L::Proof, lane: usize, word: u32) -> Self {
+        match lane.checked_sub(L::COUNT) {
+            Some(lane) => Self(L::splat(proof, 0), L::splat_from(proof, lane, word)),
+            None => Self(L::splat_from(proof, lane, word), L::splat(proof, word)),
+        }
+    }
+
+    #[inline(always)]
     fn index(proof: L::Proof) -> Self {
         let low = L::index(proof);
         Self(low, low.add(L::splat(proof, L::COUNT as u32)))
     }
 
     #[inline(always)]
-    fn from_rows(proof: L::Proof, rows: &[&[u8; ROW_BYTES]; LANES_MAX]) -> [Self; 4] {
-        let mut upper = *rows;
+    fn from_lanes(proof: L::Proof, lanes: &[Lane<'_>; LANES_MAX]) -> [[Self; 4]; 3] {
+        let mut upper = *lanes;
         upper.rotate_left(L::COUNT);
-        let (low, high) = (L::from_rows(proof, rows), L::from_rows(proof, &upper));
-        [Self(low[0], high[0]), Self(low[1], high[1]), Self(low[2], high[2]), Self(low[3], high[3])]
+        let (low, high) = (L::from_lanes(proof, lanes), L::from_lanes(proof, &upper));
+        std::array::from_fn(|row| std::array::from_fn(|word| Self(low[row][word], high[row][word])))
     }
 
     #[inline(always)]
@@ -84,8 +135,8 @@ impl<L: Lanes> Lanes for Twice<L> {
     }
 
     #[inline(always)]
-    fn rotate_16(self, proof: L::Proof) -> Self {
-        Self(self.0.rotate_16(proof), self.1.rotate_16(proof))
+    fn rotate_16(self) -> Self {
+        Self(self.0.rotate_16(), self.1.rotate_16())
     }
 
     #[inline(always)]
@@ -94,8 +145,8 @@ impl<L: Lanes> Lanes for Twice<L> {
     }
 
     #[inline(always)]
-    fn rotate_8(self, proof: L::Proof) -> Self {
-        Self(self.0.rotate_8(proof), self.1.rotate_8(proof))
+    fn rotate_8(self) -> Self {
+        Self(self.0.rotate_8(), self.1.rotate_8())
     }
 
     #[inline(always)]

@@ -2,10 +2,10 @@
 //! nonce as it stands; the mask is the start of the block.
 
 use super::{
-    block::{self, DOUBLE_ROUNDS, KEY_BYTES},
-    lanes::{LANES_MAX, Lanes, ROW_BYTES},
+    block,
+    lanes::{LANES_MAX, Lane, Lanes},
 };
-use crate::{HeaderKey, MASK_BYTES, MaskJob};
+use crate::{MASK_BYTES, MaskJob};
 
 /// Computes all masks.
 #[inline(always)]
@@ -18,21 +18,14 @@ pub(super) fn run<L: Lanes>(proof: L::Proof, jobs: &mut [MaskJob<'_>]) {
 #[inline(always)]
 fn masks<L: Lanes>(proof: L::Proof, jobs: &mut [MaskJob<'_>]) {
     // Lanes that have no job repeat the first.
-    let mut keys = [key(jobs[0].key); LANES_MAX];
-    let mut rows: [[u8; ROW_BYTES]; LANES_MAX] = [jobs[0].sample; LANES_MAX];
-    for (lane, job) in jobs.iter().enumerate() {
-        keys[lane] = key(job.key);
-        rows[lane] = job.sample;
+    let mut lanes = [lane(&jobs[0]); LANES_MAX];
+    for (i, job) in jobs.iter().enumerate() {
+        lanes[i] = lane(job);
     }
-    let first = block::mixed::<L>(proof, &keys, &rows);
-    let mut state = first;
-    for _ in 0..DOUBLE_ROUNDS {
-        block::columns(proof, &mut state);
-        block::diagonals(proof, &mut state);
-    }
+    let state = block::rounds(&block::mixed::<L>(proof, &lanes));
     let mut words = [[0; LANES_MAX]; 2];
-    state[0].add(first[0]).store(&mut words[0]);
-    state[1].add(first[1]).store(&mut words[1]);
+    state[0].store(&mut words[0]);
+    state[1].store(&mut words[1]);
     for (lane, job) in jobs.iter_mut().enumerate() {
         let start = u64::from(words[0][lane]) | u64::from(words[1][lane]) << 32;
         job.mask.copy_from_slice(&start.to_le_bytes()[..MASK_BYTES]);
@@ -40,9 +33,6 @@ fn masks<L: Lanes>(proof: L::Proof, jobs: &mut [MaskJob<'_>]) {
 }
 
 #[inline(always)]
-fn key(key: &HeaderKey) -> &[u8; KEY_BYTES] {
-    let Some(key) = key.secret().first_chunk() else {
-        unreachable!("the length was checked when the key was made")
-    };
-    key
+fn lane<'a>(job: &'a MaskJob<'_>) -> Lane<'a> {
+    Lane::new(job.key.secret(), &job.sample)
 }

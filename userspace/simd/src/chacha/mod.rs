@@ -8,6 +8,7 @@ mod lanes;
 mod mask;
 mod plan;
 mod poly;
+mod stream;
 #[cfg(all(test, target_arch = "x86_64"))]
 mod tests;
 

@@ -4,12 +4,11 @@
 //! vector unit is full of ChaCha20, and a multiplier with its carries that runs beside it costs next to nothing. Nor
 //! does it need powers of r, so a key costs nothing before its first block.
 
+use super::engine::POLYS;
 use zeroize::Zeroize;
 
 /// Bytes of a block.
 pub(super) const POLY_BLOCK_BYTES: usize = 16;
-/// Bytes that are authenticated between two loads of the accumulator.
-pub(super) const GRANULE_BYTES: usize = 2 * POLY_BLOCK_BYTES;
 
 /// One message's authenticator. A cache line.
 ///
@@ -24,6 +23,9 @@ pub(super) struct Poly {
     r1_wrapped: u64,
     s: [u64; 2],
 }
+
+/// One for each packet of a group, and for nobody.
+pub(super) type Polys = [Poly; POLYS];
 
 impl Zeroize for Poly {
     fn zeroize(&mut self) {
@@ -49,24 +51,32 @@ impl Poly {
         }
     }
 
-    /// Two whole blocks.
+    /// One whole block.
     #[inline(always)]
-    pub(super) fn granule(&mut self, granule: &[u8; GRANULE_BYTES]) {
-        let ([first, second], []) = granule.as_chunks::<POLY_BLOCK_BYTES>() else {
-            unreachable!("two blocks")
-        };
-        self.accumulator = self.step(self.step(self.accumulator, *first), *second);
+    pub(super) fn single(&mut self, block: &[u8; POLY_BLOCK_BYTES]) {
+        self.accumulator = self.step(self.accumulator, u128::from_le_bytes(*block));
     }
 
-    /// A piece of the AEAD's message (RFC 8439 section 2.8): its last block is padded with zeros.
+    /// Two whole blocks.
     #[inline(always)]
-    pub(super) fn padded(&mut self, bytes: &[u8]) {
-        let (blocks, rest) = bytes.as_chunks::<POLY_BLOCK_BYTES>();
+    pub(super) fn double(&mut self, blocks: &[u8; 2 * POLY_BLOCK_BYTES]) {
+        let ([first, second], []) = blocks.as_chunks::<POLY_BLOCK_BYTES>() else {
+            unreachable!("two blocks")
+        };
+        let accumulator = self.step(self.accumulator, u128::from_le_bytes(*first));
+        self.accumulator = self.step(accumulator, u128::from_le_bytes(*second));
+    }
+
+    /// A piece of the AEAD's message (RFC 8439 section 2.8) from `start` on, a multiple of the block: its last block is
+    /// padded with zeros.
+    #[inline(always)]
+    pub(super) fn padded(&mut self, bytes: &[u8], start: usize) {
+        let (blocks, rest) = bytes[start..].as_chunks::<POLY_BLOCK_BYTES>();
         for block in blocks {
-            self.accumulator = self.step(self.accumulator, *block);
+            self.single(block);
         }
         if !rest.is_empty() {
-            self.accumulator = self.step(self.accumulator, pad(rest));
+            self.accumulator = self.step(self.accumulator, pad(bytes, rest.len()));
         }
     }
 
@@ -74,7 +84,7 @@ impl Poly {
     #[inline(always)]
     pub(super) fn finish(&self, header_bytes: usize, text_bytes: usize) -> [u8; POLY_BLOCK_BYTES] {
         let lengths = header_bytes as u128 | (text_bytes as u128) << 64;
-        self.tag(self.step(self.accumulator, lengths.to_le_bytes()))
+        self.tag(self.step(self.accumulator, lengths))
     }
 
     /// What the AEAD never needs, for the vectors of Poly1305 alone.
@@ -85,8 +95,8 @@ impl Poly {
 
     /// Adds a block with its bit 128 set and multiplies by r, modulo 2^130 - 5 (partially reduced).
     #[inline(always)]
-    fn step(&self, [h0, h1, h2]: [u64; 3], block: [u8; POLY_BLOCK_BYTES]) -> [u64; 3] {
-        let [m0, m1] = limbs(u128::from_le_bytes(block));
+    fn step(&self, [h0, h1, h2]: [u64; 3], block: u128) -> [u64; 3] {
+        let [m0, m1] = limbs(block);
         let (h0, carry) = h0.overflowing_add(m0);
         let (h1, carry) = h1.carrying_add(m1, carry);
         let h2 = h2 + 1 + u64::from(carry);
@@ -97,9 +107,9 @@ impl Poly {
         let d1 = product(h0, r1) + product(h1, r0) + u128::from(h2 * self.r1_wrapped) + (d0 >> 64);
         let d2 = h2 * r0 + (d1 >> 64) as u64;
 
-        // What is above 2^130 comes back times five: four fifths of that are the bits themselves.
+        // What is above 2^130 comes back times five.
         let low = u128::from(d0 as u64) | d1 << 64;
-        let (low, carry) = low.overflowing_add(u128::from((d2 >> 2) + (d2 & !3)));
+        let (low, carry) = low.overflowing_add(u128::from(5 * (d2 >> 2)));
         let [h0, h1] = limbs(low);
         [h0, h1, (d2 & 3) + u64::from(carry)]
     }
@@ -130,9 +140,11 @@ fn product(a: u64, b: u64) -> u128 {
     u128::from(a) * u128::from(b)
 }
 
+/// The last `rest` bytes, fewer than a block, and zeros.
 #[inline(always)]
-fn pad(rest: &[u8]) -> [u8; POLY_BLOCK_BYTES] {
-    let mut block = [0; POLY_BLOCK_BYTES];
-    block[..rest.len()].copy_from_slice(rest);
-    block
+fn pad(bytes: &[u8], rest: usize) -> u128 {
+    match bytes.last_chunk::<POLY_BLOCK_BYTES>() {
+        Some(last) => u128::from_le_bytes(*last) >> (8 * (POLY_BLOCK_BYTES - rest)),
+        None => bytes.iter().rev().fold(0, |block, byte| block << 8 | u128::from(*byte)),
+    }
 }

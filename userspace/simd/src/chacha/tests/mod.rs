@@ -11,10 +11,9 @@ mod vectors;
 use super::{
     avx2::{Avx2, Eight},
     avx512::{Avx512, Sixteen},
-    block::{self, DOUBLE_ROUNDS, KEY_BYTES},
-    engine, entry,
+    block, engine, entry,
     job::Job,
-    lanes::{BLOCK_BYTES, LANES_MAX, Lanes, ROW_BYTES, Twice},
+    lanes::{BLOCK_BYTES, KEY_BYTES, LANES_MAX, Lane, Lanes, ROW_BYTES, Twice},
     mask,
 };
 use crate::{Cipher, Level, MaskJob, OpenJob, PacketKey, SealJob, level::Kind};
@@ -84,15 +83,14 @@ impl Machine {
     /// The blocks of any keys and last rows, one a lane; the rest of a short list repeats the first.
     fn blocks(self, keys: &[[u8; KEY_BYTES]], rows: &[[u8; ROW_BYTES]]) -> Vec<[u8; BLOCK_BYTES]> {
         let lane = |lane: usize| if lane < keys.len() { lane } else { 0 };
-        let keys: [&[u8; KEY_BYTES]; LANES_MAX] = std::array::from_fn(|i| &keys[lane(i)]);
-        let rows: [[u8; ROW_BYTES]; LANES_MAX] = std::array::from_fn(|i| rows[lane(i)]);
+        let lanes: AllLanes<'_> = std::array::from_fn(|i| Lane { key: &keys[lane(i)], row: &rows[lane(i)] });
         let mut blocks = match self {
             // SAFETY: a machine exists, so the CPU has AVX2.
-            Self::Level(level) if level.kind() == Kind::Avx2 => unsafe { blocks_avx2(&keys, &rows) },
+            Self::Level(level) if level.kind() == Kind::Avx2 => unsafe { blocks_avx2(&lanes) },
             // SAFETY: the level says that the CPU has AVX-512F.
-            Self::Level(_) => unsafe { blocks_avx512(&keys, &rows) },
+            Self::Level(_) => unsafe { blocks_avx512(&lanes) },
             // SAFETY: a machine exists, so the CPU has AVX2.
-            Self::Twice => unsafe { blocks_twice(&keys, &rows) },
+            Self::Twice => unsafe { blocks_twice(&lanes) },
         };
         blocks.truncate(self.lanes());
         blocks
@@ -102,11 +100,11 @@ impl Machine {
     fn consecutive_blocks(self, key: &[u8; KEY_BYTES], row: &[u8; ROW_BYTES]) -> Vec<[u8; BLOCK_BYTES]> {
         let mut blocks = match self {
             // SAFETY: a machine exists, so the CPU has AVX2.
-            Self::Level(level) if level.kind() == Kind::Avx2 => unsafe { uniform_avx2(key, row) },
+            Self::Level(level) if level.kind() == Kind::Avx2 => unsafe { uniform_avx2(Lane { key, row }) },
             // SAFETY: the level says that the CPU has AVX-512F.
-            Self::Level(_) => unsafe { uniform_avx512(key, row) },
+            Self::Level(_) => unsafe { uniform_avx512(Lane { key, row }) },
             // SAFETY: a machine exists, so the CPU has AVX2.
-            Self::Twice => unsafe { uniform_twice(key, row) },
+            Self::Twice => unsafe { uniform_twice(Lane { key, row }) },
         };
         blocks.truncate(self.lanes());
         blocks
@@ -114,8 +112,7 @@ impl Machine {
 }
 
 type Blocks = Vec<[u8; BLOCK_BYTES]>;
-type Keys<'a> = [&'a [u8; KEY_BYTES]; LANES_MAX];
-type Rows = [[u8; ROW_BYTES]; LANES_MAX];
+type AllLanes<'a> = [Lane<'a>; LANES_MAX];
 
 #[target_feature(enable = "avx2,bmi2")]
 fn run_twice<J: Job>(jobs: &mut [J]) {
@@ -128,45 +125,46 @@ fn mask_twice(jobs: &mut [MaskJob<'_>]) {
 }
 
 #[target_feature(enable = "avx2")]
-fn blocks_avx2(keys: &Keys<'_>, rows: &Rows) -> Blocks {
-    finish::<Eight>(Avx2::new(), block::mixed(Avx2::new(), keys, rows))
+fn blocks_avx2(lanes: &AllLanes<'_>) -> Blocks {
+    finish::<Eight>(block::mixed(Avx2::new(), lanes))
 }
 
 #[target_feature(enable = "avx512f")]
-fn blocks_avx512(keys: &Keys<'_>, rows: &Rows) -> Blocks {
-    finish::<Sixteen>(Avx512::new(), block::mixed(Avx512::new(), keys, rows))
+fn blocks_avx512(lanes: &AllLanes<'_>) -> Blocks {
+    finish::<Sixteen>(block::mixed(Avx512::new(), lanes))
 }
 
 #[target_feature(enable = "avx2")]
-fn blocks_twice(keys: &Keys<'_>, rows: &Rows) -> Blocks {
-    finish::<Twice<Eight>>(Avx2::new(), block::mixed(Avx2::new(), keys, rows))
+fn blocks_twice(lanes: &AllLanes<'_>) -> Blocks {
+    finish::<Twice<Eight>>(block::mixed(Avx2::new(), lanes))
 }
 
 #[target_feature(enable = "avx2")]
-fn uniform_avx2(key: &[u8; KEY_BYTES], row: &[u8; ROW_BYTES]) -> Blocks {
-    finish::<Eight>(Avx2::new(), block::uniform(Avx2::new(), key, row))
+fn uniform_avx2(first: Lane<'_>) -> Blocks {
+    finish::<Eight>(uniform(Avx2::new(), first))
 }
 
 #[target_feature(enable = "avx512f")]
-fn uniform_avx512(key: &[u8; KEY_BYTES], row: &[u8; ROW_BYTES]) -> Blocks {
-    finish::<Sixteen>(Avx512::new(), block::uniform(Avx512::new(), key, row))
+fn uniform_avx512(first: Lane<'_>) -> Blocks {
+    finish::<Sixteen>(uniform(Avx512::new(), first))
 }
 
 #[target_feature(enable = "avx2")]
-fn uniform_twice(key: &[u8; KEY_BYTES], row: &[u8; ROW_BYTES]) -> Blocks {
-    finish::<Twice<Eight>>(Avx2::new(), block::uniform(Avx2::new(), key, row))
+fn uniform_twice(first: Lane<'_>) -> Blocks {
+    finish::<Twice<Eight>>(uniform(Avx2::new(), first))
+}
+
+/// Consecutive blocks, by the way that is only for them.
+#[inline(always)]
+fn uniform<L: Lanes>(proof: L::Proof, lane: Lane<'_>) -> block::State<L> {
+    let counter = u32::from_le_bytes(*lane.row.first_chunk().unwrap());
+    block::uniform(proof, lane, L::index(proof).add(L::splat(proof, counter)))
 }
 
 #[inline(always)]
-fn finish<L: Lanes>(proof: L::Proof, first: block::State<L>) -> Blocks {
-    let mut state = first;
-    for _ in 0..DOUBLE_ROUNDS {
-        block::columns(proof, &mut state);
-        block::diagonals(proof, &mut state);
-    }
-    block::add_all(&mut state, &first);
+fn finish<L: Lanes>(first: block::State<L>) -> Blocks {
     let mut blocks = vec![[0; BLOCK_BYTES]; LANES_MAX];
-    L::store_blocks(&state, &mut blocks);
+    L::store_blocks(&block::rounds(&first), &mut blocks);
     blocks
 }
 

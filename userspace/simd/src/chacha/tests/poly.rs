@@ -52,10 +52,10 @@ fn tag(key: &[u8; 32], message: &[u8], in_granules: bool) -> [u8; 16] {
     let mut poly = Poly::new(key);
     let (granules, rest) = message.as_chunks::<32>();
     if in_granules {
-        granules.iter().for_each(|granule| poly.granule(granule));
-        poly.padded(rest);
+        granules.iter().for_each(|granule| poly.double(granule));
+        poly.padded(rest, 0);
     } else {
-        poly.padded(message);
+        poly.padded(message, 0);
     }
     poly.tag_without_lengths()
 }
