@@ -16,6 +16,7 @@ mod gcm;
 mod job;
 mod key;
 mod level;
+pub mod validate;
 
 pub use batch::{mask_batch, open_batch, seal_batch};
 pub use job::{MaskJob, OpenJob, SealJob};
