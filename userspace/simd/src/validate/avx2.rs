@@ -6,15 +6,15 @@ use super::{
     total,
 };
 use crate::{Level, level::Kind};
-use std::arch::x86_64::*;
+use std::{arch::x86_64::*, ops::Deref};
 use wire::checksum::Sum;
 
 /// Proof that this CPU has AVX2: only a [`Level`] that has it makes one.
 #[derive(Clone, Copy)]
 pub(super) struct Avx2(());
 
-/// 32 zeros and 32 ones: `KEEP_LAST[n..n + 32]` keeps the last `n` bytes of a vector.
-static KEEP_LAST: [u8; 64] = {
+/// 32 zeros and 32 ones: from `n` on it keeps the last `n` bytes of a vector.
+static KEEP: [u8; 64] = {
     let mut mask = [0; 64];
     let mut index = 32;
     while index < 64 {
@@ -36,7 +36,10 @@ impl Avx2 {
         unsafe { sum(self, bytes) }
     }
 
-    pub(super) fn classify(self, frames: &[&[u8]], verify: bool, verdicts: &mut Vec<Verdict>) {
+    pub(super) fn classify<F>(self, frames: &[F], verify: bool, verdicts: &mut Vec<Verdict>)
+    where
+        F: Deref<Target = [u8]>,
+    {
         // SAFETY: the token is the proof of AVX2.
         unsafe { classify(self, frames, verify, verdicts) }
     }
@@ -59,7 +62,10 @@ fn sum(lanes: Avx2, bytes: &[u8]) -> Sum {
 }
 
 #[target_feature(enable = "avx2")]
-fn classify(lanes: Avx2, frames: &[&[u8]], verify: bool, verdicts: &mut Vec<Verdict>) {
+fn classify<F>(lanes: Avx2, frames: &[F], verify: bool, verdicts: &mut Vec<Verdict>)
+where
+    F: Deref<Target = [u8]>,
+{
     headers::classify(lanes, frames, verify, verdicts);
 }
 
@@ -123,12 +129,8 @@ impl Lanes for Avx2 {
 
     #[inline(always)]
     fn tail(self, bytes: &[u8]) -> __m256i {
-        let Some((_, last)) = bytes.split_last_chunk::<32>() else {
-            let mut padded = [0; 32];
-            padded[..bytes.len()].copy_from_slice(bytes);
-            return self.load(&padded);
-        };
-        let kept = self.and(self.load(last), self.load(&KEEP_LAST[bytes.len() % 32..]));
+        let last = self.load(&bytes[bytes.len() - 32..]);
+        let kept = self.and(last, self.load(&KEEP[bytes.len() % 32..]));
         // The vector ends where `bytes` does, so of an odd number of bytes it begins in the middle of a word.
         let order = if bytes.len().is_multiple_of(2) { IN_ORDER } else { SWAPPED };
         self.shuffle(kept, order)

@@ -6,7 +6,7 @@ use super::{
     total,
 };
 use crate::{Level, level::Kind};
-use std::arch::x86_64::*;
+use std::{arch::x86_64::*, ops::Deref};
 use wire::checksum::Sum;
 
 /// Proof that this CPU has AVX-512 F and BW: only a [`Level`] that has them makes one.
@@ -25,7 +25,10 @@ impl Avx512 {
         unsafe { sum(self, bytes) }
     }
 
-    pub(super) fn classify(self, frames: &[&[u8]], verify: bool, verdicts: &mut Vec<Verdict>) {
+    pub(super) fn classify<F>(self, frames: &[F], verify: bool, verdicts: &mut Vec<Verdict>)
+    where
+        F: Deref<Target = [u8]>,
+    {
         // SAFETY: the token is the proof of AVX-512.
         unsafe { classify(self, frames, verify, verdicts) }
     }
@@ -57,7 +60,10 @@ fn sum(lanes: Avx512, bytes: &[u8]) -> Sum {
 }
 
 #[target_feature(enable = "avx512f,avx512bw")]
-fn classify(lanes: Avx512, frames: &[&[u8]], verify: bool, verdicts: &mut Vec<Verdict>) {
+fn classify<F>(lanes: Avx512, frames: &[F], verify: bool, verdicts: &mut Vec<Verdict>)
+where
+    F: Deref<Target = [u8]>,
+{
     headers::classify(lanes, frames, verify, verdicts);
 }
 

@@ -12,7 +12,8 @@
 //!
 //! What a plain frame must be is written as words that must be zero; all of them are ORed and compared once.
 
-use super::{BURST_COUNT_MAX, Found, Verdict, lanes::Lanes, scalar, total};
+use super::{Found, Verdict, lanes::Lanes, scalar, total};
+use std::ops::Deref;
 use wire::{
     checksum::{Checksum, Sum},
     headers::{
@@ -30,6 +31,8 @@ const IPV6_ROW_OFFSET: usize = ETHERNET_BYTES + IPV6_BYTES + UDP_BYTES - 32;
 const NO_ROW: &[u8; 32] = &[0; 32];
 /// Any longer frame is long enough for any IP length.
 const FRAME_BYTES_CAP: usize = 1 << 20;
+/// Fewer frames than these are parsed one by one sooner.
+const GROUP_COUNT_MIN: usize = 2;
 const SIGN: u32 = 1 << 31;
 
 /// What was found in the lanes of one group; bit and word numbers are frame numbers in the group.
@@ -41,18 +44,19 @@ struct Group {
     info: [u32; LANES_MAX],
 }
 
-/// Judges `frames`, at most [`BURST_COUNT_MAX`], and appends the verdicts.
+impl Group {
+    const NONE: Self = Self { ipv4: 0, ipv6: 0, martian: 0, info: [0; LANES_MAX] };
+}
+
+/// Judges `frames` and appends the verdicts.
 #[inline(always)]
-pub(super) fn classify<L: Lanes>(lanes: L, frames: &[&[u8]], verify: bool, verdicts: &mut Vec<Verdict>) {
-    let mut rows = [NO_ROW; BURST_COUNT_MAX];
-    let mut frame_bytes = [0; BURST_COUNT_MAX];
-    for ((row, bytes), frame) in rows.iter_mut().zip(&mut frame_bytes).zip(frames) {
-        *row = frame.get(ROW_OFFSET..).and_then(|rest| rest.first_chunk()).unwrap_or(NO_ROW);
-        *bytes = frame.len().min(FRAME_BYTES_CAP) as u32;
-    }
-    let groups = rows.chunks_exact(L::LANES).zip(frame_bytes.chunks_exact(L::LANES));
-    for (frames, (rows, frame_bytes)) in frames.chunks(L::LANES).zip(groups) {
-        let group = read(lanes, frames, rows, frame_bytes);
+pub(super) fn classify<L, F>(lanes: L, frames: &[F], verify: bool, verdicts: &mut Vec<Verdict>)
+where
+    L: Lanes,
+    F: Deref<Target = [u8]>,
+{
+    for frames in frames.chunks(L::LANES) {
+        let group = if frames.len() < GROUP_COUNT_MIN { Group::NONE } else { read(lanes, frames) };
         for (index, frame) in frames.iter().enumerate() {
             verdicts.push(verdict(lanes, &group, index, frame, verify));
         }
@@ -62,9 +66,7 @@ pub(super) fn classify<L: Lanes>(lanes: L, frames: &[&[u8]], verify: bool, verdi
 /// Which of `frames`, one group, the lanes call plain.
 #[cfg(test)]
 pub(super) fn plain<L: Lanes>(lanes: L, frames: &[&[u8]]) -> u64 {
-    let rows: Vec<_> = frames.iter().map(|frame| frame[ROW_OFFSET..].first_chunk().unwrap()).collect();
-    let frame_bytes: Vec<_> = frames.iter().map(|frame| frame.len() as u32).collect();
-    let group = read(lanes, frames, &rows, &frame_bytes);
+    let group = read(lanes, frames);
     group.ipv4 | group.ipv6
 }
 
@@ -123,11 +125,30 @@ fn checksum<L: Lanes>(lanes: L, found: &Found, frame: &[u8]) -> Checksum {
     }
 }
 
+/// The 32 bytes of each frame from `offset`.
 #[inline(always)]
-fn read<L: Lanes>(lanes: L, frames: &[&[u8]], rows: &[&[u8; 32]], frame_bytes: &[u32]) -> Group {
-    let columns = turn(lanes, rows);
-    let frame_bytes = lanes.load_words(frame_bytes);
-    let mut group = Group { ipv4: 0, ipv6: 0, martian: 0, info: [0; LANES_MAX] };
+fn rows<F: Deref<Target = [u8]>>(frames: &[F], offset: usize) -> [&[u8; 32]; LANES_MAX] {
+    let mut rows = [NO_ROW; LANES_MAX];
+    for (row, frame) in rows.iter_mut().zip(frames) {
+        *row = frame.get(offset..).and_then(|rest| rest.first_chunk()).unwrap_or(NO_ROW);
+    }
+    rows
+}
+
+/// Reads the headers of one group: at most [`Lanes::LANES`] frames.
+#[inline(always)]
+fn read<L, F>(lanes: L, frames: &[F]) -> Group
+where
+    L: Lanes,
+    F: Deref<Target = [u8]>,
+{
+    let mut frame_bytes = [0; LANES_MAX];
+    for (bytes, frame) in frame_bytes.iter_mut().zip(frames) {
+        *bytes = frame.len().min(FRAME_BYTES_CAP) as u32;
+    }
+    let columns = turn(lanes, &rows(frames, ROW_OFFSET)[..L::LANES]);
+    let frame_bytes = lanes.load_words(&frame_bytes);
+    let mut group = Group::NONE;
     let ethertype = lanes.last_be16(columns[0]);
     let is_ipv4 = equal(lanes, ethertype, ETHERTYPE_IPV4.into());
     let is_ipv6 = equal(lanes, ethertype, ETHERTYPE_IPV6.into());
@@ -142,11 +163,7 @@ fn read<L: Lanes>(lanes: L, frames: &[&[u8]], rows: &[&[u8; 32]], frame_bytes: &
         lanes.store(info, &mut group.info);
         return group;
     }
-    let mut ends = [NO_ROW; LANES_MAX];
-    for (end, frame) in ends.iter_mut().zip(frames) {
-        *end = frame.get(IPV6_ROW_OFFSET..).and_then(|rest| rest.first_chunk()).unwrap_or(NO_ROW);
-    }
-    let [.., ports, udp] = turn(lanes, &ends[..L::LANES]);
+    let [.., ports, udp] = turn(lanes, &rows(frames, IPV6_ROW_OFFSET)[..L::LANES]);
     let found = ipv6(lanes, &columns, ports, udp, frame_bytes);
     group.ipv6 = is_ipv6 & found.plain;
     group.martian |= is_ipv6 & found.martian;

@@ -24,8 +24,8 @@ pub(super) trait Lanes: Copy {
     fn load_words(self, words: &[u32]) -> Self::Vector;
     /// Row `index`, and behind it in AVX-512's second block row `index + 8`. `rows` has [`Self::LANES`].
     fn load_row(self, rows: &[&[u8; 32]], index: usize) -> Self::Vector;
-    /// The last `bytes.len() % BYTES` bytes, which are some, where the 16-bit words that they belong to, counted from
-    /// the start of `bytes`, come out whole; zeros elsewhere.
+    /// The last `bytes.len() % BYTES` bytes, which are some, of at least 32, where the 16-bit words that they belong to,
+    /// counted from the start of `bytes`, come out whole; zeros elsewhere.
     fn tail(self, bytes: &[u8]) -> Self::Vector;
     /// Stores all lanes in the first [`Self::LANES`] of `words`.
     fn store(self, vector: Self::Vector, words: &mut [u32]);

@@ -34,9 +34,6 @@ use wire::{
     headers::{IPV4_BYTES, IPV6_BYTES, IpVersion, UDP_BYTES},
 };
 
-/// Frames that are judged together: one bit of a `u64` each.
-pub const BURST_COUNT_MAX: usize = 64;
-
 /// What a received frame is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Verdict {
@@ -112,13 +109,17 @@ where
     F: Deref<Target = [u8]>,
 {
     verdicts.clear();
-    for burst in frames.chunks(BURST_COUNT_MAX) {
-        let mut views: [&[u8]; BURST_COUNT_MAX] = [&[]; BURST_COUNT_MAX];
-        for (view, frame) in views.iter_mut().zip(burst) {
-            *view = frame;
+    #[cfg(target_arch = "x86_64")]
+    {
+        if let Some(lanes) = avx512::Avx512::new(level) {
+            return lanes.classify(frames, verify, verdicts);
         }
-        classify(level, &views[..burst.len()], verify, verdicts);
+        if let Some(lanes) = avx2::Avx2::new(level) {
+            return lanes.classify(frames, verify, verdicts);
+        }
     }
+    let _ = level;
+    verdicts.extend(frames.iter().map(|frame| scalar::classify(frame, verify)));
 }
 
 /// The ones' complement sum of `bytes`, as [`Sum::of`] takes it.
@@ -136,18 +137,4 @@ pub fn sum(level: Level, bytes: &[u8]) -> Sum {
     }
     let _ = level;
     Sum::of(bytes)
-}
-
-fn classify(level: Level, frames: &[&[u8]], verify: bool, verdicts: &mut Vec<Verdict>) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        if let Some(lanes) = avx512::Avx512::new(level) {
-            return lanes.classify(frames, verify, verdicts);
-        }
-        if let Some(lanes) = avx2::Avx2::new(level) {
-            return lanes.classify(frames, verify, verdicts);
-        }
-    }
-    let _ = level;
-    verdicts.extend(frames.iter().map(|frame| scalar::classify(frame, verify)));
 }
