@@ -22,6 +22,7 @@ mod key;
 mod level;
 mod protect;
 mod selftest;
+pub mod validate;
 
 pub use batch::{mask_batch, open_batch, seal_batch};
 pub use guard::{CANARY_INTERVAL_PACKETS, Guard, GuardStats};

@@ -38,6 +38,15 @@ impl Sum {
         Self(sum + u64::from(u32::from_ne_bytes(last)))
     }
 
+    /// A sum that somebody else took: of 32-bit words in the host's byte order, an odd end padded with zeros, or of
+    /// anything congruent to it modulo 65,535 (RFC 1071 section 2: wider words, halves added up apart) that is zero
+    /// only where every byte is. Less than 2^63, so that it can be added to.
+    #[must_use]
+    #[inline]
+    pub const fn from_words(words: u64) -> Self {
+        Self(words)
+    }
+
     /// The sum of the pseudo-header of RFC 768 (IPv4) or RFC 8200 section 8.1 (IPv6), from one end to the other.
     /// `udp_bytes` counts the UDP header and its payload.
     #[must_use]

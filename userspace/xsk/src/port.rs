@@ -25,18 +25,17 @@ use port::{
     Counters, Drop as Reason, Ecn, Flushed, Frame, Port, Received, Region, Reserved, Sealed, Sent, Transmit,
 };
 use rustix::io::Errno;
+use simd::{
+    Level,
+    validate::{self, Verdict},
+};
 use std::{
     io,
     os::fd::{AsFd, BorrowedFd},
     sync::Arc,
     time::Duration,
 };
-use wire::{
-    checksum::Checksum,
-    datagram::{self, Datagram, Reject},
-    encap::Template,
-    headers::Malformed,
-};
+use wire::{checksum::Checksum, datagram::Reject, encap::Template, headers::Malformed};
 
 /// Datagrams that one `send` gains from: above it, the ring's room is asked for too coarsely.
 const SEGMENT_COUNT_MAX: usize = 64;
@@ -65,6 +64,10 @@ pub struct XskPort {
     idle_tx: Vec<Frame>,
     /// Received frames between ring and burst; empty between calls.
     scratch: Vec<Frame>,
+    /// What the frames of `scratch` are.
+    verdicts: Vec<Verdict>,
+    /// Which vectors judge and sum.
+    level: Level,
     /// Delivered and not yet recycled.
     out: usize,
     /// Transmit frames that the worker is sealing into.
@@ -106,6 +109,8 @@ impl XskPort {
             idle_rx: frames,
             idle_tx,
             scratch: Vec::with_capacity(ring_size),
+            verdicts: Vec::with_capacity(ring_size),
+            level: Level::best(),
             out: 0,
             reserved: 0,
             tx_budget,
@@ -177,25 +182,28 @@ impl XskPort {
         self.gone.map_or(Ok(()), |errno| Err(kick::gone(errno)))
     }
 
-    /// The datagram in a received frame, whose window is narrowed to the payload.
-    fn open(&mut self, frame: &mut Frame) -> Result<Datagram, Reason> {
-        let datagram = datagram::parse(frame).map_err(|reject| match reject {
-            Reject::NotOurs(_) => Reason::RxNotOurs,
-            Reject::Malformed(Malformed::IpChecksum) => Reason::RxChecksum,
-            Reject::Malformed(_) => Reason::RxMalformed,
-        })?;
-        if datagram::is_martian(&datagram.path.remote) || datagram.payload.is_empty() {
-            return Err(Reason::RxMalformed);
-        }
-        if self.verify_checksums {
-            match datagram.checksum(frame) {
-                Checksum::Good | Checksum::Absent => {}
-                Checksum::PartialPseudo => self.counters.rx_checksum_partial += 1,
-                Checksum::Bad => return Err(Reason::RxChecksum),
+    /// Takes a received frame by its verdict: its window is narrowed to the payload.
+    fn open(&mut self, verdict: &Verdict, mut frame: Frame) -> Result<Received, (Reason, Frame)> {
+        let found = match verdict {
+            Verdict::Datagram(found) => found,
+            Verdict::Reject(Reject::NotOurs(_)) => return Err((Reason::RxNotOurs, frame)),
+            Verdict::Reject(Reject::Malformed(Malformed::IpChecksum)) => {
+                return Err((Reason::RxChecksum, frame));
             }
+            Verdict::Reject(Reject::Malformed(_)) => return Err((Reason::RxMalformed, frame)),
+        };
+        let payload = found.payload();
+        let (false, false, Some(path)) = (found.is_martian, payload.is_empty(), found.path(&frame)) else {
+            return Err((Reason::RxMalformed, frame));
+        };
+        match found.checksum {
+            None | Some(Checksum::Good | Checksum::Absent) => {}
+            Some(Checksum::PartialPseudo) => self.counters.rx_checksum_partial += 1,
+            Some(Checksum::Bad) => return Err((Reason::RxChecksum, frame)),
         }
-        frame.narrow(datagram.payload.clone());
-        Ok(datagram)
+        frame.narrow(payload);
+        let (segment_bytes, ecn) = (frame.len(), Ecn::from_bits(found.ecn_bits));
+        Ok(Received { path, ecn, frame, segment_bytes })
     }
 
     fn reap(&mut self) {
@@ -209,10 +217,10 @@ impl XskPort {
     /// Writes the headers of one sealed datagram and stages it. False if there are none, or none that fit in front of
     /// it: the route has changed since the frame was reserved.
     fn stage(&mut self, template: Option<&Template>, ecn_bits: u8, sealed: Sealed<Frame>) -> bool {
-        let payload_bytes = sealed.as_ref().len();
+        let (payload_bytes, sum) = (sealed.as_ref().len(), validate::sum(self.level, sealed.as_ref()));
         let refused = self.rings.stage(sealed, |frame, room_bytes| {
             let template = template.filter(|template| template.header_len() == room_bytes)?;
-            template.write(frame, payload_bytes, ecn_bits)
+            template.write_summed(frame, payload_bytes, ecn_bits, sum)
         });
         let staged = refused.is_none();
         self.idle_tx.extend(refused);
@@ -236,19 +244,21 @@ impl Port for XskPort {
         self.counters.rx_datagrams += scratch.len() as u64 + bogus;
         self.counters.drops.add(Reason::RxBadAddress, bogus);
         let before = burst.len();
-        for mut frame in scratch.drain(..) {
-            match self.open(&mut frame) {
-                Ok(datagram) => {
-                    self.counters.rx_bytes += frame.len() as u64;
-                    let (segment_bytes, ecn) = (frame.len(), Ecn::from_bits(datagram.ecn_bits));
-                    burst.push(Received { path: datagram.path, ecn, frame, segment_bytes });
+        let mut verdicts = std::mem::take(&mut self.verdicts);
+        validate::classify_burst(self.level, &scratch, self.verify_checksums, &mut verdicts);
+        for (frame, verdict) in scratch.drain(..).zip(&verdicts) {
+            match self.open(verdict, frame) {
+                Ok(received) => {
+                    self.counters.rx_bytes += received.segment_bytes as u64;
+                    burst.push(received);
                 }
-                Err(reason) => {
+                Err((reason, frame)) => {
                     self.counters.drops.add(reason, 1);
                     self.idle_rx.push(frame);
                 }
             }
         }
+        self.verdicts = verdicts;
         self.scratch = scratch;
         let delivered = burst.len() - before;
         self.out += delivered;
