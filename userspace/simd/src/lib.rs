@@ -16,6 +16,7 @@ mod gcm;
 mod job;
 mod key;
 mod level;
+mod wiped;
 
 pub use batch::{mask_batch, open_batch, seal_batch};
 pub use job::{MaskJob, OpenJob, SealJob};
