@@ -1,6 +1,6 @@
 //! Keys: short by default, expanded when first used.
 
-use crate::{MASK_BYTES, NONCE_BYTES, SAMPLE_BYTES, TAG_BYTES, gcm};
+use crate::{MASK_BYTES, NONCE_BYTES, SAMPLE_BYTES, TAG_BYTES, gcm, wiped::Wiped};
 use ring::aead::{self, quic};
 use std::{fmt, sync::OnceLock};
 use zeroize::Zeroize;
@@ -94,7 +94,7 @@ pub struct PacketKey {
     cipher: Cipher,
     key: Secret,
     iv: [u8; NONCE_BYTES],
-    ring: OnceLock<Box<aead::LessSafeKey>>,
+    ring: OnceLock<Wiped<aead::LessSafeKey>>,
     gcm: OnceLock<Box<gcm::PacketState>>,
 }
 
@@ -140,7 +140,7 @@ impl PacketKey {
             let Ok(key) = aead::UnboundKey::new(self.cipher.aead(), self.key.as_slice()) else {
                 unreachable!("a key of the right length")
             };
-            Box::new(aead::LessSafeKey::new(key))
+            Wiped::new(aead::LessSafeKey::new(key))
         })
     }
 
@@ -201,7 +201,7 @@ impl fmt::Debug for PacketKey {
 pub struct HeaderKey {
     cipher: Cipher,
     key: Secret,
-    ring: OnceLock<Box<quic::HeaderProtectionKey>>,
+    ring: OnceLock<Wiped<quic::HeaderProtectionKey>>,
     gcm: OnceLock<Box<gcm::HeaderState>>,
 }
 
@@ -237,7 +237,7 @@ impl HeaderKey {
             let Ok(key) = quic::HeaderProtectionKey::new(self.cipher.header(), self.key.as_slice()) else {
                 unreachable!("a key of the right length")
             };
-            Box::new(key)
+            Wiped::new(key)
         });
         match ring.new_mask(sample) {
             Ok(mask) => mask,

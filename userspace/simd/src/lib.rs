@@ -23,6 +23,7 @@ mod level;
 mod protect;
 mod selftest;
 pub mod validate;
+mod wiped;
 
 pub use batch::{mask_batch, open_batch, seal_batch};
 pub use guard::{CANARY_INTERVAL_PACKETS, Guard, GuardStats};
