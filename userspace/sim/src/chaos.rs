@@ -117,7 +117,8 @@ impl<'a> Chaos<'a> {
         let net = Network::new(seed, GATEWAY, [scenario.up, scenario.down]);
         let world = World::new(seed, net, GATEWAY);
         let (configs, lost) = (Vec::new(), Vec::new());
-        let mut chaos = Self { scenario, hosts, world, configs, lost, sessions_count: 0, migrations_count: 0 };
+        let mut chaos =
+            Self { scenario, hosts, world, configs, lost, sessions_count: 0, migrations_count: 0 };
         for worker in 0..scenario.workers {
             let engine = chaos.hosts.worker(worker);
             chaos.world.add_worker(engine, Echo::default(), scenario.rings[0], scenario.pace[0]);
@@ -143,7 +144,8 @@ impl<'a> Chaos<'a> {
             .unwrap_or_else(|e| panic!("cannot connect: {e}"));
         self.sessions_count += 1;
         let key = self.scenario.seed << 24 | self.sessions_count << 8;
-        let flows = flows.iter().enumerate().map(|(flow, &size)| Flow::new(key | flow as u64, size)).collect();
+        let flows =
+            flows.iter().enumerate().map(|(flow, &size)| Flow::new(key | flow as u64, size)).collect();
         let mut checker = Checker::new(&mut node.engine, id, flows, plan.chunk_bytes);
         checker.datagrams = Datagrams::new(key, 1000, plan.datagrams);
         node.app.list.push(checker);
@@ -191,7 +193,10 @@ impl<'a> Chaos<'a> {
             Action::CloseWorker { worker } => {
                 let engine = &mut self.world.workers[worker].engine;
                 each_connection(engine, |engine, id| {
-                    engine.connection(id).into_iter().for_each(|mut conn| conn.close(WORKER_CLOSES, b"chaos"));
+                    engine
+                        .connection(id)
+                        .into_iter()
+                        .for_each(|mut conn| conn.close(WORKER_CLOSES, b"chaos"));
                 });
             }
             Action::UpdateKeys { gateway: true } => {
@@ -234,7 +239,11 @@ impl<'a> Chaos<'a> {
             check_quiet(node);
             // A client's handshakes begin without a datagram.
             let stats = node.engine.stats();
-            assert_eq!(outcomes_of_received(&stats) - stats.handshakes_started, stats.datagrams_in, "{stats:?}");
+            assert_eq!(
+                outcomes_of_received(&stats) - stats.handshakes_started,
+                stats.datagrams_in,
+                "{stats:?}"
+            );
         }
         for node in &self.world.workers {
             check_quiet(node);
@@ -339,7 +348,8 @@ fn check_quiet<A>(node: &Node<A>) {
 /// their turn came, and are counted as such.
 fn outcomes_of_received(stats: &Stats) -> u64 {
     let to_send = [DropReason::AmplificationLimit, DropReason::AmplificationExpired];
-    let drops: u64 = DropReason::ALL.iter().filter(|reason| !to_send.contains(reason)).map(|&r| stats.dropped(r)).sum();
+    let drops: u64 =
+        DropReason::ALL.iter().filter(|reason| !to_send.contains(reason)).map(|&r| stats.dropped(r)).sum();
     stats.datagrams_routed
         + stats.handshakes_started
         + stats.initials_buffered

@@ -161,7 +161,14 @@ impl Nic {
     ///
     /// # Panics
     /// If there are more than [`Self::send_room`] said.
-    pub fn send(&mut self, now: Duration, path: Path, ecn: Option<Ecn>, bytes: &[u8], segment: Option<usize>) {
+    pub fn send(
+        &mut self,
+        now: Duration,
+        path: Path,
+        ecn: Option<Ecn>,
+        bytes: &[u8],
+        segment: Option<usize>,
+    ) {
         for datagram in bytes.chunks(segment.unwrap_or(bytes.len()).max(1)) {
             assert!(self.send_room() > 0, "the engine sent more than it was given room for");
             let Some(mut frame) = self.free.pop() else { return };
@@ -237,7 +244,8 @@ mod tests {
     // Method: an RX ring of 2 and a pool of 4 with 1 kept for TX; fill it, lend a frame, send with the rest.
     #[test]
     fn full_rings_have_names_and_frames_come_back() {
-        let rings = Rings { rx: 2, tx: 1, frames: 4, send_time: Duration::from_micros(5), ..Rings::default() };
+        let rings =
+            Rings { rx: 2, tx: 1, frames: 4, send_time: Duration::from_micros(5), ..Rings::default() };
         let local = ([198, 18, 0, 1], 443).into();
         let mut nic = Nic::new(rings);
         let fates: Vec<Fate> = (0..3).map(|port| nic.arrive(local, &datagram(100, port))).collect();

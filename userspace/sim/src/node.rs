@@ -138,8 +138,8 @@ impl<A: App> Node<A> {
             let timer = self.engine.next_deadline().map(|at| at.saturating_duration_since(base));
             let pending = self.engine.pending_transmit();
             // While the ring is full it is the departure that makes room.
-            let room = (pending && self.retry_at.is_none() && self.nic.send_room() > 0)
-                .then_some(Duration::ZERO);
+            let room =
+                (pending && self.retry_at.is_none() && self.nic.send_room() > 0).then_some(Duration::ZERO);
             [timer, self.retry_at, room].into_iter().flatten().min()
         };
         wanted.map(|at| at.max(self.idle_from))

@@ -177,7 +177,8 @@ impl Scenario {
         let workers = dice.pick(&[1, 2, 3, 4]);
         let bulk = dice.chance(4);
         let [up, down] = draw_path(&mut dice, delay, bulk);
-        let clients = (0..1 + dice.below(3)).map(|client| draw_client(&mut dice, bulk && client == 0)).collect();
+        let clients =
+            (0..1 + dice.below(3)).map(|client| draw_client(&mut dice, bulk && client == 0)).collect();
         let mut scenario = Self {
             seed,
             workers,
@@ -239,7 +240,10 @@ impl Scenario {
             11 => Action::UpdateKeys { gateway: dice.chance(50) },
             // Not empty: quinn-proto 0.11.19 forgets the end of an empty stream when a Retry follows 0-RTT
             // (`retransmit_all_for_0rtt` skips a stream without unacknowledged data), and the flow hangs.
-            _ => Action::Connect { client, flows: (0..1 + dice.below(3)).map(|_| 1 + draw_size(dice)).collect() },
+            _ => Action::Connect {
+                client,
+                flows: (0..1 + dice.below(3)).map(|_| 1 + draw_size(dice)).collect(),
+            },
         }
     }
 
@@ -261,10 +265,15 @@ impl Scenario {
             )
         });
         let starved = self.rings.iter().any(|rings| rings.rx < 16 || rings.handover < 16);
+        let closes = any(|action| matches!(action, Action::CloseWorker { .. }));
         // The gateway gives a handshake 10 s. What delays it that long leaves the client with a dead
         // connection, and what it still sends draws a reset.
-        let slow = moves || stands_still || attacked || hard || loses_worker || starved;
-        let closes = any(|action| matches!(action, Action::CloseWorker { .. }));
+        let slow = moves || stands_still || attacked || hard || loses_worker || starved || closes;
+        // quinn-proto 0.11.19 counts a Retry whose integrity tag is wrong as authenticated, and then heeds no other
+        // (`on_packet_authenticated` comes before `is_valid_retry`): one damaged Retry costs the handshake.
+        let damages =
+            |link: &Impairments| link.corrupt_permille + link.truncate_permille + link.tail_permille > 0;
+        let slow = slow || (self.hosts.retry == RetryPolicy::Always && damages(&self.down));
         match reason {
             // A Retry token is good for the address that it was sent to.
             "closed by the peer's QUIC stack (error 0xb): " => moves && self.hosts.retry != RetryPolicy::Off,
@@ -363,7 +372,12 @@ fn draw_hosts(dice: &mut Dice) -> HostOptions {
             CipherSuite::TLS13_CHACHA20_POLY1305_SHA256,
         ]),
         early_data: dice.chance(50),
-        retry: dice.pick(&[RetryPolicy::default(), RetryPolicy::default(), RetryPolicy::Always, RetryPolicy::Off]),
+        retry: dice.pick(&[
+            RetryPolicy::default(),
+            RetryPolicy::default(),
+            RetryPolicy::Always,
+            RetryPolicy::Off,
+        ]),
         protection: [
             dice.pick(&[Protection::Eager, Protection::Batched]),
             dice.pick(&[Protection::Eager, Protection::Batched]),

@@ -244,8 +244,10 @@ impl<C: App, S: App> World<C, S> {
     }
 
     fn next_time(&self) -> Option<Duration> {
-        let clients = self.clients.iter().flat_map(|node| [node.next_turn(self.base), node.nic.next_departure()]);
-        let workers = self.workers.iter().flat_map(|node| [node.next_turn(self.base), node.nic.next_departure()]);
+        let clients =
+            self.clients.iter().flat_map(|node| [node.next_turn(self.base), node.nic.next_departure()]);
+        let workers =
+            self.workers.iter().flat_map(|node| [node.next_turn(self.base), node.nic.next_departure()]);
         clients.chain(workers).chain([self.net.next_time()]).flatten().min()
     }
 
@@ -276,9 +278,12 @@ impl<C: App, S: App> World<C, S> {
         self.workers.iter().for_each(|node| node.nic.check());
         let mut counted = self.retired;
         let mut leaving = 0;
-        for (stats, tx_len) in self.clients.iter().map(|node| (node.engine.stats(), node.nic.tx_len())).chain(
-            self.workers.iter().map(|node| (node.engine.stats(), node.nic.tx_len())),
-        ) {
+        for (stats, tx_len) in self
+            .clients
+            .iter()
+            .map(|node| (node.engine.stats(), node.nic.tx_len()))
+            .chain(self.workers.iter().map(|node| (node.engine.stats(), node.nic.tx_len())))
+        {
             counted.add(&stats);
             leaving += tx_len as u64;
         }
@@ -287,4 +292,3 @@ impl<C: App, S: App> World<C, S> {
         assert_eq!(counted.datagrams_out, trace.count(Fate::Sent) + leaving, "what engines sent");
     }
 }
-

@@ -2,8 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "clippy only knows test functions, not their helpers")]
 
-use beam_sim::echo::{Checker, DONE, Echo, Flow, Outcome};
 use beam_sim::chaos::GATEWAY;
+use beam_sim::echo::{Checker, DONE, Echo, Flow, Outcome};
 use beam_sim::host::{HostOptions, Hosts, SERVER_NAME};
 use beam_sim::link::Impairments;
 use beam_sim::net::Network;

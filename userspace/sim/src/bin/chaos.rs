@@ -43,7 +43,9 @@ fn main() -> ExitCode {
             scope.spawn(|| work(&plan, &next, &tally));
         }
         let mut told = started;
-        while next.load(Ordering::Relaxed) < plan.seeds && plan.until.is_none_or(|until| Instant::now() < until) {
+        while next.load(Ordering::Relaxed) < plan.seeds
+            && plan.until.is_none_or(|until| Instant::now() < until)
+        {
             std::thread::sleep(Duration::from_millis(50));
             if told.elapsed() >= PROGRESS_EACH {
                 told = Instant::now();
