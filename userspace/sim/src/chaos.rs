@@ -20,9 +20,10 @@ use tunnel::{ConnId, DropReason, Engine, Stats, VarInt};
 
 /// Where the gateway is.
 pub const GATEWAY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(198, 18, 0, 1)), 443);
-/// What an engine may hold, streams apart: the 64 KB slab that datagrams are copied into, up to 32 connections of 17 KB,
-/// a transmit of ten datagrams, and what waits for unvalidated addresses and for the handshake budget.
-const ENGINE_BYTES_MAX: usize = 1 << 20;
+/// What an engine may hold beside its connections: the slab that datagrams are copied into (64 KB), the wheel's heads,
+/// what waits for the handshake budget (a few Initials) and for unvalidated addresses (8 datagrams each), a transmit of
+/// ten datagrams and its parked copy, and tables for a burst.
+const ENGINE_BYTES_MAX: usize = 256 << 10;
 /// Flows that neither complete nor fail by then hang. A dead peer is noticed within 60 s of the last word.
 const FLOWS_TIME_MAX: Duration = Duration::from_secs(600);
 /// Idle timeouts and closing periods are over by then.
@@ -51,7 +52,7 @@ pub struct Report {
     pub stats: Stats,
     /// The largest burst that an engine got.
     pub burst_peak: usize,
-    /// The most that an engine held, in bytes.
+    /// The most that an engine held beside its connections, in bytes.
     pub memory_peak_bytes: usize,
     /// The most datagrams that overtook one.
     pub overtaken_max: u64,

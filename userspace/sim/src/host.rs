@@ -70,6 +70,8 @@ pub struct HostOptions {
     pub early_data: bool,
     /// The gateway's Retry policy.
     pub retry: RetryPolicy,
+    /// Connections that each of the gateway's workers accepts.
+    pub connections_max: usize,
     /// Of the gateway's and the clients' engines.
     pub protection: [Protection; 2],
 }
@@ -82,6 +84,7 @@ impl Default for HostOptions {
             suite: CipherSuite::TLS13_AES_128_GCM_SHA256,
             early_data: false,
             retry: RetryPolicy::default(),
+            connections_max: 1000,
             protection: [Protection::Eager; 2],
         }
     }
@@ -134,6 +137,7 @@ impl Hosts {
         let secrets = self.secrets.clone();
         let mut config = self.engine_config(worker, secrets, Some(self.server.clone()));
         config.retry = self.options.retry;
+        config.connections_max = self.options.connections_max;
         Engine::new(config)
     }
 

@@ -97,8 +97,10 @@ pub struct Node<A> {
     pub pace: Pace,
     /// Ends of connections.
     pub ends: Ends,
-    /// The most that the engine has held.
+    /// The most that the engine has held, connections apart.
     pub memory_peak_bytes: usize,
+    /// The most connections that it has had.
+    pub connections_peak: usize,
     /// The most datagrams that one turn gave to the engine.
     pub burst_peak: usize,
     letters: VecDeque<Handed>,
@@ -121,6 +123,7 @@ impl<A: App> Node<A> {
             pace,
             ends: Ends::default(),
             memory_peak_bytes: 0,
+            connections_peak: 0,
             burst_peak: 0,
             letters: VecDeque::new(),
             returns: Vec::new(),
@@ -166,7 +169,10 @@ impl<A: App> Node<A> {
                 break;
             }
         }
-        self.memory_peak_bytes = self.memory_peak_bytes.max(self.engine.memory().total_bytes());
+        let memory = self.engine.memory();
+        let apart_bytes = memory.total_bytes() - memory.connections_bytes;
+        self.memory_peak_bytes = self.memory_peak_bytes.max(apart_bytes);
+        self.connections_peak = self.connections_peak.max(self.engine.connections());
     }
 
     /// A burst from the ring: to the engine, or to the workers that own the datagrams.
@@ -206,8 +212,10 @@ impl<A: App> Node<A> {
             }
             owners.push(owner.map(|worker| (usize::from(worker), owned_count)));
         }
-        self.burst_peak = self.burst_peak.max(inbound.len());
-        feed(&mut self.engine, turn.instant, &inbound);
+        for burst in inbound.chunks(BURST_MAX) {
+            self.burst_peak = self.burst_peak.max(burst.len());
+            feed(&mut self.engine, turn.instant, burst);
+        }
         for (received, owner) in burst.into_iter().zip(owners) {
             match owner {
                 Some((worker, count)) if worker < peers => {
@@ -233,8 +241,10 @@ impl<A: App> Node<A> {
             }
             assert_eq!(inbound.len() - before, *count, "handed over were others than the owner owns");
         }
-        self.burst_peak = self.burst_peak.max(inbound.len());
-        feed(&mut self.engine, turn.instant, &inbound);
+        for burst in inbound.chunks(BURST_MAX) {
+            self.burst_peak = self.burst_peak.max(burst.len());
+            feed(&mut self.engine, turn.instant, burst);
+        }
         turn.outbox.homeward.extend(letters.into_iter().map(|handed| (handed.home, handed.received.frame)));
     }
 

@@ -197,7 +197,10 @@ impl Scenario {
     /// Calm or stormy: what happens within some forty round trips.
     fn draw_actions(&mut self, dice: &mut Dice, delay: Duration) {
         let span = delay * 80 + Duration::from_millis(20);
-        let kinds: Vec<u64> = (0..KINDS).filter(|_| dice.chance(18)).collect();
+        let mut kinds: Vec<u64> = (0..KINDS).filter(|_| dice.chance(18)).collect();
+        if self.hosts.early_data && dice.chance(50) {
+            kinds.push(CONNECT);
+        }
         if kinds.is_empty() {
             return;
         }
@@ -269,18 +272,22 @@ impl Scenario {
         // The gateway gives a handshake 10 s. What delays it that long leaves the client with a dead
         // connection, and what it still sends draws a reset.
         let slow = moves || stands_still || attacked || hard || loses_worker || starved || closes;
+        let retries = ![RetryPolicy::Off, RetryPolicy::default()].contains(&self.hosts.retry);
         // quinn-proto 0.11.19 counts a Retry whose integrity tag is wrong as authenticated, and then heeds no other
         // (`on_packet_authenticated` comes before `is_valid_retry`): one damaged Retry costs the handshake.
-        let damages =
-            |link: &Impairments| link.corrupt_permille + link.truncate_permille + link.tail_permille > 0;
-        let slow = slow || (self.hosts.retry == RetryPolicy::Always && damages(&self.down));
+        let Impairments { corrupt_permille, truncate_permille, tail_permille, glue_permille, .. } = self.down;
+        let damaged = corrupt_permille + truncate_permille + tail_permille + glue_permille > 0;
+        let slow = slow || (retries && damaged);
         match reason {
             // A Retry token is good for the address that it was sent to.
-            "closed by the peer's QUIC stack (error 0xb): " => moves && self.hosts.retry != RetryPolicy::Off,
+            "closed by the peer's QUIC stack (error 0xb): " => moves && retries,
             // RFC 9000 10.2.3: an application's close before the handshake is done is reported so.
             "closed by the peer's QUIC stack (error 0xc): " => closes,
             "timed out: nothing was heard from the peer" => slow,
             "the peer lost the connection's state (stateless reset)" => slow,
+            "refused by the peer: it has too many connections or is draining" => {
+                self.hosts.connections_max < self.clients.len() + self.actions.len()
+            }
             "closed by this side" => any(|action| matches!(action, Action::CloseClient { .. })),
             LOST => any(|action| matches!(action, Action::LoseClient { .. })),
             // One flipped bit makes a version 0, and nothing seals the packet of that version.
@@ -295,6 +302,7 @@ impl Scenario {
 
 /// Kinds of actions, as `draw_action` numbers them.
 const KINDS: u64 = 13;
+const CONNECT: u64 = 12;
 /// Why flows of a client fail that starts anew.
 pub const LOST: &str = "the client was lost";
 
@@ -375,9 +383,11 @@ fn draw_hosts(dice: &mut Dice) -> HostOptions {
         retry: dice.pick(&[
             RetryPolicy::default(),
             RetryPolicy::default(),
+            RetryPolicy::Auto { on_above: 1, off_below: 1 },
             RetryPolicy::Always,
             RetryPolicy::Off,
         ]),
+        connections_max: if dice.chance(5) { 2 } else { 1000 },
         protection: [
             dice.pick(&[Protection::Eager, Protection::Batched]),
             dice.pick(&[Protection::Eager, Protection::Batched]),
@@ -417,7 +427,7 @@ fn draw_rings(dice: &mut Dice) -> Rings {
         // As few as keep the TX ring whole, and a few to receive into.
         rings.frames = rings.tx + rings.rx.min(4 + dice.below(60) as usize);
     }
-    if dice.chance(20) {
+    if dice.chance(35) {
         rings.coalesce = dice.pick(&[2, 10]);
     }
     if dice.chance(25) {

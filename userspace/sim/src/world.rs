@@ -255,7 +255,9 @@ impl<C: App, S: App> World<C, S> {
     fn check(&mut self) {
         let waiting_clients: usize = self.clients.iter().map(|node| node.waiting_datagrams()).sum();
         let waiting_workers: usize = self.workers.iter().map(|node| node.waiting_datagrams()).sum();
-        self.net.trace.balance(self.net.in_flight() as u64, (waiting_clients + waiting_workers) as u64);
+        let (in_flight, in_rings) = (self.net.in_flight() as u64, (waiting_clients + waiting_workers) as u64);
+        let balance = self.net.trace.balance(in_flight, in_rings);
+        assert_eq!(balance, Ok(()), "datagrams are not conserved: {:?}", self.net.trace);
         for node in &self.clients {
             assert_eq!(node.frames_at_home(), node.nic.rings().frames, "frames not conserved at a client");
         }
