@@ -20,10 +20,10 @@ use tunnel::{ConnId, DropReason, Engine, Stats, VarInt};
 
 /// Where the gateway is.
 pub const GATEWAY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(198, 18, 0, 1)), 443);
-/// What an engine may hold beside its connections: the slab that datagrams are copied into (64 KB), the wheel's heads,
-/// what waits for the handshake budget (a few Initials) and for unvalidated addresses (8 datagrams each), a transmit of
-/// ten datagrams and its parked copy, and tables for a burst.
-const ENGINE_BYTES_MAX: usize = 256 << 10;
+/// What an engine may hold beside its connections. The sum: 64 KB, the slab that datagrams are copied into; 240 KB, 16
+/// kept buffers of ten datagrams; 95 KB, a refused batch of 64; 50 KB, what waits for a few unvalidated addresses (8
+/// datagrams each) and for the handshake budget; 40 KB, the wheel, the mirror of keys and tables for a burst.
+const ENGINE_BYTES_MAX: usize = 512 << 10;
 /// Flows that neither complete nor fail by then hang. A dead peer is noticed within 60 s of the last word.
 const FLOWS_TIME_MAX: Duration = Duration::from_secs(600);
 /// Idle timeouts and closing periods are over by then.
@@ -304,6 +304,25 @@ impl Report {
         }
     }
 
+    /// The report without what depends on ciphertext or on how packets are protected.
+    ///
+    /// Of a damaged Initial the ciphertext decides whether it is dropped for its reserved bits at once, or for its tag when its turn comes.
+    #[must_use]
+    pub fn as_seen(&self) -> Self {
+        let mut seen = self.clone();
+        let stats = &mut seen.stats;
+        stats.initials_queued = 0;
+        stats.packets_sealed_in_batches = 0;
+        stats.packets_opened_in_batches = 0;
+        stats.protection_batches = 0;
+        stats.packets_restored = 0;
+        stats.canary_checked = 0;
+        let invalid = std::mem::take(&mut stats.drops[DropReason::InitialInvalid as usize]);
+        stats.drops[DropReason::InitialUnauthenticated as usize] += invalid;
+        seen.memory_peak_bytes = 0;
+        seen
+    }
+
     /// Adds another run's numbers; the trace and the time are not added.
     pub fn add(&mut self, other: &Report) {
         self.complete += other.complete;
@@ -338,7 +357,8 @@ fn check_quiet<A>(node: &Node<A>) {
     assert!(missing.is_empty(), "connections whose end was not reported: {missing:?}");
     assert!(node.memory_peak_bytes <= ENGINE_BYTES_MAX, "an engine held {} bytes", node.memory_peak_bytes);
     let stats = node.engine.stats();
-    assert_eq!(stats.connections, 0);
+    assert_eq!((stats.connections, stats.canary_failed), (0, 0));
+    assert_eq!(stats.dropped(DropReason::NotSealed), 0, "quinn called the keys in another order");
     assert_eq!(stats.handshakes_started, stats.handshakes_completed + stats.handshakes_failed);
     assert_eq!(stats.handshakes_completed, stats.connections_closed);
 }
@@ -348,7 +368,7 @@ fn check_quiet<A>(node: &Node<A>) {
 /// `initials_queued` is not among them: of those, some began a handshake and the others were answered or dropped when
 /// their turn came, and are counted as such.
 fn outcomes_of_received(stats: &Stats) -> u64 {
-    let to_send = [DropReason::AmplificationLimit, DropReason::AmplificationExpired];
+    let to_send = [DropReason::AmplificationLimit, DropReason::AmplificationExpired, DropReason::NotSealed];
     let drops: u64 =
         DropReason::ALL.iter().filter(|reason| !to_send.contains(reason)).map(|&r| stats.dropped(r)).sum();
     stats.datagrams_routed

@@ -5,11 +5,9 @@ use rand::{Rng, SeedableRng};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{CipherSuite, RootCertStore};
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
 use tunnel::tls::{ClientAuth, TlsError, provider, quic_client, quic_server, server_tls};
 use tunnel::transport::{TransportOptions, client_config, server_config};
-use tunnel::{EcnCodepoint, Engine, EngineConfig, RetryPolicy, Secrets, WorkerId};
-use wire::Path;
+use tunnel::{Engine, EngineConfig, Protection, RetryPolicy, Secrets, WorkerId};
 
 /// The name on the gateway's certificate.
 pub const SERVER_NAME: &str = "gateway.test";
@@ -28,33 +26,6 @@ fn make_identity() -> Result<(CertificateDer<'static>, Vec<u8>), rcgen::Error> {
     params.serial_number = Some(vec![1; 16].into());
     let cert = params.self_signed(&key)?;
     Ok((cert.der().clone(), key.serialize_der()))
-}
-
-/// How a host's engine protects packets.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Protection {
-    /// One by one, as quinn asks for it.
-    #[default]
-    Eager,
-    /// A burst at once.
-    Batched,
-}
-
-/// A received datagram, as a worker gives it to its engine.
-pub struct Inbound<'a> {
-    /// The way it came.
-    pub path: Path,
-    /// ECN codepoint of its IP packet.
-    pub ecn: Option<EcnCodepoint>,
-    /// The UDP payload.
-    pub bytes: &'a [u8],
-}
-
-/// Gives a burst to an engine. The one place where datagrams enter engines.
-pub(crate) fn feed(engine: &mut Engine, now: Instant, burst: &[Inbound<'_>]) {
-    for inbound in burst {
-        engine.receive(now, inbound.path, inbound.ecn, inbound.bytes);
-    }
 }
 
 /// What the hosts of one run have in common.
@@ -85,7 +56,7 @@ impl Default for HostOptions {
             early_data: false,
             retry: RetryPolicy::default(),
             connections_max: 1000,
-            protection: [Protection::Eager; 2],
+            protection: [Protection::default(); 2],
         }
     }
 }
@@ -147,18 +118,19 @@ impl Hosts {
         Engine::new(self.engine_config(0, secrets, None))
     }
 
-    /// The one place where engines are set up. The protection is stored, and used once engines have a choice.
+    /// The one place where engines are set up.
     fn engine_config(
         &mut self,
         worker: u8,
         secrets: Secrets,
         server: Option<Arc<quinn_proto::ServerConfig>>,
     ) -> EngineConfig {
-        let _protection = self.options.protection[usize::from(server.is_none())];
+        let protection = self.options.protection[usize::from(server.is_none())];
         let mut config = EngineConfig::new(WorkerId(worker), secrets, server);
         let mut seed = [0; 32];
         self.rng.fill_bytes(&mut seed);
         config.rng_seed = Some(seed);
+        config.protection = protection;
         config
     }
 }

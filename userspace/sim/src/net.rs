@@ -1,6 +1,7 @@
 //! The network between the ends: a link each way, and a NAT before each client.
 
 use crate::link::{Datagram, Impairments, Link};
+use crate::nic::Departed;
 use crate::trace::Trace;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -62,10 +63,13 @@ impl Network {
         self.inside.get(&outside).copied()
     }
 
-    /// Takes a datagram from a host.
-    pub fn send(&mut self, now: Duration, datagram: Datagram) {
-        let link = if datagram.to == self.gateway { &mut self.up } else { &mut self.down };
-        link.offer(now, datagram, &mut self.trace);
+    /// Takes what a host's card sent; `from` is where the network sees it come from.
+    pub fn send(&mut self, now: Duration, from: SocketAddr, departed: &Departed) {
+        let (to, ecn) = (departed.path.remote, departed.ecn);
+        let link = if to == self.gateway { &mut self.up } else { &mut self.down };
+        for bytes in departed.bytes.chunks(departed.segment_bytes) {
+            link.offer(now, Datagram { from, to, ecn, bytes: bytes.to_vec() }, &mut self.trace);
+        }
     }
 
     /// Datagrams on their way.

@@ -16,6 +16,7 @@ use port::{Ecn, Frame, Received, Region};
 use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
+use tunnel::{Sealed, Transmit};
 use wire::Path;
 
 /// Sizes of a queue's rings, in frames.
@@ -45,11 +46,40 @@ impl Default for Rings {
 /// Bytes of one datagram in a frame.
 const DATAGRAM_BYTES_MAX: usize = 2048;
 
+/// A frame that an engine fills with one or more whole datagrams, sealed.
+pub struct Slot(Frame);
+
+impl AsRef<[u8]> for Slot {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl AsMut<[u8]> for Slot {
+    fn as_mut(&mut self) -> &mut [u8] {
+        &mut self.0
+    }
+}
+
+/// Datagrams of one peer that the card has sent.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Departed {
+    /// From where to where.
+    pub path: Path,
+    /// ECN bits.
+    pub ecn: Option<Ecn>,
+    /// The UDP payloads back to back.
+    pub bytes: Vec<u8>,
+    /// The length of each but the last.
+    pub segment_bytes: usize,
+}
+
 struct Departure {
     at: Duration,
     path: Path,
     ecn: Option<Ecn>,
     frame: Frame,
+    segment_bytes: usize,
 }
 
 /// See the module.
@@ -61,6 +91,10 @@ pub struct Nic {
     /// Datagrams in the RX ring.
     rx_datagrams: usize,
     tx: VecDeque<Departure>,
+    /// Datagrams in the TX ring.
+    tx_datagrams: usize,
+    /// Frames that an engine has now, to fill.
+    reserved: usize,
     busy_until: Duration,
 }
 
@@ -79,6 +113,8 @@ impl Nic {
             rx: VecDeque::new(),
             rx_datagrams: 0,
             tx: VecDeque::new(),
+            tx_datagrams: 0,
+            reserved: 0,
             busy_until: Duration::ZERO,
         };
         nic.refill();
@@ -152,39 +188,72 @@ impl Nic {
         }
     }
 
-    /// Datagrams that `send` is sure to take.
+    /// Datagrams that `reserve` is sure to have frames for.
     pub fn send_room(&self) -> usize {
-        (self.rings.tx - self.tx.len()).min(self.free.len())
+        (self.rings.tx - self.tx.len() - self.reserved).min(self.free.len())
     }
 
-    /// Puts datagrams of `segment_bytes` each (the last may be shorter) on the TX ring.
+    /// Appends frames for a transmit's datagrams, in their order; `false` if there are not enough.
+    pub fn reserve(&mut self, transmit: &Transmit, slots: &mut Vec<Slot>) -> bool {
+        let per_frame = self.rings.coalesce.max(1);
+        let count = transmit.datagram_count().div_ceil(per_frame);
+        if count > self.send_room() {
+            return false;
+        }
+        let frame_bytes = per_frame * transmit.segment_bytes;
+        let frames = self.free.drain(self.free.len() - count..).enumerate().map(|(n, mut frame)| {
+            frame.set_window(0..frame_bytes.min(transmit.size_bytes - n * frame_bytes));
+            Slot(frame)
+        });
+        slots.extend(frames);
+        self.reserved += count;
+        true
+    }
+
+    /// Puts what was reserved on the TX ring.
+    pub fn submit(&mut self, now: Duration, transmit: &Transmit, sealed: &mut Vec<Sealed<Slot>>) {
+        let Transmit { path, ecn, segment_bytes, .. } = *transmit;
+        for slot in sealed.drain(..) {
+            let Slot(frame) = slot.into_inner();
+            let count = frame.len().div_ceil(segment_bytes);
+            self.busy_until = self.busy_until.max(now) + self.rings.send_time * count as u32;
+            self.tx_datagrams += count;
+            self.reserved -= 1;
+            let ecn = ecn.and_then(|ecn| Ecn::from_bits(ecn as u8));
+            self.tx.push_back(Departure { at: self.busy_until, path, ecn, frame, segment_bytes });
+        }
+    }
+
+    /// Takes reserved frames back.
+    pub fn release(&mut self, slots: Vec<Slot>) {
+        self.reserved -= slots.len();
+        slots.into_iter().for_each(|Slot(frame)| self.recycle(frame));
+    }
+
+    /// Sends bytes that are sealed already: datagrams of `segment_bytes`.
     ///
     /// # Panics
     /// If there are more than [`Self::send_room`] said.
-    pub fn send(
-        &mut self,
-        now: Duration,
-        path: Path,
-        ecn: Option<Ecn>,
-        bytes: &[u8],
-        segment: Option<usize>,
-    ) {
-        for datagram in bytes.chunks(segment.unwrap_or(bytes.len()).max(1)) {
+    pub fn send(&mut self, now: Duration, path: Path, ecn: Option<Ecn>, bytes: &[u8], segment_bytes: usize) {
+        for datagram in bytes.chunks(segment_bytes) {
             assert!(self.send_room() > 0, "the engine sent more than it was given room for");
             let Some(mut frame) = self.free.pop() else { return };
             frame.set_window(0..datagram.len());
             frame.copy_from_slice(datagram);
             self.busy_until = self.busy_until.max(now) + self.rings.send_time;
-            self.tx.push_back(Departure { at: self.busy_until, path, ecn, frame });
+            self.tx_datagrams += 1;
+            self.tx.push_back(Departure { at: self.busy_until, path, ecn, frame, segment_bytes });
         }
     }
 
-    /// The next datagram that the card has sent by `now`; its frame is free again.
-    pub fn departed(&mut self, now: Duration) -> Option<(Path, Option<Ecn>, Vec<u8>)> {
-        let Departure { path, ecn, frame, .. } = self.tx.pop_front_if(|departure| departure.at <= now)?;
+    /// What the card has sent by `now`, a frame at a time; the frame is free again.
+    pub fn departed(&mut self, now: Duration) -> Option<Departed> {
+        let departure = self.tx.pop_front_if(|departure| departure.at <= now)?;
+        let Departure { path, ecn, frame, segment_bytes, .. } = departure;
         let bytes = frame.to_vec();
+        self.tx_datagrams -= bytes.len().div_ceil(segment_bytes);
         self.recycle(frame);
-        Some((path, ecn, bytes))
+        Some(Departed { path, ecn, bytes, segment_bytes })
     }
 
     /// When the card will have sent the next datagram.
@@ -203,8 +272,8 @@ impl Nic {
     }
 
     /// Datagrams in the TX ring.
-    pub fn tx_len(&self) -> usize {
-        self.tx.len()
+    pub fn tx_datagrams(&self) -> usize {
+        self.tx_datagrams
     }
 
     /// Frames in the rings and free: the pool, less those lent to other workers.
@@ -258,13 +327,29 @@ mod tests {
         assert_eq!(nic.arrive(local, &datagram(100, 2)), Fate::RxNoFrame);
         let path = burst[0].path;
         assert_eq!(nic.send_room(), 1);
-        nic.send(Duration::ZERO, path, None, &[7; 50], None);
+        nic.send(Duration::ZERO, path, None, &[7; 50], 50);
         assert_eq!((nic.send_room(), nic.at_home()), (0, 2));
         assert!(nic.departed(Duration::from_micros(4)).is_none());
-        assert_eq!(nic.departed(Duration::from_micros(5)), Some((path, None, vec![7; 50])));
+        let departed = nic.departed(Duration::from_micros(5));
+        assert_eq!(departed, Some(Departed { path, ecn: None, bytes: vec![7; 50], segment_bytes: 50 }));
         burst.drain(..).for_each(|received| nic.recycle(received.frame));
         assert_eq!(nic.at_home(), 4);
         nic.check();
+    }
+
+    // Goal: a transmit of five datagrams takes as many frames as it needs, and not one more than there are.
+    #[test]
+    fn reserved_frames_count_until_they_come_back() {
+        let mut nic = Nic::new(Rings { tx: 2, frames: 8, coalesce: 2, ..Rings::default() });
+        let path = Path { local: ([198, 18, 0, 1], 443).into(), remote: ([198, 18, 0, 2], 9).into() };
+        let transmit = |size_bytes| Transmit { path, ecn: None, size_bytes, segment_bytes: 100 };
+        let mut slots = Vec::new();
+        assert!(!nic.reserve(&transmit(450), &mut slots));
+        assert!(nic.reserve(&transmit(350), &mut slots));
+        assert_eq!(slots.iter().map(|slot| slot.as_ref().len()).collect::<Vec<_>>(), [200, 150]);
+        assert_eq!((nic.send_room(), nic.at_home()), (0, 6));
+        nic.release(std::mem::take(&mut slots));
+        assert_eq!((nic.send_room(), nic.at_home()), (2, 8));
     }
 
     // Goal: only whole segments of one peer share a frame, and each counts as a datagram.

@@ -4,8 +4,7 @@
 //! engine, its events, the application, transmit while there is room. The hand-over keeps its rules and its names:
 //! frames travel, come home, and are dropped under a name where the owner's ring is full.
 
-use crate::host::{Inbound, feed};
-use crate::nic::{Nic, Rings, datagrams_of};
+use crate::nic::{Nic, Rings, Slot, datagrams_of};
 use crate::trace::{Fate, Trace};
 use port::{Ecn, Frame, Received};
 use rand::RngExt;
@@ -13,7 +12,9 @@ use rand::rngs::StdRng;
 use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
-use tunnel::{ConnId, EcnCodepoint, Engine, Event, Owner, WorkerId};
+use tunnel::{
+    ConnId, EcnCodepoint, Engine, Event, Inbound, Outlet, Owner, Reserved, Sealed, Transmit, WorkerId,
+};
 
 /// An application over one engine.
 pub trait App {
@@ -33,8 +34,10 @@ const REFUSED_RETRY: Duration = Duration::from_millis(1);
 pub struct Pace {
     /// What a turn takes; meanwhile a burst gathers in the ring.
     pub turn_time: Duration,
-    /// Chance that the sink refuses a transmit although it had room, in thousandths.
+    /// Chance that the queue refuses a transmit although it had room, in thousandths.
     pub refuse_permille: u32,
+    /// Sends through a sink that copies, and may refuse when all is sealed; else the engine seals into the frames.
+    pub copies: bool,
 }
 
 /// A frame on its way to the owner of its datagrams.
@@ -212,10 +215,8 @@ impl<A: App> Node<A> {
             }
             owners.push(owner.map(|worker| (usize::from(worker), owned_count)));
         }
-        for burst in inbound.chunks(BURST_MAX) {
-            self.burst_peak = self.burst_peak.max(burst.len());
-            feed(&mut self.engine, turn.instant, burst);
-        }
+        self.burst_peak = self.burst_peak.max(inbound.len());
+        self.engine.receive_burst(turn.instant, &inbound);
         for (received, owner) in burst.into_iter().zip(owners) {
             match owner {
                 Some((worker, count)) if worker < peers => {
@@ -241,10 +242,8 @@ impl<A: App> Node<A> {
             }
             assert_eq!(inbound.len() - before, *count, "handed over were others than the owner owns");
         }
-        for burst in inbound.chunks(BURST_MAX) {
-            self.burst_peak = self.burst_peak.max(burst.len());
-            feed(&mut self.engine, turn.instant, burst);
-        }
+        self.burst_peak = self.burst_peak.max(inbound.len());
+        self.engine.receive_burst(turn.instant, &inbound);
         turn.outbox.homeward.extend(letters.into_iter().map(|handed| (handed.home, handed.received.frame)));
     }
 
@@ -255,20 +254,32 @@ impl<A: App> Node<A> {
         if room == 0 {
             return false;
         }
-        let (nic, refuse_permille) = (&mut self.nic, self.pace.refuse_permille);
-        let (mut refused, mut sent) = (false, false);
-        self.engine.transmit(turn.instant, room, &mut |path, ecn, bytes, segment| {
-            refused |= refuse_permille > 0 && turn.rng.random_range(0..1000) < refuse_permille;
-            if !refused {
-                sent = true;
-                nic.send(turn.at, *path, ecn.and_then(|ecn| Ecn::from_bits(ecn as u8)), bytes, segment);
+        let Self { nic, engine, pace, .. } = self;
+        let sent_before = engine.stats().datagrams_out;
+        let refuses = |rng: &mut StdRng| rng.random_range(0..1000) < pace.refuse_permille;
+        let refused = match pace.copies {
+            false => {
+                let mut way = Way { nic, at: turn.at, refuse: &mut || refuses(turn.rng), refused: false };
+                engine.transmit_into(turn.instant, room, &mut way);
+                way.refused
             }
-            !refused
-        });
+            true => {
+                let mut refused = false;
+                engine.transmit(turn.instant, room, &mut |path, ecn, bytes, segment| {
+                    refused |= refuses(turn.rng);
+                    if !refused {
+                        let ecn = ecn.and_then(|ecn| Ecn::from_bits(ecn as u8));
+                        nic.send(turn.at, *path, ecn, bytes, segment.unwrap_or(bytes.len()));
+                    }
+                    !refused
+                });
+                refused
+            }
+        };
         if refused {
             self.retry_at = Some(turn.at + REFUSED_RETRY);
         }
-        sent && !refused
+        self.engine.stats().datagrams_out > sent_before && !refused
     }
 
     /// Puts a frame into the letter box, or gives it back.
@@ -299,6 +310,35 @@ impl<A: App> Node<A> {
     /// Frames of ours that are not in other workers' hands.
     pub(crate) fn frames_at_home(&self) -> usize {
         self.nic.at_home() + self.returns.len()
+    }
+}
+
+/// The way of sealed datagrams out: straight into the queue's frames.
+struct Way<'a> {
+    nic: &'a mut Nic,
+    at: Duration,
+    refuse: &'a mut dyn FnMut() -> bool,
+    refused: bool,
+}
+
+impl Outlet for Way<'_> {
+    type Slot = Slot;
+
+    fn reserve(&mut self, transmit: &Transmit, slots: &mut Vec<Slot>) -> Reserved {
+        self.refused |= (self.refuse)();
+        match !self.refused && self.nic.reserve(transmit, slots) {
+            true => Reserved::Slots,
+            false => Reserved::Full,
+        }
+    }
+
+    fn submit(&mut self, transmit: &Transmit, sealed: &mut Vec<Sealed<Slot>>) -> bool {
+        self.nic.submit(self.at, transmit, sealed);
+        true
+    }
+
+    fn release(&mut self, slots: Vec<Slot>) {
+        self.nic.release(slots);
     }
 }
 

@@ -3,7 +3,7 @@
 //! Swarm testing: each seed enables a random subset of the dimensions, and leaves the others at rest. All on at once
 //! would hide what only shows while some are off.
 
-use crate::host::{HostOptions, Protection};
+use crate::host::HostOptions;
 use crate::link::{Attack, Impairments, Loss};
 use crate::nic::Rings;
 use crate::node::Pace;
@@ -11,8 +11,8 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use rustls::CipherSuite;
 use std::time::Duration;
-use tunnel::RetryPolicy;
 use tunnel::transport::{Congestion, TransportOptions};
+use tunnel::{Level, Protection, RetryPolicy};
 
 /// Something that happens to the world.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -388,16 +388,21 @@ fn draw_hosts(dice: &mut Dice) -> HostOptions {
             RetryPolicy::Off,
         ]),
         connections_max: if dice.chance(5) { 2 } else { 1000 },
-        protection: [
-            dice.pick(&[Protection::Eager, Protection::Batched]),
-            dice.pick(&[Protection::Eager, Protection::Batched]),
-        ],
+        protection: [draw_protection(dice), draw_protection(dice)],
         ..HostOptions::default()
     };
     for transport in [&mut options.gateway, &mut options.client] {
         tune(dice, transport);
     }
     options
+}
+
+/// Batched in two of three; at which level depends on the CPU, and shows nowhere on the wire.
+fn draw_protection(dice: &mut Dice) -> Protection {
+    match dice.below(3) {
+        0 => Protection::Eager,
+        _ => Protection::Batched(dice.pick(Level::available())),
+    }
 }
 
 fn tune(dice: &mut Dice, transport: &mut TransportOptions) {
@@ -440,5 +445,6 @@ fn draw_pace(dice: &mut Dice) -> Pace {
     Pace {
         turn_time: if dice.chance(60) { dice.micros(5, 2_000) } else { Duration::ZERO },
         refuse_permille: dice.permille(20, 300),
+        copies: dice.chance(20),
     }
 }

@@ -231,14 +231,14 @@ impl<C: App, S: App> World<C, S> {
     /// From the TX rings onto the wire.
     fn depart(&mut self) {
         for node in &mut self.clients {
-            while let Some((path, ecn, bytes)) = node.nic.departed(self.now) {
+            while let Some(departed) = node.nic.departed(self.now) {
                 let from = self.net.outside_of(node.address);
-                self.net.send(self.now, Datagram { from, to: path.remote, ecn, bytes });
+                self.net.send(self.now, from, &departed);
             }
         }
         for node in &mut self.workers {
-            while let Some((path, ecn, bytes)) = node.nic.departed(self.now) {
-                self.net.send(self.now, Datagram { from: self.gateway, to: path.remote, ecn, bytes });
+            while let Some(departed) = node.nic.departed(self.now) {
+                self.net.send(self.now, self.gateway, &departed);
             }
         }
     }
@@ -280,14 +280,14 @@ impl<C: App, S: App> World<C, S> {
         self.workers.iter().for_each(|node| node.nic.check());
         let mut counted = self.retired;
         let mut leaving = 0;
-        for (stats, tx_len) in self
+        for (stats, tx_datagrams) in self
             .clients
             .iter()
-            .map(|node| (node.engine.stats(), node.nic.tx_len()))
-            .chain(self.workers.iter().map(|node| (node.engine.stats(), node.nic.tx_len())))
+            .map(|node| (node.engine.stats(), node.nic.tx_datagrams()))
+            .chain(self.workers.iter().map(|node| (node.engine.stats(), node.nic.tx_datagrams())))
         {
             counted.add(&stats);
-            leaving += tx_len as u64;
+            leaving += tx_datagrams as u64;
         }
         let trace = &self.net.trace;
         assert_eq!(counted.datagrams_in, trace.count(Fate::Delivered), "what engines received");

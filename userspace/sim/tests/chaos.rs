@@ -1,11 +1,10 @@
 //! Chaos: each seed is a scenario of hosts, paths, attackers and accidents, run with all checks of `beam_sim::chaos`.
 
 use beam_sim::chaos::{Report, run, run_scenario};
-use beam_sim::host::Protection;
 use beam_sim::scenario::Scenario;
 use beam_sim::trace::Fate;
 use std::collections::BTreeSet;
-use tunnel::DropReason;
+use tunnel::{DropReason, Level, Protection};
 
 fn variable(name: &str) -> Option<u64> {
     std::env::var(name).ok().and_then(|value| value.parse().ok())
@@ -56,8 +55,10 @@ fn assert_everything_happened(sum: &Report, fates: &[u64; Fate::COUNT]) {
         assert!(sum.failed.contains_key(reason), "no flow failed like this: {reason}");
     }
     assert!(sum.early_accepted > 50 && sum.early_rejected > 0, "0-RTT: {sum:?}");
-    assert!(sum.datagrams.1 > 1000 && sum.burst_peak == 64 && sum.overtaken_max > 2000);
+    assert!(sum.datagrams.1 > 1000 && sum.burst_peak >= 64 && sum.overtaken_max > 2000);
     let stats = &sum.stats;
+    assert!(stats.packets_opened_in_batches > 10_000 && stats.packets_sealed_in_batches > 10_000);
+    assert!(stats.canary_checked > 100 && stats.packets_restored > 0, "{stats:?}");
     assert!(stats.retries_sent > 100 && stats.migrations > 100 && stats.paths_validated > 50);
     assert!(stats.stateless_resets_sent > 10 && stats.transmits_parked > 100 && stats.refused > 0);
     for reason in [DropReason::Malformed, DropReason::CidUnknown, DropReason::LongUnknown] {
@@ -71,7 +72,7 @@ fn a_seed_gives_the_same_run_twice() {
     let mut hashes = BTreeSet::new();
     for seed in 10_000..10_040 {
         let first = run(seed);
-        assert_eq!(first, run(seed), "seed {seed}");
+        assert_eq!(first.as_seen(), run(seed).as_seen(), "seed {seed}");
         hashes.insert(first.trace.hash());
     }
     assert_eq!(hashes.len(), 40, "different seeds, different runs");
@@ -81,14 +82,19 @@ fn a_seed_gives_the_same_run_twice() {
 // Method: 25 seeds with each end one by one or in batches, all four combinations; the reports are equal.
 #[test]
 fn protection_changes_nothing_that_can_be_seen() {
-    use Protection::{Batched, Eager};
+    let (eager, batched) = (Protection::Eager, Protection::Batched(Level::best()));
+    let mut in_batches = 0;
     for seed in 20_000..20_025 {
         let mut scenario = Scenario::draw(seed);
-        let [first, others @ ..] = [[Eager, Eager], [Eager, Batched], [Batched, Eager], [Batched, Batched]]
+        let [first, others @ ..] = [[eager, eager], [eager, batched], [batched, eager], [batched, batched]]
             .map(|protection| {
                 scenario.hosts.protection = protection;
                 run_scenario(&scenario)
             });
-        assert!(others.iter().all(|other| *other == first), "seed {seed}");
+        for other in &others {
+            assert_eq!(other.as_seen(), first.as_seen(), "seed {seed}");
+        }
+        in_batches += others[2].stats.packets_opened_in_batches;
     }
+    assert!(in_batches > 1000, "{in_batches} packets were opened in batches");
 }
