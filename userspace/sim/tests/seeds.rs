@@ -2,20 +2,20 @@
 
 #![allow(clippy::unwrap_used, reason = "clippy only knows test functions, not their helpers")]
 
+use beam_sim::chaos::GATEWAY;
 use beam_sim::echo::{Checker, DONE, Echo, Flow, Outcome};
-use beam_sim::host::{Hosts, SERVER_NAME};
-use beam_sim::net::{Impairments, Network};
+use beam_sim::host::{HostOptions, Hosts, SERVER_NAME};
+use beam_sim::link::Impairments;
+use beam_sim::net::Network;
+use beam_sim::nic::Rings;
+use beam_sim::node::Pace;
 use beam_sim::trace::{Fate, Trace};
 use beam_sim::world::World;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use std::net::SocketAddr;
 use std::time::Duration;
 use tunnel::Stats;
 use tunnel::transport::TransportOptions;
-
-const GATEWAY: SocketAddr =
-    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(198, 18, 0, 1)), 443);
 
 type Echoes = World<Checker, Echo>;
 
@@ -25,19 +25,23 @@ fn world(
     impairments: Impairments,
     options: [&TransportOptions; 2],
 ) -> (Echoes, Hosts) {
-    let mut hosts = Hosts::new(seed, options[0], options[1]).unwrap();
-    let mut world = World::new(Network::new(seed, impairments), GATEWAY);
+    let [gateway, client] = options.map(TransportOptions::clone);
+    let mut hosts = Hosts::new(seed, HostOptions { gateway, client, ..HostOptions::default() }).unwrap();
+    let net = Network::new(seed, GATEWAY, [impairments; 2]);
+    let mut world = World::new(seed, net, GATEWAY);
     for worker in 0..workers {
-        world.add_worker(hosts.worker(worker, |_| {}), Echo::default());
+        world.add_worker(hosts.worker(worker), Echo::default(), Rings::default(), Pace::default());
     }
     (world, hosts)
 }
 
 fn add_client(world: &mut Echoes, hosts: &mut Hosts, flows: Vec<Flow>, chunk_bytes: usize) -> usize {
     let mut engine = hosts.client();
-    let local = SocketAddr::from(([198, 18, 100, world.clients.len() as u8], 5000));
-    let id = engine.connect(world.instant(), hosts.client_config(), GATEWAY, local, SERVER_NAME).unwrap();
-    world.add_client(engine, Checker::new(id, flows, chunk_bytes))
+    let config = hosts.client_config().unwrap();
+    let local = world.next_client_address();
+    let id = engine.connect(world.instant(), config, GATEWAY, local, SERVER_NAME).unwrap();
+    let checker = Checker::new(&mut engine, id, flows, chunk_bytes);
+    world.add_client(engine, checker, Rings::default(), Pace::default())
 }
 
 struct Run {

@@ -338,6 +338,17 @@ impl ConnMut<'_> {
         data.downcast().ok().map(|data| *data)
     }
 
+    /// Whether streams may be opened and written before the handshake is done (client: a ticket that permits 0-RTT).
+    pub fn has_early_data(&self) -> bool {
+        self.conn.quic.has_0rtt()
+    }
+
+    /// Whether the peer accepted what was sent before the handshake was done; known once `Connected` came. If not,
+    /// those streams are gone, and nobody has read them.
+    pub fn early_data_accepted(&self) -> bool {
+        self.conn.quic.accepted_0rtt()
+    }
+
     /// The peer's present address.
     pub fn remote_address(&self) -> SocketAddr {
         self.conn.quic.remote_address()

@@ -93,9 +93,17 @@ impl Engine {
         owner
     }
 
-    /// Whether a datagram is this engine's: as [`owner_of`](Self::owner_of), but counts nothing.
+    /// Whether a datagram's CID names this engine, for one of a batch that another worker handed over. Counts nothing.
+    ///
+    /// Others of that batch may be anybody's (a first Initial, say): those stayed with the worker that received it.
     pub fn owns(&self, datagram: &[u8]) -> bool {
-        self.route(datagram) == Owner::Here
+        match Header::parse(datagram) {
+            Header::Malformed | Header::UnknownVersion { .. } => false,
+            Header::Initial { dcid }
+            | Header::ZeroRtt { dcid }
+            | Header::Other { dcid }
+            | Header::Short { dcid } => self.codec.decode(dcid) == Some(self.worker),
+        }
     }
 
     fn route(&self, datagram: &[u8]) -> Owner {
