@@ -1,5 +1,9 @@
 //! Two engines joined by memory, for benches of what QUIC costs without a kernel.
 
+pub mod aead;
+pub mod clock;
+pub mod host;
+
 use bytes::Bytes;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use std::{
