@@ -1,10 +1,10 @@
 //! Where a figure was measured. No figure is printed without it.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::{fmt, fs, process::Command};
 
 /// The machine, as far as it bears on the figures.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Host {
     /// The CPU's name.
     pub cpu: String,
@@ -23,7 +23,7 @@ pub struct Host {
     /// Rate of the core while the calibrating chain ran.
     pub core_ghz: f64,
     /// The vector levels that this CPU has, worst first.
-    pub simd_levels: Vec<&'static str>,
+    pub simd_levels: Vec<String>,
     /// The commit that was built, with `+` behind it when the checkout differed from it.
     pub commit: Option<String>,
     /// Whether the program was built with optimisation; figures of one that wasn't mean nothing.
@@ -50,7 +50,7 @@ impl Host {
             governor: first_word("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
             tsc_ghz: rounded(tsc_ghz),
             core_ghz: rounded(tsc_ghz * crate::clock::cycles_per_tick()),
-            simd_levels: simd::Level::available().iter().map(|level| level.name()).collect(),
+            simd_levels: simd::Level::available().iter().map(ToString::to_string).collect(),
             commit: commit(),
             optimised: !cfg!(debug_assertions),
         }

@@ -11,8 +11,8 @@ use beam_benches::{
     host::{Host, rounded},
 };
 use clap::Parser;
-use serde::Serialize;
-use std::io::Write;
+use serde::{Deserialize, Serialize};
+use std::{fs, io::Write, path::PathBuf};
 
 const ROUNDS: usize = 20;
 /// A round measures a case at least so often, and at least for so long.
@@ -40,32 +40,45 @@ struct Arguments {
     /// Only cases whose name (cipher/op/size/keys) contains this.
     #[arg(long, value_name = "TEXT", default_value = "")]
     only: String,
+    /// Measures nothing: prints the table of an object that was kept.
+    #[arg(long, value_name = "FILE")]
+    show: Option<PathBuf>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 struct Report {
-    schema: &'static str,
+    schema: String,
     host: Host,
-    method: &'static str,
+    method: String,
     rounds: usize,
     rows: Vec<Row>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 struct Row {
-    cipher: &'static str,
-    op: &'static str,
+    cipher: String,
+    op: String,
     size_bytes: usize,
     keys: usize,
     batch: usize,
     #[serde(rename = "impl")]
-    way: &'static str,
+    way: String,
     cycles: f64,
     ratio_to_ring: f64,
 }
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
+    let out = std::io::stdout().lock();
+    if let Some(file) = &arguments.show {
+        let kept = fs::read(file).with_context(|| file.display().to_string())?;
+        return print_table(out, &serde_json::from_slice(&kept).with_context(|| file.display().to_string())?);
+    }
+    let report = measured(&arguments)?;
+    if arguments.json { print_json(out, &report) } else { print_table(out, &report) }
+}
+
+fn measured(arguments: &Arguments) -> Result<Report> {
     let cases: Vec<Case> = Case::all().filter(|case| case.to_string().contains(&arguments.only)).collect();
     anyhow::ensure!(!cases.is_empty(), "no case is named like `{}`", arguments.only);
     let host = Host::seen();
@@ -79,18 +92,8 @@ fn main() -> Result<()> {
             }
         }
     }
-    let report = Report {
-        schema: "beam.bench.aead.v1",
-        host,
-        method: METHOD,
-        rounds,
-        rows: rows(&cases, &ways, &lowest),
-    };
-    let out = std::io::stdout().lock();
-    match arguments.json {
-        true => print_json(out, &report),
-        false => print_table(out, &report, &ways),
-    }
+    let rows = rows(&cases, &ways, &lowest);
+    Ok(Report { schema: "beam.bench.aead.v1".into(), host, method: METHOD.into(), rounds, rows })
 }
 
 /// Cycles a packet: the median of one round's passes.
@@ -120,12 +123,12 @@ fn clock_ticks_per_ns() -> f64 {
 fn rows(cases: &[Case], ways: &[Way], lowest: &[Vec<f64>]) -> Vec<Row> {
     let of_case = |(case, lowest): (&Case, &Vec<f64>)| {
         let row = |(way, cycles): (&Way, &f64)| Row {
-            cipher: case.cipher.name(),
-            op: case.op.name(),
+            cipher: case.cipher.name().into(),
+            op: case.op.name().into(),
             size_bytes: case.size_bytes,
             keys: case.keys,
             batch: case.batch,
-            way: way.name(),
+            way: way.name().into(),
             cycles: (cycles * 10.0).round() / 10.0,
             // ring is the first way.
             ratio_to_ring: rounded(cycles / lowest[0]),
@@ -141,7 +144,7 @@ fn print_json(mut out: impl Write, report: &Report) -> Result<()> {
 }
 
 /// A block for each cipher, operation and shape; a line for each size; a column for each way.
-fn print_table(mut out: impl Write, report: &Report, ways: &[Way]) -> Result<()> {
+fn print_table(mut out: impl Write, report: &Report) -> Result<()> {
     writeln!(out, "{}", report.host)?;
     writeln!(
         out,
@@ -149,9 +152,10 @@ fn print_table(mut out: impl Write, report: &Report, ways: &[Way]) -> Result<()>
         report.rounds
     )?;
     let mut block = None;
-    for line in report.rows.chunks(ways.len()) {
+    // A line is ring and who is compared with it.
+    for line in report.rows.chunk_by(|_, next| next.way != "ring") {
         let first = &line[0];
-        let this = (first.cipher, first.op, first.keys, first.batch);
+        let this = (&first.cipher, &first.op, first.keys, first.batch);
         if block != Some(this) {
             block = Some(this);
             let keys = if first.keys == 1 { "one key".into() } else { format!("{} keys", first.keys) };
@@ -160,7 +164,7 @@ fn print_table(mut out: impl Write, report: &Report, ways: &[Way]) -> Result<()>
                 "\n{} {}, {keys}, batches of {}\n{:>8}",
                 first.cipher, first.op, first.batch, "bytes"
             )?;
-            ways.iter().try_for_each(|way| write!(out, "{:>17}", way.name()))?;
+            line.iter().try_for_each(|row| write!(out, "{:>17}", row.way))?;
             writeln!(out)?;
         }
         write!(out, "{:>8}", first.size_bytes)?;
