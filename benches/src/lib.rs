@@ -3,6 +3,7 @@
 pub mod aead;
 pub mod clock;
 pub mod host;
+pub mod path;
 
 use bytes::Bytes;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
