@@ -14,10 +14,9 @@ mod beam;
 mod crypto;
 mod null;
 
-pub use crypto::Protection;
-
 use crate::clock;
-use simd::Cipher;
+use crypto::Keys;
+use simd::{Cipher, Level};
 use std::time::{Duration, Instant};
 
 /// Datagrams of a burst, at most.
@@ -39,11 +38,13 @@ pub enum Mode {
     QuinnAlone,
     /// Beam's engine with frames and MASQUE, ring's protection packet by packet.
     Eager,
+    /// The same with protection in batches, out of place.
+    Batched,
 }
 
 impl Mode {
     /// All of them, the reference first.
-    pub const ALL: [Self; 2] = [Self::QuinnAlone, Self::Eager];
+    pub const ALL: [Self; 3] = [Self::QuinnAlone, Self::Eager, Self::Batched];
 
     /// The name in reports.
     #[must_use]
@@ -51,8 +52,18 @@ impl Mode {
         match self {
             Self::QuinnAlone => "quinn_alone",
             Self::Eager => "eager",
+            Self::Batched => "batched",
         }
     }
+}
+
+/// Whether packets are protected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protection {
+    /// As the mode says; a batch at this level.
+    Real(Level),
+    /// Not at all, by keys that do nothing, each asked in its turn: [`Mode::Batched`] is then [`Mode::Eager`].
+    None,
 }
 
 /// One bulk transfer, its steps in the order of a burst.
@@ -98,9 +109,17 @@ impl Bench {
     #[must_use]
     pub fn new(mode: Mode, protection: Protection, cipher: Cipher, mtu: u16, warm_packets: u64) -> Self {
         let now = Instant::now();
-        let flow: Box<dyn Flow> = match mode {
-            Mode::QuinnAlone => Box::new(bare::Bare::connected(now, protection, cipher, mtu)),
-            Mode::Eager => Box::new(beam::Beam::connected(now, protection, cipher, mtu)),
+        let real = protection != Protection::None;
+        let flow: Box<dyn Flow> = if mode == Mode::QuinnAlone {
+            let keys = if real { Keys::Ring } else { Keys::None };
+            Box::new(bare::Bare::connected(now, keys, cipher, mtu))
+        } else {
+            let keys = if real { Keys::Beam } else { Keys::None };
+            let how = match (mode, protection) {
+                (Mode::Batched, Protection::Real(level)) => tunnel::Protection::Batched(level),
+                _ => tunnel::Protection::Eager,
+            };
+            Box::new(beam::Beam::connected(now, how, keys, cipher, mtu))
         };
         let mut bench = Self { flow, now: now + Duration::from_secs(1) };
         bench.run(warm_packets);

@@ -163,7 +163,8 @@ fn measured(arguments: &Arguments) -> Result<Report> {
         true => (1, 4 * BURST as u64, 16 * BURST as u64),
         false => (ROUNDS, ROUND_PACKETS, WARM_PACKETS),
     };
-    let mut flows = flows(&cases, warm);
+    let level = level()?;
+    let mut flows = flows(&cases, level, warm);
     for _ in 0..rounds {
         for flow in &mut flows {
             flow.best.take(flow.bench.run(packets));
@@ -174,15 +175,18 @@ fn measured(arguments: &Arguments) -> Result<Report> {
         None => vec![None; cases.len()],
     };
     let rate = Rate::measured();
-    let rows =
-        cases.iter().zip(instructions).map(|(case, counted)| row(case, &flows, counted, &rate)).collect();
+    let rows = cases
+        .iter()
+        .zip(instructions)
+        .map(|(case, counted)| row(case, &flows, level, counted, &rate))
+        .collect();
     let counts = arguments.valgrind.is_some();
     Ok(Report {
         schema: "beam.bench.engine.v1".into(),
         host,
         method: METHOD.into(),
         rounds,
-        simd_level: Level::best().name().into(),
+        simd_level: level.name().into(),
         instructions_level: counts.then(|| COUNTED_LEVEL.into()),
         instructions_missing: (!counts).then(|| "not asked for, or no valgrind here".into()),
         rows,
@@ -190,11 +194,11 @@ fn measured(arguments: &Arguments) -> Result<Report> {
 }
 
 /// The flows to measure: each case, and for each MTU and way of driving one without a cipher.
-fn flows(cases: &[Case], warm: u64) -> Vec<Measured> {
+fn flows(cases: &[Case], level: Level, warm: u64) -> Vec<Measured> {
     let mut flows: Vec<Measured> = Vec::new();
     for &case in cases {
         let null = Case { cipher: Cipher::Aes128Gcm, mode: without_cipher(case.mode), ..case };
-        for (case, protection) in [(case, Protection::Ring), (null, Protection::Null)] {
+        for (case, protection) in [(case, Protection::Real(level)), (null, Protection::None)] {
             if !flows.iter().any(|flow| flow.case == case && flow.protection == protection) {
                 let bench = Bench::new(case.mode, protection, case.cipher, case.mtu, warm);
                 flows.push(Measured { case, protection, bench, best: Best::NONE });
@@ -206,18 +210,26 @@ fn flows(cases: &[Case], warm: u64) -> Vec<Measured> {
 
 /// The mode whose state machine is the same and whose cipher can be taken out.
 fn without_cipher(mode: Mode) -> Mode {
-    mode
+    if mode == Mode::Batched { Mode::Eager } else { mode }
 }
 
-fn row(case: &Case, flows: &[Measured], instructions: Option<(f64, f64)>, rate: &Rate) -> Row {
+/// The level of the batches: that of `BEAM_SIMD`, or the best.
+fn level() -> Result<Level> {
+    match std::env::var("BEAM_SIMD") {
+        Ok(name) => Ok(name.parse()?),
+        Err(_) => Ok(Level::best()),
+    }
+}
+
+fn row(case: &Case, flows: &[Measured], level: Level, instructions: Option<(f64, f64)>, rate: &Rate) -> Row {
     let best = |case: Case, protection: Protection| {
         let flow = flows.iter().find(|flow| flow.case == case && flow.protection == protection);
         flow.map_or(Best::NONE, |flow| flow.best)
     };
-    let own = best(*case, Protection::Ring);
+    let own = best(*case, Protection::Real(level));
     let null = Case { cipher: Cipher::Aes128Gcm, mode: without_cipher(case.mode), ..*case };
-    let state = best(null, Protection::Null);
-    let reference = best(Case { mode: Mode::QuinnAlone, ..*case }, Protection::Ring);
+    let state = best(null, Protection::None);
+    let reference = best(Case { mode: Mode::QuinnAlone, ..*case }, Protection::Real(level));
     let ns = |ticks: f64| (ticks / rate.ticks_per_ns * 10.0).round() / 10.0;
     let gbps = |best: &Best, ticks: f64| best.payload_bytes * 8.0 * rate.ticks_per_ns / ticks;
     Row {
@@ -246,7 +258,8 @@ const COUNTED_LEVEL: &str = "aesni";
 fn count(mut out: impl Write, name: &str) -> Result<()> {
     let case =
         Case::all().find(|case| case.name() == name).with_context(|| format!("no case is named `{name}`"))?;
-    let mut bench = Bench::new(case.mode, Protection::Ring, case.cipher, case.mtu, COUNTED_WARM_PACKETS);
+    let mut bench =
+        Bench::new(case.mode, Protection::Real(level()?), case.cipher, case.mtu, COUNTED_WARM_PACKETS);
     let cost = bench.run_counted(COUNTED_PACKETS);
     Ok(writeln!(out, "{}", cost.packets)?)
 }
@@ -285,12 +298,15 @@ fn counted(valgrind: &PathBuf, case: &Case) -> Result<Option<(f64, f64)>> {
 fn inclusive_instructions(profile: &str, part: &str) -> u64 {
     let (mut ids, mut inside, mut total) = (Vec::new(), false, 0);
     for line in profile.lines() {
+        // A name stands beside its id where that comes first, be it as a callee's.
+        let function = line.strip_prefix("fn=").or_else(|| line.strip_prefix("cfn="));
+        if let Some((id, name)) = function.and_then(|function| function.split_once(' '))
+            && name.contains(part)
+        {
+            ids.push(id.to_owned());
+        }
         if let Some(function) = line.strip_prefix("fn=") {
-            let (id, name) = function.split_once(' ').unwrap_or((function, ""));
-            if name.contains(part) {
-                ids.push(id.to_owned());
-            }
-            inside = ids.iter().any(|known| known == id);
+            inside = ids.iter().any(|id| function.split(' ').next() == Some(id));
         } else if inside && line.starts_with(|first: char| first.is_ascii_digit() || "+-*".contains(first)) {
             total += line.rsplit(' ').next().and_then(|cost| cost.parse::<u64>().ok()).unwrap_or(0);
         }

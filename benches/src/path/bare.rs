@@ -1,7 +1,7 @@
 //! Bare quinn-proto, in a loop that does what a good driver does: transmits of ten segments, bursts of 32, one slab for
 //! what is received, blocks of 64 KB written.
 
-use super::crypto::{Protection, SERVER_NAME, Tls, transport};
+use super::crypto::{Keys, SERVER_NAME, Tls, transport};
 use super::{AHEAD_BYTES, BLOCK_BYTES, BURST, Flow};
 use bytes::{Bytes, BytesMut};
 use quinn_proto::{
@@ -148,8 +148,8 @@ pub(super) struct Bare {
 }
 
 impl Bare {
-    pub(super) fn connected(now: Instant, protection: Protection, cipher: Cipher, mtu: u16) -> Self {
-        let tls = Tls::new(protection, cipher);
+    pub(super) fn connected(now: Instant, keys: Keys, cipher: Cipher, mtu: u16) -> Self {
+        let tls = Tls::new(keys, cipher);
         let mut server = ServerConfig::with_crypto(Arc::new(tls.server));
         server.transport_config(Arc::new(transport(&TransportOptions::gateway(), mtu)));
         let mut client = ClientConfig::new(Arc::new(tls.client));

@@ -1,7 +1,7 @@
 //! Beam's own path, as its workers drive it: an HTTP/3 CONNECT whose DATA frames carry 64 KB each, the engine, and
 //! Ethernet frames with headers and checksums that the receiver parses and verifies.
 
-use super::crypto::{Protection, SERVER_NAME, Tls, transport};
+use super::crypto::{Keys, SERVER_NAME, Tls, transport};
 use super::{AHEAD_BYTES, BLOCK_BYTES, BURST, Flow};
 use bytes::{Bytes, BytesMut};
 use masque::{
@@ -15,7 +15,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tunnel::transport::{self, TransportOptions};
-use tunnel::{ConnId, Dir, Engine, EngineConfig, Event, Read, Secrets, StreamId, WorkerId, Write};
+use tunnel::{
+    ConnId, Dir, Engine, EngineConfig, Event, Inbound, Outlet, Read, Reserved, Sealed, Secrets, StreamId,
+    Transmit, WorkerId, Write,
+};
 use wire::{
     Path,
     checksum::Checksum,
@@ -51,27 +54,23 @@ impl End {
 
     /// Up to [`BURST`] datagrams into frames on `wire`. Returns how many.
     fn transmit(&mut self, now: Instant, wire: &mut Vec<Frame>) -> usize {
-        let (template, idle) = (&self.template, &mut self.idle);
-        self.engine.transmit(now, BURST, &mut |_, ecn, bytes, segment| {
-            let ecn_bits = ecn.map_or(0, |ecn| ecn as u8);
-            for payload in bytes.chunks(segment.unwrap_or(bytes.len())) {
-                let Some(frame) = idle.pop() else { unreachable!("more frames than a burst has") };
-                wire.push(encapsulated(template, frame, ecn_bits, payload));
-            }
-            true
-        });
-        wire.len()
+        let mut outlet = Ring { template: &self.template, idle: &mut self.idle, wire };
+        self.engine.transmit_into(now, BURST, &mut outlet);
+        outlet.wire.len()
     }
 
     /// Takes the frames on `wire`, and gives them back to where they came from.
     fn receive(&mut self, now: Instant, wire: &mut Vec<Frame>, idle: &mut Vec<Frame>) {
-        for frame in wire.drain(..) {
-            let datagram = datagram::parse(&frame).expect("a frame that we made");
-            assert_eq!(datagram.checksum(&frame), Checksum::Good);
+        let parsed = wire.iter().map(|frame| {
+            let datagram = datagram::parse(frame).expect("a frame that we made");
+            assert_eq!(datagram.checksum(frame), Checksum::Good);
             let ecn = tunnel::EcnCodepoint::from_bits(datagram.ecn_bits);
-            self.engine.receive(now, datagram.path, ecn, &frame[datagram.payload]);
-            idle.push(frame);
-        }
+            Inbound { path: datagram.path, ecn, bytes: &frame[datagram.payload] }
+        });
+        let burst: Vec<_> = parsed.collect();
+        self.engine.receive_burst(now, &burst);
+        drop(burst);
+        idle.append(wire);
         self.engine.run(now);
     }
 
@@ -93,14 +92,57 @@ impl End {
     }
 }
 
-fn encapsulated(template: &Template, mut frame: Frame, ecn_bits: u8, payload: &[u8]) -> Frame {
-    let header_bytes = template.header_len();
-    let chunk_bytes = frame.region().chunk_bytes();
-    frame.set_window(0..chunk_bytes);
-    frame[header_bytes..header_bytes + payload.len()].copy_from_slice(payload);
-    let frame_bytes = template.write(&mut frame, payload.len(), ecn_bits).expect("a frame of the path's MTU");
-    frame.set_window(0..frame_bytes);
-    frame
+/// A transmit ring: takes sealed datagrams in frames that it gave, and writes the headers in front of them.
+struct Ring<'a> {
+    template: &'a Template,
+    idle: &'a mut Vec<Frame>,
+    wire: &'a mut Vec<Frame>,
+}
+
+/// A frame whose window is where its datagram goes.
+struct Slot(Frame);
+
+impl AsRef<[u8]> for Slot {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl AsMut<[u8]> for Slot {
+    fn as_mut(&mut self) -> &mut [u8] {
+        &mut self.0
+    }
+}
+
+impl Outlet for Ring<'_> {
+    type Slot = Slot;
+
+    fn reserve(&mut self, transmit: &Transmit, slots: &mut Vec<Slot>) -> Reserved {
+        let header_bytes = self.template.header_len();
+        for payload_bytes in transmit.datagrams() {
+            let Some(mut frame) = self.idle.pop() else { unreachable!("more frames than a burst has") };
+            frame.set_window(header_bytes..header_bytes + payload_bytes);
+            slots.push(Slot(frame));
+        }
+        Reserved::Slots
+    }
+
+    fn submit(&mut self, transmit: &Transmit, sealed: &mut Vec<Sealed<Slot>>) -> bool {
+        let ecn_bits = transmit.ecn.map_or(0, |ecn| ecn as u8);
+        for slot in sealed.drain(..) {
+            let Slot(mut frame) = slot.into_inner();
+            let payload_bytes = frame.len();
+            frame.set_window(0..self.template.header_len() + payload_bytes);
+            let written = self.template.write(&mut frame, payload_bytes, ecn_bits);
+            assert!(written.is_some(), "the window holds the headers and the datagram");
+            self.wire.push(frame);
+        }
+        true
+    }
+
+    fn release(&mut self, _: Vec<Slot>) {
+        unreachable!("quinn-proto calls the keys as it should");
+    }
 }
 
 /// A client and a server.
@@ -122,8 +164,14 @@ pub(super) struct Beam {
 }
 
 impl Beam {
-    pub(super) fn connected(now: Instant, protection: Protection, cipher: Cipher, mtu: u16) -> Self {
-        let tls = Tls::new(protection, cipher);
+    pub(super) fn connected(
+        now: Instant,
+        protection: tunnel::Protection,
+        keys: Keys,
+        cipher: Cipher,
+        mtu: u16,
+    ) -> Self {
+        let tls = Tls::new(keys, cipher);
         let (local, remote) =
             (SocketAddr::from(([198, 18, 0, 2], 50_000)), SocketAddr::from(([198, 18, 0, 1], 443)));
         let secrets = Secrets::random();
@@ -132,6 +180,7 @@ impl Beam {
         let engine = |secrets, server| {
             let mut config = EngineConfig::new(WorkerId(0), secrets, server);
             config.udp_payload_max_bytes = mtu.max(config.udp_payload_max_bytes);
+            config.protection = protection;
             Engine::new(config)
         };
         let mut client = End::new(engine(Secrets::random(), None), Path { local, remote }, mtu);

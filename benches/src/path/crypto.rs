@@ -12,13 +12,15 @@ use std::sync::Arc;
 const ALPN: &[u8] = b"h3";
 pub(super) const SERVER_NAME: &str = "gateway.test";
 
-/// Who protects the packets.
+/// Who makes the packets' keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Protection {
+pub(super) enum Keys {
     /// ring, as rustls has it.
     Ring,
-    /// Nobody: what remains is the state machine.
-    Null,
+    /// Beam: by ring when quinn asks, or later in a batch.
+    Beam,
+    /// Nobody: packets aren't protected, and what remains is the state machine.
+    None,
 }
 
 /// Both ends' TLS.
@@ -28,19 +30,17 @@ pub(super) struct Tls {
 }
 
 impl Tls {
-    /// With ring's suites, or none at all behind the same names.
-    pub(super) fn new(protection: Protection, cipher: Cipher) -> Self {
-        let mut provider = default_provider();
-        if protection == Protection::Null {
+    /// With the suite of `cipher` first.
+    pub(super) fn new(keys: Keys, cipher: Cipher) -> Self {
+        let mut provider = match keys {
+            Keys::Ring | Keys::None => default_provider(),
+            Keys::Beam => CryptoProvider::clone(&tunnel::tls::provider()),
+        };
+        if keys == Keys::None {
             for suite in &mut provider.cipher_suites {
                 *suite = without_protection(*suite);
             }
         }
-        Self::with_provider(provider, cipher)
-    }
-
-    /// With the suites of `provider`, that of `cipher` first.
-    pub(super) fn with_provider(mut provider: CryptoProvider, cipher: Cipher) -> Self {
         let wanted = suite(cipher);
         // Stable: the rest keeps its order.
         provider.cipher_suites.sort_by_key(|suite| suite.suite() != wanted);
