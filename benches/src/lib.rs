@@ -1,5 +1,10 @@
 //! Two engines joined by memory, for benches of what QUIC costs without a kernel.
 
+pub mod aead;
+pub mod clock;
+pub mod host;
+pub mod path;
+
 use bytes::Bytes;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use std::{

@@ -1,0 +1,40 @@
+"""Goal: scripts/bench refuses what it doesn't know before it installs or builds anything.
+Method: wrong command lines; each must end with 2, say what is known, and print nothing on standard output."""
+
+import pathlib
+import subprocess
+import unittest
+
+BENCH = pathlib.Path(__file__).resolve().parents[1] / "bench"
+
+
+def bench(*arguments):
+    return subprocess.run([BENCH, *arguments], capture_output=True, text=True, timeout=10)
+
+
+class Refusals(unittest.TestCase):
+    def test_wrong_command_lines(self):
+        for arguments, needed in (
+            ((), "scripts/bench aead"),
+            (("des",), "known: aead, engine"),
+            (("aead", "--yaml"), "known: --json"),
+            (("aead", "--only"), "--only wants a text"),
+            (("aead", "--no-instructions"), "is for engine"),
+            (("engine", "--save", "--quick"), "--save keeps whole runs"),
+            (("aead", "--save", "--only", "seal"), "--save keeps whole runs"),
+        ):
+            with self.subTest(arguments=arguments):
+                result = bench(*arguments)
+                self.assertEqual(result.returncode, 2)
+                self.assertEqual(result.stdout, "")
+                self.assertIn(needed, result.stderr)
+
+    def test_help(self):
+        for arguments in (("--help",), ("engine", "-h")):
+            result = bench(*arguments)
+            self.assertEqual(result.returncode, 0)
+            self.assertIn("scripts/bench engine", result.stdout)
+
+
+if __name__ == "__main__":
+    unittest.main()
