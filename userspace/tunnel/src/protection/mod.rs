@@ -32,6 +32,9 @@ pub(crate) use suites::suites;
 
 use simd::Level;
 
+#[cfg(test)]
+mod tests;
+
 /// How an engine protects its packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protection {
