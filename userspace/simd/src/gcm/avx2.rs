@@ -31,6 +31,14 @@ impl Avx2 {
     fn high(self, vector: __m256i) -> __m128i {
         vouched!(_mm256_extracti128_si256::<1>(vector))
     }
+
+    /// The sum of the lanes of `a`, the sum of the lanes of `b`.
+    #[inline(always)]
+    fn fold_pair(self, a: __m256i, b: __m256i) -> __m256i {
+        let low = vouched!(_mm256_permute2x128_si256::<0x20>(a, b));
+        let high = vouched!(_mm256_permute2x128_si256::<0x31>(a, b));
+        self.xor(low, high)
+    }
 }
 
 /// Loaded at 32 - n: a mask of n bytes.
@@ -149,11 +157,6 @@ impl Lanes for Avx2 {
 
     #[inline(always)]
     fn fold_quad(self, [a, b, c, d]: [__m256i; QUAD]) -> [__m256i; QUAD] {
-        let pair = |a, b| {
-            let low = vouched!(_mm256_permute2x128_si256::<0x20>(a, b));
-            let high = vouched!(_mm256_permute2x128_si256::<0x31>(a, b));
-            self.xor(low, high)
-        };
-        [pair(a, b), pair(c, d), self.zero(), self.zero()]
+        [self.fold_pair(a, b), self.fold_pair(c, d), self.zero(), self.zero()]
     }
 }

@@ -32,6 +32,14 @@ impl Avx512 {
     fn high(self, vector: __m512i) -> __m256i {
         vouched!(_mm512_extracti64x4_epi64::<1>(vector))
     }
+
+    /// a0+a2 a1+a3 b0+b2 b1+b3.
+    #[inline(always)]
+    fn fold_halves(self, a: __m512i, b: __m512i) -> __m512i {
+        let low = vouched!(_mm512_shuffle_i64x2::<0b01_00_01_00>(a, b));
+        let high = vouched!(_mm512_shuffle_i64x2::<0b11_10_11_10>(a, b));
+        self.xor(low, high)
+    }
 }
 
 /// A mask of the first bytes.
@@ -144,13 +152,7 @@ impl Lanes for Avx512 {
 
     #[inline(always)]
     fn fold_quad(self, [a, b, c, d]: [__m512i; QUAD]) -> [__m512i; QUAD] {
-        // Two lanes of each vector at a time: first a0+a2 a1+a3 b0+b2 b1+b3, then the sums of neighbours.
-        let halves = |a, b| {
-            let low = vouched!(_mm512_shuffle_i64x2::<0b01_00_01_00>(a, b));
-            let high = vouched!(_mm512_shuffle_i64x2::<0b11_10_11_10>(a, b));
-            self.xor(low, high)
-        };
-        let (ab, cd) = (halves(a, b), halves(c, d));
+        let (ab, cd) = (self.fold_halves(a, b), self.fold_halves(c, d));
         let even = vouched!(_mm512_shuffle_i64x2::<0b10_00_10_00>(ab, cd));
         let odd = vouched!(_mm512_shuffle_i64x2::<0b11_01_11_01>(ab, cd));
         [self.xor(even, odd), self.zero(), self.zero(), self.zero()]

@@ -1,7 +1,7 @@
 //! One packet's bulk: counter mode over its payload, and GHASH over header and ciphertext up to an unreduced sum.
 //!
 //! ```text
-//!   payload   | step | step | step | .. | tail |     a step is N vectors, the tail fewer
+//!   payload   | step | step | step | .. | tail |     a step is 4 vectors, the tail fewer
 //!   seal        AES s, GHASH s-1 between the rounds  (the ciphertext of s isn't there yet)
 //!   open        AES s, GHASH s   between the rounds
 //!   sums      | header + 32 blocks | 32 blocks | .. | what is left + lengths |
@@ -18,6 +18,8 @@ use super::{
 };
 use std::arch::x86_64::__m128i;
 
+/// Vectors of a step.
+const STEP: usize = 4;
 /// Bytes of a block.
 const BLOCK: usize = 16;
 
@@ -71,16 +73,16 @@ impl<V: Copy> Base<V> {
         self.last = isa.xor(self.nonce, isa.lanes(last));
     }
 
-    /// The counters of the first `T` vectors of a step of `N`, with the first round key.
+    /// The counters of the first `T` vectors of a step, with the first round key.
     #[inline(always)]
-    fn blocks<I: Lanes<V = V>, const N: usize, const T: usize>(&self, isa: I, in_group: usize) -> [V; T] {
+    fn blocks<I: Lanes<V = V>, const T: usize>(&self, isa: I, in_group: usize) -> [V; T] {
         // SAFETY: steps divide a group.
-        let counters = unsafe { part(&COUNTERS.0, in_group, N * I::LANES) };
-        let end = if in_group == GROUP_BLOCKS - N * I::LANES { self.last } else { self.now };
+        let counters = unsafe { part(&COUNTERS.0, in_group, STEP * I::LANES) };
+        let end = if in_group == GROUP_BLOCKS - STEP * I::LANES { self.last } else { self.now };
         let mut blocks = [end; T];
         for (i, block) in blocks.iter_mut().enumerate() {
             // Only a step's last two blocks can be a group's.
-            let base = if (i + 1) * I::LANES > N * I::LANES - 2 { end } else { self.now };
+            let base = if (i + 1) * I::LANES > STEP * I::LANES - 2 { end } else { self.now };
             *block = isa.xor(base, isa.load_blocks(&counters[i * I::LANES..]));
         }
         blocks
@@ -223,15 +225,15 @@ fn round<I: Lanes, const N: usize>(isa: I, state: &mut [I::V; N], key: __m128i) 
 /// A vector is hashed, then come some rounds, and so on. That is a loop whose length (`rest`, see [`opaque`]) the
 /// compiler doesn't know: unrolled, its scheduler would move the products together again, which costs a quarter.
 #[inline(always)]
-fn rounds_and_hash<I: Lanes, const ROUNDS: usize, const N: usize, const T: usize>(
+fn rounds_and_hash<I: Lanes, const ROUNDS: usize, const T: usize>(
     isa: I,
     mut state: [I::V; T],
     hash: &mut Hash<'_, I::V>,
     (hashed, rest): (&[u8], usize),
 ) -> [I::V; T] {
     let keys = hash.key.keys();
-    let turn = (ROUNDS - 2) / N;
-    let before = ROUNDS - turn * (N - 1);
+    let turn = (ROUNDS - 2) / STEP;
+    let before = ROUNDS - turn * (STEP - 1);
     for number in 1..before {
         round(isa, &mut state, keys.block(number));
     }
@@ -244,7 +246,7 @@ fn rounds_and_hash<I: Lanes, const ROUNDS: usize, const N: usize, const T: usize
         let text = isa.swap_bytes(isa.load(text));
         hash.sum.add(isa, text, isa.load_blocks(powers), isa.load_blocks(halves));
     }
-    hash.stepped(isa, N * I::LANES);
+    hash.stepped(isa, STEP * I::LANES);
     state
 }
 
@@ -263,7 +265,7 @@ fn rounds<I: Lanes, const ROUNDS: usize, const T: usize>(
 
 /// The last round of a step, with the text in the round key.
 #[inline(always)]
-fn last_round<I: Lanes, const N: usize>(isa: I, state: [I::V; N], key: __m128i, src: &[u8], dst: &mut [u8]) {
+fn last_round<I: Lanes>(isa: I, state: [I::V; STEP], key: __m128i, src: &[u8], dst: &mut [u8]) {
     let key = isa.splat(key);
     for (i, block) in state.into_iter().enumerate() {
         let text = isa.load(&src[i * I::WIDTH..]);
@@ -284,23 +286,23 @@ struct Walk<'a, V> {
 impl<V: Copy> Walk<'_, V> {
     /// One step. `len` bytes are in both texts.
     #[inline(always)]
-    fn step<I: Lanes<V = V>, const ROUNDS: usize, const SEAL: bool, const N: usize>(
+    fn step<I: Lanes<V = V>, const ROUNDS: usize, const SEAL: bool>(
         &mut self,
         isa: I,
         (src, dst): (&[u8], &mut [u8]),
     ) {
-        let (at, step_bytes, keys) = (self.at, N * I::WIDTH, self.hash.key.keys());
-        let state = self.base.blocks::<I, N, N>(isa, at / BLOCK % GROUP_BLOCKS);
+        let (at, step_bytes, keys) = (self.at, STEP * I::WIDTH, self.hash.key.keys());
+        let state = self.base.blocks::<I, STEP>(isa, at / BLOCK % GROUP_BLOCKS);
         // SAFETY: the caller has seen that a step is left.
         let text = unsafe { part(src, at, step_bytes) };
         let state = if !SEAL {
-            rounds_and_hash::<I, ROUNDS, N, N>(isa, state, &mut self.hash, (text, self.rest))
+            rounds_and_hash::<I, ROUNDS, STEP>(isa, state, &mut self.hash, (text, self.rest))
         } else if at == 0 {
-            rounds::<I, ROUNDS, N>(isa, state, keys)
+            rounds::<I, ROUNDS, STEP>(isa, state, keys)
         } else {
             // SAFETY: the step before lies before.
             let hashed = unsafe { part(dst, at - step_bytes, step_bytes) };
-            rounds_and_hash::<I, ROUNDS, N, N>(isa, state, &mut self.hash, (hashed, self.rest))
+            rounds_and_hash::<I, ROUNDS, STEP>(isa, state, &mut self.hash, (hashed, self.rest))
         };
         // SAFETY: the caller has seen that a step is left.
         let made = unsafe { dst.get_unchecked_mut(at..at + step_bytes) };
@@ -313,13 +315,13 @@ impl<V: Copy> Walk<'_, V> {
 
     /// The last `T` vectors, of which the last may be partial. Both texts may reach beyond `end`.
     #[inline(always)]
-    fn tail<I: Lanes<V = V>, const ROUNDS: usize, const SEAL: bool, const N: usize, const T: usize>(
+    fn tail<I: Lanes<V = V>, const ROUNDS: usize, const SEAL: bool, const T: usize>(
         &mut self,
         isa: I,
         (src, dst): (&[u8], &mut [u8]),
         end: usize,
     ) {
-        let (at, step_bytes, keys) = (self.at, N * I::WIDTH, self.hash.key.keys());
+        let (at, step_bytes, keys) = (self.at, STEP * I::WIDTH, self.hash.key.keys());
         let last_at = at + (T - 1) * I::WIDTH;
         let mut texts = [isa.zero(); T];
         for (i, text) in texts.iter_mut().enumerate() {
@@ -328,11 +330,11 @@ impl<V: Copy> Walk<'_, V> {
                 false => isa.load(&src[at + i * I::WIDTH..]),
             };
         }
-        let state = self.base.blocks::<I, N, T>(isa, at / BLOCK % GROUP_BLOCKS);
+        let state = self.base.blocks::<I, T>(isa, at / BLOCK % GROUP_BLOCKS);
         let state = match SEAL && at > 0 {
             true => {
                 let hashed = &dst[at - step_bytes..at];
-                rounds_and_hash::<I, ROUNDS, N, T>(isa, state, &mut self.hash, (hashed, self.rest))
+                rounds_and_hash::<I, ROUNDS, T>(isa, state, &mut self.hash, (hashed, self.rest))
             }
             false => rounds::<I, ROUNDS, T>(isa, state, keys),
         };
@@ -360,7 +362,7 @@ impl<V: Copy> Walk<'_, V> {
 /// `src` may be longer, which makes its end cheaper to load; so may `dst`, and then some of what lies behind is
 /// overwritten.
 #[inline(always)]
-pub(super) fn bulk<I: Lanes, const ROUNDS: usize, const SEAL: bool, const N: usize>(
+pub(super) fn bulk<I: Lanes, const ROUNDS: usize, const SEAL: bool>(
     isa: I,
     key: &PacketState,
     nonce: __m128i,
@@ -370,40 +372,21 @@ pub(super) fn bulk<I: Lanes, const ROUNDS: usize, const SEAL: bool, const N: usi
 ) -> Sum<I::V> {
     assert!(src.len() >= len && dst.len() >= len);
     let hash = Hash::new(isa, key, len.div_ceil(BLOCK));
-    let mut walk = Walk { base: Base::new(isa, key, nonce), hash, at: 0, rest: opaque(N - 1) };
+    let mut walk = Walk { base: Base::new(isa, key, nonce), hash, at: 0, rest: opaque(STEP - 1) };
     walk.hash.header(isa, header);
-    while len - walk.at >= N * I::WIDTH {
-        walk.step::<I, ROUNDS, SEAL, N>(isa, (src, dst));
+    while len - walk.at >= STEP * I::WIDTH {
+        walk.step::<I, ROUNDS, SEAL>(isa, (src, dst));
     }
-    macro_rules! tail {
-        ($($vectors:literal)*) => {
-            match (len - walk.at).div_ceil(I::WIDTH) {
-                0 if SEAL && walk.at > 0 => {
-                    let hashed = &dst[walk.at - N * I::WIDTH..walk.at];
-                    rounds_and_hash::<I, ROUNDS, N, 0>(isa, [], &mut walk.hash, (hashed, walk.rest));
-                }
-                0 => {}
-                $($vectors if $vectors <= N => {
-                    walk.tail::<I, ROUNDS, SEAL, N, $vectors>(isa, (src, dst), len);
-                })*
-                _ => unreachable!("fewer bytes than a step"),
-            }
-        };
+    match (len - walk.at).div_ceil(I::WIDTH) {
+        0 if SEAL && walk.at > 0 => {
+            let hashed = &dst[walk.at - STEP * I::WIDTH..walk.at];
+            rounds_and_hash::<I, ROUNDS, 0>(isa, [], &mut walk.hash, (hashed, walk.rest));
+        }
+        0 => {}
+        1 => walk.tail::<I, ROUNDS, SEAL, 1>(isa, (src, dst), len),
+        2 => walk.tail::<I, ROUNDS, SEAL, 2>(isa, (src, dst), len),
+        3 => walk.tail::<I, ROUNDS, SEAL, 3>(isa, (src, dst), len),
+        _ => walk.tail::<I, ROUNDS, SEAL, 4>(isa, (src, dst), len),
     }
-    tail!(1 2 3 4 5 6 7 8);
     walk.hash.sum
-}
-
-/// E_K of a vector of blocks, each lane under the round keys that `key` gives it.
-#[inline(always)]
-pub(super) fn encrypt<I: Lanes, const ROUNDS: usize>(
-    isa: I,
-    blocks: I::V,
-    key: impl Fn(usize) -> I::V,
-) -> I::V {
-    let mut state = isa.xor(blocks, key(0));
-    for round in 1..ROUNDS {
-        state = isa.aes(state, key(round));
-    }
-    isa.aes_last(state, key(ROUNDS))
 }

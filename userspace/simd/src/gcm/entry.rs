@@ -5,23 +5,23 @@ use crate::{Cipher, Level, MaskJob, OpenJob, SealJob, level::Kind};
 
 /// The three operations, compiled for the instructions of one token.
 macro_rules! compiled {
-    ($name:ident, $token:expr, $step:literal, $features:literal) => {
+    ($name:ident, $token:expr, $features:literal) => {
         pub(super) mod $name {
             use super::*;
 
             #[target_feature(enable = $features)]
             pub(in super::super) fn seal(cipher: Cipher, jobs: &mut [SealJob<'_>]) {
                 match cipher {
-                    Cipher::Aes256Gcm => quad::seal::<_, 14, $step>($token, jobs),
-                    _ => quad::seal::<_, 10, $step>($token, jobs),
+                    Cipher::Aes256Gcm => quad::seal::<_, 14>($token, jobs),
+                    _ => quad::seal::<_, 10>($token, jobs),
                 }
             }
 
             #[target_feature(enable = $features)]
             pub(in super::super) fn open(cipher: Cipher, jobs: &mut [OpenJob<'_>]) {
                 match cipher {
-                    Cipher::Aes256Gcm => quad::open::<_, 14, $step>($token, jobs),
-                    _ => quad::open::<_, 10, $step>($token, jobs),
+                    Cipher::Aes256Gcm => quad::open::<_, 14>($token, jobs),
+                    _ => quad::open::<_, 10>($token, jobs),
                 }
             }
 
@@ -35,17 +35,13 @@ macro_rules! compiled {
         }
     };
 }
+
 #[cfg(test)]
 pub(super) use compiled;
 
-compiled!(aesni, AesNi::token(), 4, "aes,pclmulqdq,ssse3,sse4.1");
-compiled!(avx2, Avx2::token(), 4, "avx2,vaes,vpclmulqdq,aes,pclmulqdq");
-compiled!(
-    avx512,
-    Avx512::token(),
-    4,
-    "avx512f,avx512bw,avx512vl,avx512dq,avx2,vaes,vpclmulqdq,aes,pclmulqdq"
-);
+compiled!(aesni, AesNi::token(), "aes,pclmulqdq,ssse3,sse4.1");
+compiled!(avx2, Avx2::token(), "avx2,vaes,vpclmulqdq,aes,pclmulqdq");
+compiled!(avx512, Avx512::token(), "avx512f,avx512bw,avx512vl,avx512dq,avx2,vaes,vpclmulqdq,aes,pclmulqdq");
 
 /// Gives jobs to the level's own code.
 macro_rules! dispatch {

@@ -5,13 +5,39 @@
 
 use super::{
     aesni::{AesNi, block, from_number, number},
-    bulk::{bulk, counter, encrypt},
+    bulk::{bulk, counter},
     ghash::Sum,
     lanes::{Lanes, QUAD},
     state::{POWERS, PacketState, RoundKeys},
 };
 use crate::{MASK_BYTES, MaskJob, NONCE_BYTES, OpenJob, PacketKey, SealJob, TAG_BYTES};
 use std::arch::x86_64::__m128i;
+
+/// A part of four lanes as a vector. Not a function of a closure: one that isn't inlined would lack the instructions.
+macro_rules! lanes {
+    ($isa:ident, $lanes:ident, $part:ident, |$lane:ident| $block:expr) => {{
+        let first = $part * $lanes::LANES;
+        let blocks = [
+            {
+                let $lane = first;
+                $block
+            },
+            {
+                let $lane = first + 1 % $lanes::LANES;
+                $block
+            },
+            {
+                let $lane = first + 2 % $lanes::LANES;
+                $block
+            },
+            {
+                let $lane = first + 3 % $lanes::LANES;
+                $block
+            },
+        ];
+        $isa.lanes(blocks)
+    }};
+}
 
 /// Four packets, of which the last may be dummies: they repeat the first one's key, and nobody looks at them.
 struct Quad<'a> {
@@ -42,25 +68,28 @@ impl<'a> Quad<'a> {
         quad
     }
 
-    /// One block of every key, lane by lane.
-    #[inline(always)]
-    fn gather<I: Lanes>(&self, isa: I, part: usize, block: impl Fn(&PacketState) -> __m128i) -> I::V {
-        match self.same {
-            true => isa.splat(block(self.keys[0])),
-            false => lanes(isa, self.keys.map(block), part),
-        }
-    }
-
     /// E_K(J0), which blinds the tags.
     #[inline(always)]
     fn blinds<I: Lanes, const ROUNDS: usize>(&self, isa: I) -> [I::V; QUAD] {
         let one = isa.splat(counter(1));
         let mut blinds = [isa.zero(); QUAD];
-        for (part, blind) in blinds.iter_mut().enumerate().take(QUAD / I::LANES) {
-            let first = isa.xor(lanes(isa, self.nonces, part), one);
-            *blind = encrypt::<I, ROUNDS>(isa, first, |round| {
-                self.gather(isa, part, |key| key.keys().block(round))
-            });
+        for (part, blind) in blinds[..QUAD / I::LANES].iter_mut().enumerate() {
+            let mut state = isa.xor(lanes!(isa, I, part, |lane| self.nonces[lane]), one);
+            if self.same {
+                let keys = self.keys[0].keys();
+                state = isa.xor(state, isa.splat(keys.block(0)));
+                for round in 1..ROUNDS {
+                    state = isa.aes(state, isa.splat(keys.block(round)));
+                }
+                *blind = isa.aes_last(state, isa.splat(keys.block(ROUNDS)));
+            } else {
+                state = isa.xor(state, lanes!(isa, I, part, |lane| self.keys[lane].keys().block(0)));
+                for round in 1..ROUNDS {
+                    state = isa.aes(state, lanes!(isa, I, part, |lane| self.keys[lane].keys().block(round)));
+                }
+                *blind =
+                    isa.aes_last(state, lanes!(isa, I, part, |lane| self.keys[lane].keys().block(ROUNDS)));
+            }
         }
         blinds
     }
@@ -74,22 +103,15 @@ impl<'a> Quad<'a> {
         let mut tags = [block(0, 0); QUAD];
         for part in 0..QUAD / I::LANES {
             let mut sum = Sum { low: low[part], middle: middle[part], high: high[part] };
-            let power = self.gather(isa, part, |key| from_number(key.powers().0[POWERS - 1]));
-            let halves = self.gather(isa, part, |key| from_number(key.powers().1[POWERS - 1]));
-            sum.add(isa, lanes(isa, self.lengths, part), power, halves);
+            let power = lanes!(isa, I, part, |lane| from_number(self.keys[lane].powers().0[POWERS - 1]));
+            let halves = lanes!(isa, I, part, |lane| from_number(self.keys[lane].powers().1[POWERS - 1]));
+            sum.add(isa, lanes!(isa, I, part, |lane| self.lengths[lane]), power, halves);
             let hash = isa.swap_bytes(sum.reduce(isa));
             let tag = isa.blocks(isa.xor(hash, blinds[part]));
             tags[part * I::LANES..][..I::LANES].copy_from_slice(&tag[..I::LANES]);
         }
         tags
     }
-}
-
-#[inline(always)]
-fn lanes<I: Lanes>(isa: I, blocks: [__m128i; QUAD], part: usize) -> I::V {
-    let mut lanes = [block(0, 0); QUAD];
-    lanes[..I::LANES].copy_from_slice(&blocks[part * I::LANES..][..I::LANES]);
-    isa.lanes(lanes)
 }
 
 /// A nonce as a block whose counter is zero.
@@ -101,7 +123,7 @@ fn nonce(nonce: [u8; NONCE_BYTES]) -> __m128i {
 
 /// Seals jobs whose cipher has so many rounds.
 #[inline(always)]
-pub(super) fn seal<I: Lanes, const ROUNDS: usize, const N: usize>(isa: I, jobs: &mut [SealJob<'_>]) {
+pub(super) fn seal<I: Lanes, const ROUNDS: usize>(isa: I, jobs: &mut [SealJob<'_>]) {
     for jobs in jobs.chunks_mut(QUAD) {
         let mut sums = [Sum::new(isa); QUAD];
         let fixed =
@@ -111,7 +133,7 @@ pub(super) fn seal<I: Lanes, const ROUNDS: usize, const N: usize>(isa: I, jobs: 
         for (lane, job) in jobs.iter_mut().enumerate() {
             let texts = (job.plaintext, &mut *job.dst);
             let (key, nonce) = (quad.keys[lane], quad.nonces[lane]);
-            sums[lane] = bulk::<I, ROUNDS, true, N>(isa, key, nonce, job.header, texts, job.plaintext.len());
+            sums[lane] = bulk::<I, ROUNDS, true>(isa, key, nonce, job.header, texts, job.plaintext.len());
         }
         let tags = quad.tags(isa, &sums, &blinds);
         for (tag, job) in tags.into_iter().zip(jobs) {
@@ -122,7 +144,7 @@ pub(super) fn seal<I: Lanes, const ROUNDS: usize, const N: usize>(isa: I, jobs: 
 
 /// Opens jobs whose cipher has so many rounds.
 #[inline(always)]
-pub(super) fn open<I: Lanes, const ROUNDS: usize, const N: usize>(isa: I, jobs: &mut [OpenJob<'_>]) {
+pub(super) fn open<I: Lanes, const ROUNDS: usize>(isa: I, jobs: &mut [OpenJob<'_>]) {
     for jobs in jobs.chunks_mut(QUAD) {
         let mut sums = [Sum::new(isa); QUAD];
         let fixed = jobs.iter().map(|job| (job.key, job.packet_number, job.header.len(), job.dst.len()));
@@ -132,7 +154,7 @@ pub(super) fn open<I: Lanes, const ROUNDS: usize, const N: usize>(isa: I, jobs: 
             let len = job.dst.len();
             let texts = (job.ciphertext, &mut *job.dst);
             let (key, nonce) = (quad.keys[lane], quad.nonces[lane]);
-            sums[lane] = bulk::<I, ROUNDS, false, N>(isa, key, nonce, job.header, texts, len);
+            sums[lane] = bulk::<I, ROUNDS, false>(isa, key, nonce, job.header, texts, len);
         }
         let tags = quad.tags(isa, &sums, &blinds);
         for (tag, job) in tags.into_iter().zip(jobs) {

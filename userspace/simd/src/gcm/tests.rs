@@ -1,22 +1,20 @@
 //! Goal: every level gives ring's bytes and ring's verdicts. Method: ring is the oracle; the four-lane algorithm also
-//! runs over pairs of narrower vectors, so that it is proved on a CPU without AVX-512.
+//! runs over pairs of pairs of one lane, so that it is proved on a CPU without AVX-512.
 
-use super::{aesni::AesNi, avx2::Avx2, entry::compiled, pair::Pair, quad};
+use super::{aesni::AesNi, entry::compiled, pair::Pair, quad};
 use crate::{Cipher, HeaderKey, Level, MaskJob, OpenJob, PacketKey, SealJob, TAG_BYTES};
 use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 
 const CIPHERS: [Cipher; 2] = [Cipher::Aes128Gcm, Cipher::Aes256Gcm];
 const PAYLOAD_BYTES_MAX: usize = 9100;
 
-compiled!(pairs128, Pair(Pair(AesNi::token())), 4, "aes,pclmulqdq,ssse3,sse4.1");
-compiled!(pairs256, Pair(Avx2::token()), 4, "avx2,vaes,vpclmulqdq,aes,pclmulqdq");
+compiled!(pairs, Pair(Pair(AesNi::token())), "aes,pclmulqdq,ssse3,sse4.1");
 
 /// An implementation under test.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Subject {
     Level(Level),
-    Pairs128,
-    Pairs256,
+    Pairs,
 }
 
 impl Subject {
@@ -34,10 +32,7 @@ impl Subject {
             }
         }
         if "aesni".parse::<Level>().is_ok() {
-            all.push(Self::Pairs128);
-        }
-        if "avx2".parse::<Level>().is_ok() {
-            all.push(Self::Pairs256);
+            all.push(Self::Pairs);
         }
         all
     }
@@ -48,9 +43,7 @@ impl Subject {
             match self {
                 Self::Level(level) => assert!(super::seal(level, jobs)),
                 // SAFETY: `all` lists it only where the CPU has the level of the same instructions.
-                Self::Pairs128 => unsafe { pairs128::seal(cipher, jobs) },
-                // SAFETY: as above.
-                Self::Pairs256 => unsafe { pairs256::seal(cipher, jobs) },
+                Self::Pairs => unsafe { pairs::seal(cipher, jobs) },
             }
         }
     }
@@ -61,9 +54,7 @@ impl Subject {
             match self {
                 Self::Level(level) => assert!(super::open(level, jobs)),
                 // SAFETY: `all` lists it only where the CPU has the level of the same instructions.
-                Self::Pairs128 => unsafe { pairs128::open(cipher, jobs) },
-                // SAFETY: as above.
-                Self::Pairs256 => unsafe { pairs256::open(cipher, jobs) },
+                Self::Pairs => unsafe { pairs::open(cipher, jobs) },
             }
         }
     }
@@ -74,9 +65,7 @@ impl Subject {
             match self {
                 Self::Level(level) => assert!(super::mask(level, jobs)),
                 // SAFETY: `all` lists it only where the CPU has the level of the same instructions.
-                Self::Pairs128 => unsafe { pairs128::mask(cipher, jobs) },
-                // SAFETY: as above.
-                Self::Pairs256 => unsafe { pairs256::mask(cipher, jobs) },
+                Self::Pairs => unsafe { pairs::mask(cipher, jobs) },
             }
         }
     }
