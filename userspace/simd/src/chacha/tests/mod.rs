@@ -116,7 +116,7 @@ type AllLanes<'a> = [Lane<'a>; LANES_MAX];
 
 #[target_feature(enable = "avx2,bmi2")]
 fn run_twice<J: Job>(jobs: &mut [J]) {
-    engine::run::<Twice<Eight>, J>(Avx2::new(), jobs);
+    engine::run::<Twice<Eight>, J, 2>(Avx2::new(), jobs, &mut Scratch::new());
 }
 
 #[target_feature(enable = "avx2")]
