@@ -49,6 +49,9 @@ impl Group {
 }
 
 /// Judges `frames` and appends the verdicts.
+///
+/// Asking for the next group's cache lines ahead was tried: it gains nothing, neither on frames in cache nor on
+/// frames from memory, which the CPU's own prefetchers follow.
 #[inline(always)]
 pub(super) fn classify<L, F>(lanes: L, frames: &[F], verify: bool, verdicts: &mut Vec<Verdict>)
 where

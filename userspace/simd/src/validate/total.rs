@@ -5,6 +5,7 @@ use wire::checksum::Sum;
 
 /// Fewer bytes than these are added up word by word, and so `tail` may count on them.
 const BYTES_MIN: usize = 32;
+
 /// The sum of `bytes`, as if they began at an even offset; an odd last byte is padded with zero.
 #[inline(always)]
 pub(super) fn sum<L: Lanes>(lanes: L, bytes: &[u8]) -> Sum {

@@ -51,7 +51,7 @@ impl Plan<'_> {
         frame.extend([0, 0]);
         frame.extend((0..self.payload_bytes).map(|index| (index * 7) as u8));
         mend_udp(&mut frame, self.ip(), self.family);
-        mend_ipv4(&mut frame, self.ip());
+        mend_ipv4(&mut frame, self.ip(), self.family);
         frame
     }
 }
@@ -60,9 +60,10 @@ fn put(frame: &mut [u8], at: usize, value: u16) {
     frame[at..at + 2].copy_from_slice(&value.to_be_bytes());
 }
 
-/// Sets the checksum of an IPv4 header, if one begins at `ip`.
-fn mend_ipv4(frame: &mut [u8], ip: usize) {
-    if frame.get(ip..ip + 20).is_some_and(|header| header[0] == 0x45) {
+/// Makes the 20 bytes at `ip` add up, if the frame is IPv4 and has them: whatever they say of options and version, so
+/// that these are judged for what they say and not for a wrong sum.
+fn mend_ipv4(frame: &mut [u8], ip: usize, family: u8) {
+    if family == 4 && frame.len() >= ip + 20 {
         put(frame, ip + 10, 0);
         let sum = naive(&frame[ip..ip + 20]);
         put(frame, ip + 10, !sum);
@@ -137,7 +138,7 @@ fn lengths(frames: &mut Vec<Vec<u8>>, plan: Plan<'_>) {
             let mut frame = plan.frame();
             put(&mut frame, field, length);
             mend_udp(&mut frame, plan.ip(), plan.family);
-            mend_ipv4(&mut frame, plan.ip());
+            mend_ipv4(&mut frame, plan.ip(), plan.family);
             frames.push(frame);
         }
     }
@@ -150,14 +151,14 @@ fn headers(frames: &mut Vec<Vec<u8>>, plan: Plan<'_>) {
         let mut frame = whole.clone();
         frame[bit / 8] ^= 1 << (bit % 8);
         frames.push(frame.clone());
-        mend_ipv4(&mut frame, plan.ip());
+        mend_ipv4(&mut frame, plan.ip(), plan.family);
         frames.push(frame);
     }
     for at in [0, 1, 6, 7, 9] {
         for value in 0..=255 {
             let mut frame = whole.clone();
             frame[plan.ip() + at] = value;
-            mend_ipv4(&mut frame, plan.ip());
+            mend_ipv4(&mut frame, plan.ip(), plan.family);
             frames.push(frame);
         }
     }
@@ -174,7 +175,7 @@ fn sources(frames: &mut Vec<Vec<u8>>, plan: Plan<'_>) {
         let mut frame = plan.frame();
         change(&mut frame);
         mend_udp(&mut frame, plan.ip(), plan.family);
-        mend_ipv4(&mut frame, plan.ip());
+        mend_ipv4(&mut frame, plan.ip(), plan.family);
         frames.push(frame);
     };
     let udp = plan.udp();
@@ -246,7 +247,7 @@ pub(super) fn random(table: &[Vec<u8>], random: &mut StdRng) -> Vec<u8> {
         make_partial(&mut frame, plan.ip(), family);
     }
     if mend & 4 == 0 {
-        mend_ipv4(&mut frame, plan.ip());
+        mend_ipv4(&mut frame, plan.ip(), plan.family);
     }
     frame
 }
