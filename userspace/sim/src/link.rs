@@ -14,6 +14,7 @@ use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 use std::net::SocketAddr;
 use std::time::Duration;
+use tunnel::cid::CID_LEN_BYTES;
 
 /// How datagrams get lost. Chances are in thousandths.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +44,7 @@ pub struct Attack {
     pub replay_permille: u32,
     /// Sends a copy from an address of his own. It races the original, and wins half of the time.
     pub spoof_permille: u32,
-    /// Sends a datagram with random bytes behind the header of a real one.
+    /// Sends a datagram with random bytes behind the header of a real one, or one with the CID of another.
     pub forge_permille: u32,
 }
 
@@ -94,6 +95,8 @@ const HOLD_MAX: Duration = Duration::from_secs(5);
 const HELD_MAX: usize = 64;
 /// Datagrams remembered for replays.
 const HISTORY_MAX: usize = 64;
+/// Where the CID of a short header ends.
+const CID_END: usize = 1 + CID_LEN_BYTES;
 /// How long the first half of a glued pair waits for the second.
 const GLUE_WAIT: Duration = Duration::from_millis(2);
 
@@ -286,7 +289,8 @@ impl Link {
     }
 
     fn remember(&mut self, datagram: &Datagram) {
-        if self.impairments.attack.replay_permille == 0 {
+        let Attack { replay_permille, forge_permille, .. } = self.impairments.attack;
+        if replay_permille + forge_permille == 0 {
             return;
         }
         if self.history.len() < HISTORY_MAX {
@@ -318,13 +322,24 @@ impl Link {
             self.launch_early(now, head_start, copy, trace);
         }
         if self.hit(attack.forge_permille) {
-            let mut forged = seen.clone();
-            // The header in the clear up to the CIDs stays: it is what gets a forgery to a connection.
-            let kept = 18.min(forged.bytes.len());
-            self.rng.fill_bytes(&mut forged.bytes[kept..]);
+            let forged = self.forge(seen);
             trace.record(now, Fate::Forged, forged.to, &forged.bytes);
             self.launch(now, forged, trace);
         }
+    }
+
+    fn forge(&mut self, seen: &Datagram) -> Datagram {
+        let mut forged = seen.clone();
+        let other = &self.history[self.rng.random_range(0..self.history.len())].bytes;
+        let short = |bytes: &[u8]| bytes.len() > CID_END && bytes[0] & 0x80 == 0;
+        if short(other) && short(&forged.bytes) && self.rng.random_ratio(1, 2) {
+            forged.bytes[1..CID_END].copy_from_slice(&other[1..CID_END]);
+        } else {
+            // The header in the clear up to the CIDs stays: it is what gets a forgery to a connection.
+            let kept = CID_END.min(forged.bytes.len());
+            self.rng.fill_bytes(&mut forged.bytes[kept..]);
+        }
+        forged
     }
 
     /// Joins two datagrams of one path into one; `None`: it is kept for the next.

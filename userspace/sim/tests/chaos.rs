@@ -39,8 +39,10 @@ fn three_thousand_seeds_keep_every_promise() {
 
 /// A trouble that never strikes tests nothing.
 fn assert_everything_happened(sum: &Report, fates: &[u64; Fate::COUNT]) {
-    // No worker's CID names a worker that doesn't exist, since the fleet does not shrink.
-    for fate in Fate::ALL.into_iter().filter(|&fate| fate != Fate::NoSuchWorker) {
+    // No CID names a worker that doesn't exist, since the fleet does not shrink; a mix of owners in one batch is a matter
+    // of thousands of seeds more, and has a test of its own in the worker.
+    let rare = [Fate::NoSuchWorker, Fate::MixedBatch];
+    for fate in Fate::ALL.into_iter().filter(|fate| !rare.contains(fate)) {
         assert!(fates[fate as usize] > 0, "no datagram was {}", fate.name());
     }
     let failed: u64 = sum.failed.values().sum();
