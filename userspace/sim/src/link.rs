@@ -370,7 +370,9 @@ impl Link {
             done.push(Fate::Corrupted);
         }
         if hit(&mut self.rng, rules.truncate_permille) {
-            bytes.truncate(self.rng.random_range(0..=bytes.len()));
+            // Nothing at all is a length of its own.
+            let nothing = self.rng.random_ratio(1, 8);
+            bytes.truncate(if nothing { 0 } else { self.rng.random_range(0..=bytes.len()) });
             done.push(Fate::Truncated);
         }
         if hit(&mut self.rng, rules.tail_permille) {
