@@ -11,7 +11,7 @@
 //!
 //! | module | what is there |
 //! |---|---|
-//! | [`link`], [`net`] | what a path and an attacker do to datagrams; NAT |
+//! | [`impairments`], [`link`], [`net`] | what a path and an attacker do to datagrams; NAT |
 //! | [`nic`] | bounded rings and the pool of frames, owned tokens |
 //! | [`node`], [`world`] | a worker's turn, hand-over, the clock; conservation is checked at every step |
 //! | [`echo`] | the applications: every byte once and in order, or its flow is reported as failed |
@@ -21,6 +21,7 @@
 pub mod chaos;
 pub mod echo;
 pub mod host;
+pub mod impairments;
 pub mod link;
 pub mod net;
 pub mod nic;
@@ -29,7 +30,7 @@ pub mod scenario;
 pub mod trace;
 pub mod world;
 
-pub use link::Impairments;
+pub use impairments::Impairments;
 pub use net::Network;
 pub use trace::Trace;
 pub use world::{App, World};

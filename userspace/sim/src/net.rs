@@ -1,6 +1,7 @@
 //! The network between the ends: a link each way, and a NAT before each client.
 
-use crate::link::{Datagram, Impairments, Link};
+use crate::impairments::Impairments;
+use crate::link::{Datagram, Link};
 use crate::nic::Departed;
 use crate::trace::Trace;
 use rand::SeedableRng;

@@ -11,12 +11,12 @@ fn variable(name: &str) -> Option<u64> {
 }
 
 // Goal: whatever happens, each byte arrives once and in order or its flow is reported as failed, with a cause; datagrams
-// and frames are conserved; memory is bounded. Method: 3,000 seeds; the sums at the end show that each trouble did bite.
+// and frames are conserved; memory is bounded. Method: 2,000 seeds; the sums at the end show that each trouble did bite.
 // BEAM_SIM_SEED=n runs one, BEAM_SIM_SEEDS=n so many.
 #[test]
-fn three_thousand_seeds_keep_every_promise() {
+fn two_thousand_seeds_keep_every_promise() {
     let one = variable("BEAM_SIM_SEED");
-    let count = variable("BEAM_SIM_SEEDS").unwrap_or(3000);
+    let count = variable("BEAM_SIM_SEEDS").unwrap_or(2000);
     let (mut sum, mut fates) = (Report::default(), [0; Fate::COUNT]);
     for seed in one.map_or(0..count, |seed| seed..seed + 1) {
         let report = run(seed);
@@ -39,8 +39,10 @@ fn three_thousand_seeds_keep_every_promise() {
 
 /// A trouble that never strikes tests nothing.
 fn assert_everything_happened(sum: &Report, fates: &[u64; Fate::COUNT]) {
-    // No worker's CID names a worker that doesn't exist, since the fleet does not shrink.
-    for fate in Fate::ALL.into_iter().filter(|&fate| fate != Fate::NoSuchWorker) {
+    // No CID names a worker that doesn't exist, since the fleet does not shrink; a mix of owners in one batch is a matter
+    // of thousands of seeds more, and has a test of its own in the worker.
+    let rare = [Fate::NoSuchWorker, Fate::MixedBatch];
+    for fate in Fate::ALL.into_iter().filter(|fate| !rare.contains(fate)) {
         assert!(fates[fate as usize] > 0, "no datagram was {}", fate.name());
     }
     let failed: u64 = sum.failed.values().sum();
@@ -79,22 +81,25 @@ fn a_seed_gives_the_same_run_twice() {
 }
 
 // Goal: how packets are protected shows nowhere: not in the applications' bytes, not in sizes and times on the wire.
-// Method: 25 seeds with each end one by one or in batches, all four combinations; the reports are equal.
+// Method: 25 seeds with each end one by one or in batches, all four combinations, and in batches at each level that this
+// CPU has; the reports are equal.
 #[test]
 fn protection_changes_nothing_that_can_be_seen() {
-    let (eager, batched) = (Protection::Eager, Protection::Batched(Level::best()));
+    let (eager, best) = (Protection::Eager, Protection::Batched(Level::best()));
+    let mut ways = vec![[eager, best], [best, eager], [best, best]];
+    ways.extend(Level::available().iter().map(|&level| [Protection::Batched(level); 2]));
     let mut in_batches = 0;
     for seed in 20_000..20_025 {
         let mut scenario = Scenario::draw(seed);
-        let [first, others @ ..] = [[eager, eager], [eager, batched], [batched, eager], [batched, batched]]
-            .map(|protection| {
-                scenario.hosts.protection = protection;
-                run_scenario(&scenario)
-            });
-        for other in &others {
-            assert_eq!(other.as_seen(), first.as_seen(), "seed {seed}");
+        scenario.hosts.protection = [eager; 2];
+        let first = run_scenario(&scenario);
+        assert_eq!(first.stats.packets_opened_in_batches + first.stats.packets_sealed_in_batches, 0);
+        for &way in &ways {
+            scenario.hosts.protection = way;
+            let other = run_scenario(&scenario);
+            assert_eq!(other.as_seen(), first.as_seen(), "seed {seed}, {way:?}");
+            in_batches += other.stats.packets_opened_in_batches;
         }
-        in_batches += others[2].stats.packets_opened_in_batches;
     }
     assert!(in_batches > 1000, "{in_batches} packets were opened in batches");
 }

@@ -5,7 +5,7 @@
 use beam_sim::chaos::GATEWAY;
 use beam_sim::echo::{Checker, DONE, Echo, Flow, Outcome};
 use beam_sim::host::{HostOptions, Hosts, SERVER_NAME};
-use beam_sim::link::Impairments;
+use beam_sim::impairments::Impairments;
 use beam_sim::net::Network;
 use beam_sim::nic::Rings;
 use beam_sim::node::Pace;
