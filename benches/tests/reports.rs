@@ -61,7 +61,8 @@ fn host(report: &Value) {
 }
 
 fn shown_again(program: &str, report: &Value) {
-    let file = std::env::temp_dir().join(format!("beam-bench-{}-{}", std::process::id(), report["schema"]).replace('"', ""));
+    let file = std::env::temp_dir()
+        .join(format!("beam-bench-{}-{}", std::process::id(), report["schema"]).replace('"', ""));
     fs::write(&file, report.to_string()).unwrap();
     let table = run(program, &["--show", file.to_str().unwrap()]);
     fs::remove_file(&file).unwrap();
@@ -85,7 +86,8 @@ fn packet_protection_has_every_combination() {
         for op in ["seal", "open", "protect"] {
             for size in [64, 128, 256, 1200, 1400, 4000, 9000] {
                 for (keys, batch) in [(1, 32), (32, 32), (1, 1)] {
-                    expected.extend(ways.iter().map(|way| format!("{cipher}/{op}/{size}/{keys}/{batch}/{way}")));
+                    expected
+                        .extend(ways.iter().map(|way| format!("{cipher}/{op}/{size}/{keys}/{batch}/{way}")));
                 }
             }
         }
@@ -115,7 +117,10 @@ fn the_whole_path_has_every_combination() {
     }
     assert_eq!(combinations(&report, &["cipher", "mtu", "mode"]), expected);
     for row in report["rows"].as_array().unwrap() {
-        assert!(row["instructions_out"].is_null() && row["instructions_in"].is_null(), "nothing counted them");
+        assert!(
+            row["instructions_out"].is_null() && row["instructions_in"].is_null(),
+            "nothing counted them"
+        );
         if row["mode"] == "quinn_alone" {
             assert_eq!(row["ratio_to_quinn_alone_out"], 1.0);
         }
