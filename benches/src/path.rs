@@ -15,9 +15,10 @@ mod crypto;
 mod null;
 
 use crate::clock;
-use crypto::Keys;
+use beam::How;
 use simd::{Cipher, Level};
 use std::time::{Duration, Instant};
+use tunnel::Protection;
 
 /// Datagrams of a burst, at most.
 pub const BURST: usize = 32;
@@ -27,6 +28,7 @@ const BLOCK_BYTES: usize = 64 << 10;
 const AHEAD_BYTES: u64 = 1 << 20;
 /// UDP payload sizes that are measured.
 pub const MTUS: [u16; 3] = [1200, 1452, 8972];
+const EAGER: How = How { protection: Protection::Eager, validation: Level::RING };
 /// Bursts until a flow must have done what is asked of it.
 const BURSTS_MAX: u64 = 10_000_000;
 
@@ -36,9 +38,9 @@ pub enum Mode {
     /// Nothing of beam: quinn-proto's endpoint and connection in a small loop, ring's protection packet by packet. No
     /// frames, no MASQUE.
     QuinnAlone,
-    /// Beam's engine with frames and MASQUE, ring's protection packet by packet.
+    /// Beam's engine with frames and MASQUE, ring's protection and scalar validation, packet by packet.
     Eager,
-    /// The same with protection in batches, out of place.
+    /// The same with protection in batches, out of place, and validation of bursts.
     Batched,
 }
 
@@ -57,13 +59,17 @@ impl Mode {
     }
 }
 
-/// Whether packets are protected.
+/// What a flow is set up with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Protection {
-    /// As the mode says; a batch at this level.
-    Real(Level),
-    /// Not at all, by keys that do nothing, each asked in its turn: [`Mode::Batched`] is then [`Mode::Eager`].
-    None,
+pub struct Setup {
+    /// What drives quinn-proto.
+    pub mode: Mode,
+    /// The AEAD; `None`: keys that do nothing, called packet by packet, so that the rest is seen.
+    pub cipher: Option<Cipher>,
+    /// Bytes of UDP payload.
+    pub mtu: u16,
+    /// The vector level of [`Mode::Batched`].
+    pub level: Level,
 }
 
 /// One bulk transfer, its steps in the order of a burst.
@@ -105,21 +111,20 @@ impl Bench {
     /// A connected pair that has sent `warm_packets` already.
     ///
     /// # Panics
-    /// If there is no handshake, or the path's MTU isn't `mtu`.
+    /// If there is no handshake, or the path's MTU isn't what was asked for.
     #[must_use]
-    pub fn new(mode: Mode, protection: Protection, cipher: Cipher, mtu: u16, warm_packets: u64) -> Self {
+    pub fn new(setup: Setup, warm_packets: u64) -> Self {
+        let Setup { mode, cipher, mtu, level } = setup;
         let now = Instant::now();
-        let real = protection != Protection::None;
-        let flow: Box<dyn Flow> = if mode == Mode::QuinnAlone {
-            let keys = if real { Keys::Ring } else { Keys::None };
-            Box::new(bare::Bare::connected(now, keys, cipher, mtu))
-        } else {
-            let keys = if real { Keys::Beam } else { Keys::None };
-            let how = match (mode, protection) {
-                (Mode::Batched, Protection::Real(level)) => tunnel::Protection::Batched(level),
-                _ => tunnel::Protection::Eager,
-            };
-            Box::new(beam::Beam::connected(now, how, keys, cipher, mtu))
+        let flow: Box<dyn Flow> = match mode {
+            Mode::QuinnAlone => Box::new(bare::Bare::connected(now, cipher, mtu)),
+            Mode::Eager => Box::new(beam::Beam::connected(now, EAGER, cipher, mtu)),
+            Mode::Batched => {
+                let protection =
+                    if cipher.is_some() { Protection::Batched(level) } else { Protection::Eager };
+                let how = How { protection, validation: level };
+                Box::new(beam::Beam::connected(now, how, cipher, mtu))
+            }
         };
         let mut bench = Self { flow, now: now + Duration::from_secs(1) };
         bench.run(warm_packets);

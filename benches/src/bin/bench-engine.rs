@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use beam_benches::{
     clock::Rate,
     host::{Host, rounded},
-    path::{BURST, Bench, Cost, MTUS, Mode, Protection},
+    path::{BURST, Bench, Cost, MTUS, Mode, Setup},
 };
 use clap::Parser;
 use serde::{Deserialize, Serialize};
@@ -26,9 +26,9 @@ const METHOD: &str = "two ends on one thread, no kernel, a virtual clock that mo
     to client, bursts of 32 datagrams, transmits of 10 segments, blocks of 64 KB, the same windows and ACK frequency in all \
     modes. Sender: write, transmit, take the answers. Receiver: take the burst (one copy into a 64 KB slab), read, answer. \
     quinn_alone: bare quinn-proto and ring, no frames, no MASQUE. eager and batched: beam's engine, HTTP/3 DATA frames, Ethernet \
-    frames written and parsed, checksums included. gbps: payload that the application got over one side's time. ns: best of \
-    the interleaved rounds, a datagram. state_ns: the same mode with a cipher that does nothing (for batched: of eager); \
-    crypto_ns: the rest. instructions: callgrind, a datagram, at the level named. ratio_to_quinn_alone: gbps over that of \
+    frames written, judged and summed, by scalar code in eager and at the level in batched. gbps: payload that the application got over one side's time. ns: best of \
+    the interleaved rounds, a datagram. state_ns: the same mode with keys that do nothing, called packet by packet; \
+    crypto_ns: what protection adds to that. instructions: callgrind, a datagram, at the level named. ratio_to_quinn_alone: gbps over that of \
     quinn_alone, same cipher and MTU, this run; above one is faster";
 
 #[derive(Parser)]
@@ -103,6 +103,10 @@ impl Case {
         })
     }
 
+    fn setup(&self, level: Level) -> Setup {
+        Setup { mode: self.mode, cipher: Some(self.cipher), mtu: self.mtu, level }
+    }
+
     fn name(&self) -> String {
         format!("{}/{}/{}", self.cipher.name(), self.mtu, self.mode.name())
     }
@@ -129,8 +133,7 @@ impl Best {
 
 /// A flow and what was seen of it.
 struct Measured {
-    case: Case,
-    protection: Protection,
+    setup: Setup,
     bench: Bench,
     best: Best,
 }
@@ -168,7 +171,7 @@ fn measured(arguments: &Arguments) -> Result<Report> {
     let mut flows = flows(&cases, level, warm);
     for _ in 0..rounds {
         for flow in &mut flows {
-            flow.best.take(flow.bench.run(round_bytes.div_ceil(flow.case.mtu.into())));
+            flow.best.take(flow.bench.run(round_bytes.div_ceil(flow.setup.mtu.into())));
         }
     }
     let instructions: Vec<_> = match &arguments.valgrind {
@@ -194,24 +197,18 @@ fn measured(arguments: &Arguments) -> Result<Report> {
     })
 }
 
-/// The flows to measure: each case, and for each MTU and way of driving one without a cipher.
+/// The flows to measure: each case, and for each MTU and mode one without a cipher.
 fn flows(cases: &[Case], level: Level, warm: u64) -> Vec<Measured> {
     let mut flows: Vec<Measured> = Vec::new();
-    for &case in cases {
-        let null = Case { cipher: Cipher::Aes128Gcm, mode: without_cipher(case.mode), ..case };
-        for (case, protection) in [(case, Protection::Real(level)), (null, Protection::None)] {
-            if !flows.iter().any(|flow| flow.case == case && flow.protection == protection) {
-                let bench = Bench::new(case.mode, protection, case.cipher, case.mtu, warm);
-                flows.push(Measured { case, protection, bench, best: Best::NONE });
+    for case in cases {
+        let setup = case.setup(level);
+        for setup in [setup, Setup { cipher: None, ..setup }] {
+            if !flows.iter().any(|flow| flow.setup == setup) {
+                flows.push(Measured { setup, bench: Bench::new(setup, warm), best: Best::NONE });
             }
         }
     }
     flows
-}
-
-/// The mode whose state machine is the same and whose cipher can be taken out.
-fn without_cipher(mode: Mode) -> Mode {
-    if mode == Mode::Batched { Mode::Eager } else { mode }
 }
 
 /// The level of the batches: that of `BEAM_SIMD`, or the best.
@@ -223,14 +220,14 @@ fn level() -> Result<Level> {
 }
 
 fn row(case: &Case, flows: &[Measured], level: Level, instructions: Option<(f64, f64)>, rate: &Rate) -> Row {
-    let best = |case: Case, protection: Protection| {
-        let flow = flows.iter().find(|flow| flow.case == case && flow.protection == protection);
+    let best = |setup: Setup| {
+        let flow = flows.iter().find(|flow| flow.setup == setup);
         flow.map_or(Best::NONE, |flow| flow.best)
     };
-    let own = best(*case, Protection::Real(level));
-    let null = Case { cipher: Cipher::Aes128Gcm, mode: without_cipher(case.mode), ..*case };
-    let state = best(null, Protection::None);
-    let reference = best(Case { mode: Mode::QuinnAlone, ..*case }, Protection::Real(level));
+    let setup = case.setup(level);
+    let own = best(setup);
+    let state = best(Setup { cipher: None, ..setup });
+    let reference = best(Setup { mode: Mode::QuinnAlone, ..setup });
     let ns = |ticks: f64| (ticks / rate.ticks_per_ns * 10.0).round() / 10.0;
     let gbps = |best: &Best, ticks: f64| best.payload_bytes * 8.0 * rate.ticks_per_ns / ticks;
     Row {
@@ -259,8 +256,7 @@ const COUNTED_LEVEL: &str = "aesni";
 fn count(mut out: impl Write, name: &str) -> Result<()> {
     let case =
         Case::all().find(|case| case.name() == name).with_context(|| format!("no case is named `{name}`"))?;
-    let mut bench =
-        Bench::new(case.mode, Protection::Real(level()?), case.cipher, case.mtu, COUNTED_WARM_PACKETS);
+    let mut bench = Bench::new(case.setup(level()?), COUNTED_WARM_PACKETS);
     let cost = bench.run_counted(COUNTED_PACKETS);
     Ok(writeln!(out, "{}", cost.packets)?)
 }

@@ -1,13 +1,14 @@
 //! Bare quinn-proto, in a loop that does what a good driver does: transmits of ten segments, bursts of 32, one slab for
 //! what is received, blocks of 64 KB written.
 
-use super::crypto::{Keys, SERVER_NAME, Tls, transport};
+use super::crypto::{SERVER_NAME, Tls, transport};
 use super::{AHEAD_BYTES, BLOCK_BYTES, BURST, Flow};
 use bytes::{Bytes, BytesMut};
 use quinn_proto::{
     ClientConfig, Connection, ConnectionHandle, DatagramEvent, Dir, Endpoint, EndpointConfig, Event,
     Incoming, ServerConfig, StreamId,
 };
+use rustls::crypto::ring::default_provider;
 use simd::Cipher;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -148,8 +149,8 @@ pub(super) struct Bare {
 }
 
 impl Bare {
-    pub(super) fn connected(now: Instant, keys: Keys, cipher: Cipher, mtu: u16) -> Self {
-        let tls = Tls::new(keys, cipher);
+    pub(super) fn connected(now: Instant, cipher: Option<Cipher>, mtu: u16) -> Self {
+        let tls = Tls::new(&default_provider(), cipher);
         let mut server = ServerConfig::with_crypto(Arc::new(tls.server));
         server.transport_config(Arc::new(transport(&TransportOptions::gateway(), mtu)));
         let mut client = ClientConfig::new(Arc::new(tls.client));

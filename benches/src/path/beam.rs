@@ -1,7 +1,7 @@
 //! Beam's own path, as its workers drive it: an HTTP/3 CONNECT whose DATA frames carry 64 KB each, the engine, and
 //! Ethernet frames with headers and checksums that the receiver parses and verifies.
 
-use super::crypto::{Keys, SERVER_NAME, Tls, transport};
+use super::crypto::{SERVER_NAME, Tls, transport};
 use super::{AHEAD_BYTES, BLOCK_BYTES, BURST, Flow};
 use bytes::{Bytes, BytesMut};
 use masque::{
@@ -9,7 +9,10 @@ use masque::{
     ResponseTo, encode_request, encode_response, write_data_header_before,
 };
 use port::{Frame, Region};
-use simd::Cipher;
+use simd::{
+    Cipher, Level,
+    validate::{self, Verdict},
+};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -22,7 +25,6 @@ use tunnel::{
 use wire::{
     Path,
     checksum::Checksum,
-    datagram,
     encap::{HEADER_BYTES_MAX, Link, Template},
 };
 
@@ -31,22 +33,36 @@ const FRAMES: usize = 4 * BURST;
 /// What a worker reads from one stream at once.
 const READ_BYTES: usize = 128 << 10;
 
+/// How both ends work.
+#[derive(Clone, Copy)]
+pub(super) struct How {
+    /// How packets are sealed and opened.
+    pub(super) protection: tunnel::Protection,
+    /// How received frames are judged, and sent ones summed.
+    pub(super) validation: Level,
+}
+
 /// One end: an engine behind a port whose ring is a `Vec`.
 struct End {
     engine: Engine,
     template: Template,
+    /// How frames are judged and summed.
+    validation: Level,
+    verdicts: Vec<Verdict>,
     idle: Vec<Frame>,
     conn: Option<ConnId>,
 }
 
 impl End {
-    fn new(engine: Engine, path: Path, mtu: u16) -> Self {
+    fn new(engine: Engine, validation: Level, path: Path, mtu: u16) -> Self {
         let link =
             Link { src_mac: [2, 0, 0, 0, 0, 1], dst_mac: [2, 0, 0, 0, 0, 2], vlans: Default::default() };
         let chunk_bytes = (usize::from(mtu) + HEADER_BYTES_MAX).next_power_of_two();
         Self {
             engine,
             template: Template::new(&link, &path, 64).expect("one family"),
+            validation,
+            verdicts: Vec::new(),
             idle: Region::anonymous(chunk_bytes, FRAMES).expect("address space"),
             conn: None,
         }
@@ -54,20 +70,23 @@ impl End {
 
     /// Up to [`BURST`] datagrams into frames on `wire`. Returns how many.
     fn transmit(&mut self, now: Instant, wire: &mut Vec<Frame>) -> usize {
-        let mut outlet = Ring { template: &self.template, idle: &mut self.idle, wire };
+        let mut outlet =
+            Ring { validation: self.validation, template: &self.template, idle: &mut self.idle, wire };
         self.engine.transmit_into(now, BURST, &mut outlet);
         outlet.wire.len()
     }
 
     /// Takes the frames on `wire`, and gives them back to where they came from.
     fn receive(&mut self, now: Instant, wire: &mut Vec<Frame>, idle: &mut Vec<Frame>) {
-        let parsed = wire.iter().map(|frame| {
-            let datagram = datagram::parse(frame).expect("a frame that we made");
-            assert_eq!(datagram.checksum(frame), Checksum::Good);
-            let ecn = tunnel::EcnCodepoint::from_bits(datagram.ecn_bits);
-            Inbound { path: datagram.path, ecn, bytes: &frame[datagram.payload] }
+        validate::classify_burst(self.validation, wire, true, &mut self.verdicts);
+        let judged = wire.iter().zip(&self.verdicts).map(|(frame, verdict)| match verdict {
+            Verdict::Datagram(found) if found.checksum == Some(Checksum::Good) && !found.is_martian => {
+                let ecn = tunnel::EcnCodepoint::from_bits(found.ecn_bits);
+                Inbound { path: found.path(frame).expect("judged"), ecn, bytes: &frame[found.payload()] }
+            }
+            other => panic!("a frame that we made is {other:?}"),
         });
-        let burst: Vec<_> = parsed.collect();
+        let burst: Vec<_> = judged.collect();
         self.engine.receive_burst(now, &burst);
         drop(burst);
         idle.append(wire);
@@ -94,53 +113,40 @@ impl End {
 
 /// A transmit ring: takes sealed datagrams in frames that it gave, and writes the headers in front of them.
 struct Ring<'a> {
+    validation: Level,
     template: &'a Template,
     idle: &'a mut Vec<Frame>,
     wire: &'a mut Vec<Frame>,
 }
 
-/// A frame whose window is where its datagram goes.
-struct Slot(Frame);
-
-impl AsRef<[u8]> for Slot {
-    fn as_ref(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-impl AsMut<[u8]> for Slot {
-    fn as_mut(&mut self) -> &mut [u8] {
-        &mut self.0
-    }
-}
-
 impl Outlet for Ring<'_> {
-    type Slot = Slot;
+    type Slot = Frame;
 
-    fn reserve(&mut self, transmit: &Transmit, slots: &mut Vec<Slot>) -> Reserved {
+    fn reserve(&mut self, transmit: &Transmit, slots: &mut Vec<Frame>) -> Reserved {
         let header_bytes = self.template.header_len();
         for payload_bytes in transmit.datagrams() {
             let Some(mut frame) = self.idle.pop() else { unreachable!("more frames than a burst has") };
             frame.set_window(header_bytes..header_bytes + payload_bytes);
-            slots.push(Slot(frame));
+            slots.push(frame);
         }
         Reserved::Slots
     }
 
-    fn submit(&mut self, transmit: &Transmit, sealed: &mut Vec<Sealed<Slot>>) -> bool {
+    fn submit(&mut self, transmit: &Transmit, sealed: &mut Vec<Sealed<Frame>>) -> bool {
         let ecn_bits = transmit.ecn.map_or(0, |ecn| ecn as u8);
         for slot in sealed.drain(..) {
-            let Slot(mut frame) = slot.into_inner();
+            let mut frame = slot.into_inner();
             let payload_bytes = frame.len();
+            let sum = validate::sum(self.validation, &frame);
             frame.set_window(0..self.template.header_len() + payload_bytes);
-            let written = self.template.write(&mut frame, payload_bytes, ecn_bits);
+            let written = self.template.write_summed(&mut frame, payload_bytes, ecn_bits, sum);
             assert!(written.is_some(), "the window holds the headers and the datagram");
             self.wire.push(frame);
         }
         true
     }
 
-    fn release(&mut self, _: Vec<Slot>) {
+    fn release(&mut self, _: Vec<Frame>) {
         unreachable!("quinn-proto calls the keys as it should");
     }
 }
@@ -164,14 +170,8 @@ pub(super) struct Beam {
 }
 
 impl Beam {
-    pub(super) fn connected(
-        now: Instant,
-        protection: tunnel::Protection,
-        keys: Keys,
-        cipher: Cipher,
-        mtu: u16,
-    ) -> Self {
-        let tls = Tls::new(keys, cipher);
+    pub(super) fn connected(now: Instant, how: How, cipher: Option<Cipher>, mtu: u16) -> Self {
+        let tls = Tls::new(&tunnel::tls::provider(), cipher);
         let (local, remote) =
             (SocketAddr::from(([198, 18, 0, 2], 50_000)), SocketAddr::from(([198, 18, 0, 1], 443)));
         let secrets = Secrets::random();
@@ -180,11 +180,17 @@ impl Beam {
         let engine = |secrets, server| {
             let mut config = EngineConfig::new(WorkerId(0), secrets, server);
             config.udp_payload_max_bytes = mtu.max(config.udp_payload_max_bytes);
-            config.protection = protection;
+            config.protection = how.protection;
             Engine::new(config)
         };
-        let mut client = End::new(engine(Secrets::random(), None), Path { local, remote }, mtu);
-        let server = End::new(engine(secrets, Some(server)), Path { local: remote, remote: local }, mtu);
+        let mut client =
+            End::new(engine(Secrets::random(), None), how.validation, Path { local, remote }, mtu);
+        let server = End::new(
+            engine(secrets, Some(server)),
+            how.validation,
+            Path { local: remote, remote: local },
+            mtu,
+        );
         let options = Arc::new(transport(&TransportOptions::client(), mtu));
         let config = transport::client_config(tls.client, options);
         client

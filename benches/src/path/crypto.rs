@@ -3,7 +3,7 @@
 
 use super::null::without_protection;
 use quinn_proto::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-use rustls::crypto::{CryptoProvider, ring::default_provider};
+use rustls::crypto::CryptoProvider;
 use rustls::{CipherSuite, ClientConfig, RootCertStore, ServerConfig, version::TLS13};
 use simd::Cipher;
 use std::sync::Arc;
@@ -12,17 +12,6 @@ use std::sync::Arc;
 const ALPN: &[u8] = b"h3";
 pub(super) const SERVER_NAME: &str = "gateway.test";
 
-/// Who makes the packets' keys.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Keys {
-    /// ring, as rustls has it.
-    Ring,
-    /// Beam: by ring when quinn asks, or later in a batch.
-    Beam,
-    /// Nobody: packets aren't protected, and what remains is the state machine.
-    None,
-}
-
 /// Both ends' TLS.
 pub(super) struct Tls {
     pub(super) client: QuicClientConfig,
@@ -30,18 +19,15 @@ pub(super) struct Tls {
 }
 
 impl Tls {
-    /// With the suite of `cipher` first.
-    pub(super) fn new(keys: Keys, cipher: Cipher) -> Self {
-        let mut provider = match keys {
-            Keys::Ring | Keys::None => default_provider(),
-            Keys::Beam => CryptoProvider::clone(&tunnel::tls::provider()),
-        };
-        if keys == Keys::None {
+    /// With the suites of `provider`, that of `cipher` first; without a cipher, with packets that nobody protects.
+    pub(super) fn new(provider: &CryptoProvider, cipher: Option<Cipher>) -> Self {
+        let mut provider = provider.clone();
+        if cipher.is_none() {
             for suite in &mut provider.cipher_suites {
                 *suite = without_protection(*suite);
             }
         }
-        let wanted = suite(cipher);
+        let wanted = suite(cipher.unwrap_or(Cipher::Aes128Gcm));
         // Stable: the rest keeps its order.
         provider.cipher_suites.sort_by_key(|suite| suite.suite() != wanted);
         let provider = Arc::new(provider);
