@@ -65,6 +65,8 @@ pub struct Config {
     pub busy_poll_usec: Option<u32>,
     /// Verify UDP checksums of received datagrams.
     pub verify_checksums: bool,
+    /// The vector units that judge received frames and sum sent ones.
+    pub simd: simd::Level,
 }
 
 impl Config {
@@ -82,6 +84,7 @@ impl Config {
             huge_pages: false,
             busy_poll_usec: None,
             verify_checksums: true,
+            simd: simd::Level::best(),
         }
     }
 

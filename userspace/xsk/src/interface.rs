@@ -141,6 +141,7 @@ fn bind_all(
             ring_size: config.ring_size as usize,
             verify_checksums: config.verify_checksums,
             busy_poll: config.busy_poll_usec.is_some(),
+            level: config.simd,
         }));
     }
     for port in &ports {

@@ -90,13 +90,23 @@ pub(crate) struct Parts {
     pub(crate) ring_size: usize,
     pub(crate) verify_checksums: bool,
     pub(crate) busy_poll: bool,
+    pub(crate) level: Level,
 }
 
 impl XskPort {
     /// Splits the frames into the two budgets and fills the fill ring.
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { report, sockets, rings, templates, mut frames, ring_size, verify_checksums, busy_poll } =
-            parts;
+        let Parts {
+            report,
+            sockets,
+            rings,
+            templates,
+            mut frames,
+            ring_size,
+            verify_checksums,
+            busy_poll,
+            level,
+        } = parts;
         let region = frames[0].region().clone();
         let tx_budget = ring_size.min(frames.len() / 2);
         let idle_tx = frames.split_off(frames.len() - tx_budget);
@@ -110,7 +120,7 @@ impl XskPort {
             idle_tx,
             scratch: Vec::with_capacity(ring_size),
             verdicts: Vec::with_capacity(ring_size),
-            level: Level::best(),
+            level,
             out: 0,
             reserved: 0,
             tx_budget,
