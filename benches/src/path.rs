@@ -25,7 +25,7 @@ pub const BURST: usize = 32;
 /// Bytes of one write to the stream: what beam reads from a socket at once.
 const BLOCK_BYTES: usize = 64 << 10;
 /// Bytes that the sender keeps written ahead of what was received, which a burst can't exhaust.
-const AHEAD_BYTES: u64 = 1 << 20;
+const AHEAD_BYTES: u64 = 512 << 10;
 /// UDP payload sizes that are measured.
 pub const MTUS: [u16; 3] = [1200, 1452, 8972];
 const EAGER: How = How { protection: Protection::Eager, validation: Level::RING };

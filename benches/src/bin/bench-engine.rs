@@ -14,6 +14,10 @@ use serde::{Deserialize, Serialize};
 use simd::{Cipher, Level};
 use std::{fs, io::Write, path::PathBuf, process::Command};
 
+/// As in beam. glibc's gives the memory of blocks back to the kernel, and asks for it again.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const ROUNDS: usize = 200;
 /// Short enough that most rounds are not interrupted on a busy machine, long enough for what comes once in some bursts.
 const ROUND_BYTES: u64 = 1_500_000;

@@ -141,8 +141,7 @@ pub(super) struct Bare {
     stream: StreamId,
     to_client: Vec<Sent>,
     to_server: Vec<Sent>,
-    block: Bytes,
-    /// Blocks that lie ready.
+    /// What the application has to send, each block in memory of its own.
     blocks: VecDeque<Bytes>,
     /// Bytes written and not yet received.
     ahead_bytes: u64,
@@ -163,7 +162,6 @@ impl Bare {
             stream: StreamId::new(quinn_proto::Side::Server, Dir::Uni, 0),
             to_client: Vec::new(),
             to_server: Vec::new(),
-            block: vec![7; BLOCK_BYTES].into(),
             blocks: VecDeque::new(),
             ahead_bytes: 0,
         };
@@ -191,7 +189,7 @@ impl Bare {
 impl Flow for Bare {
     fn prepare(&mut self) {
         let missing = AHEAD_BYTES.saturating_sub(self.ahead_bytes).div_ceil(BLOCK_BYTES as u64) as usize;
-        self.blocks.resize(missing, self.block.clone());
+        self.blocks.resize_with(missing, || vec![7; BLOCK_BYTES].into());
     }
 
     fn send(&mut self, now: Instant) -> usize {
