@@ -5,7 +5,7 @@
 //! read us, or worse. So the whole batch is done again by ring, and from then on everything is, in every worker of the
 //! process, until it is restarted.
 
-use crate::{Level, MaskJob, OpenJob, SealJob, TAG_BYTES, batch};
+use crate::{Level, MaskJob, OpenJob, SealJob, TAG_BYTES, batch, protect::Scratch};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// How many packets go by between two that the canary looks at: at ring's speed, a thousandth of the cipher's work.
@@ -49,6 +49,7 @@ pub struct Guard {
     /// Packets until the canary's next look.
     countdown: u32,
     stats: GuardStats,
+    pub(crate) scratch: Scratch,
 }
 
 impl Guard {
@@ -61,6 +62,7 @@ impl Guard {
             stopped: &STOPPED,
             countdown: CANARY_INTERVAL_PACKETS,
             stats: GuardStats::default(),
+            scratch: Scratch::default(),
         }
     }
 

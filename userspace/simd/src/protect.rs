@@ -83,6 +83,7 @@ impl<'a> Packet<'a> {
 pub struct NotTiled<B>(pub Vec<B>);
 
 /// What is left to do with a packet once it is sealed: its header, where it will be sent from.
+#[derive(Debug)]
 struct Header<'a> {
     key: &'a HeaderKey,
     first_and_rest: &'a mut [u8],
@@ -107,8 +108,10 @@ impl Guard {
     }
 
     fn seal_into<B: AsMut<[u8]>>(&mut self, slots: &mut [B], packets: &[Packet<'_>]) -> Option<()> {
-        let mut jobs = Vec::with_capacity(packets.len());
-        let mut headers = Vec::with_capacity(packets.len());
+        let Scratch { jobs, headers, masks } = std::mem::take(&mut self.scratch);
+        let mut jobs: Vec<SealJob<'_>> = reused(jobs);
+        let mut headers: Vec<Header<'_>> = reused(headers);
+        let mut masks: Vec<MaskJob<'_>> = reused(masks);
         let mut packets = packets.iter();
         for slot in slots {
             let mut room = slot.as_mut();
@@ -141,13 +144,29 @@ impl Guard {
             return None;
         }
         self.seal(&mut jobs);
-        let mut masks: Vec<MaskJob<'_>> = jobs.iter().zip(&headers).map(mask_job).collect();
+        masks.extend(jobs.iter().zip(&headers).map(mask_job));
         self.mask(&mut masks);
         for (header, job) in headers.iter_mut().zip(&masks) {
             header.apply(&job.mask);
         }
+        self.scratch = Scratch { jobs: reused(jobs), headers: reused(headers), masks: reused(masks) };
         Some(())
     }
+}
+
+/// Working memory of [`Guard::protect`], kept for its capacity: empty between calls.
+#[derive(Debug, Default)]
+pub(crate) struct Scratch {
+    jobs: Vec<SealJob<'static>>,
+    headers: Vec<Header<'static>>,
+    masks: Vec<MaskJob<'static>>,
+}
+
+/// An empty `Vec` in the memory of another, whose items may have borrowed what is gone: the standard library collects in
+/// place where the layouts are the same.
+fn reused<T, U>(mut from: Vec<T>) -> Vec<U> {
+    from.clear();
+    from.into_iter().map(|_| unreachable!("it is empty")).collect()
 }
 
 fn mask_job<'a>((job, header): (&SealJob<'_>, &Header<'a>)) -> MaskJob<'a> {

@@ -5,12 +5,13 @@
 //!                                       └─► sealed into the slots ─► Outlet::submit
 //! ```
 
-use super::batch::{BATCH_DATAGRAMS, Pending};
+use super::batch::Pending;
 use super::{Engine, Parked};
 use crate::protection::sealing;
 use crate::stats::DropReason;
 use quinn_proto::EcnCodepoint;
 use simd::{NotTiled, Packet, Sealed};
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::time::Instant;
 use wire::Path;
@@ -230,7 +231,7 @@ impl Engine {
     ) {
         room.datagrams = room.datagrams.saturating_sub(transmit.datagram_count());
         self.batch.push(transmit, bytes, packet_count);
-        if self.batch.datagram_count >= BATCH_DATAGRAMS {
+        if self.batch.is_full() {
             self.flush(room);
         }
     }
@@ -250,37 +251,38 @@ impl Engine {
     }
 
     fn send<O: Outlet>(&mut self, room: &mut Room<'_, O>, pending: &[Pending], packets: &[Packet<'_>]) {
-        let mut slots = Vec::new();
-        let mut ready = Vec::with_capacity(packets.len());
-        let mut ready_pending = Vec::with_capacity(pending.len());
+        let mut slots = Vec::with_capacity(packets.len());
+        let mut ready =
+            Ready { transmits: Vec::with_capacity(pending.len()), packets: Cow::Borrowed(packets) };
         let mut parked = Vec::new();
-        let mut packets = packets;
+        let mut its_from = 0;
         for pending in pending {
-            let (its, rest) = packets.split_at(pending.packet_count());
-            packets = rest;
+            let its = &packets[its_from..its_from + pending.packet_count()];
             let before = slots.len();
             match if room.refused {
                 Reserved::Full
             } else {
                 room.outlet.reserve(&pending.transmit, &mut slots)
             } {
-                Reserved::Slots => {
-                    ready.extend_from_slice(its);
-                    ready_pending.push((pending.transmit, slots.len() - before));
-                }
+                Reserved::Slots => ready.keep(pending.transmit, slots.len() - before, its),
                 Reserved::Full => {
                     room.refused = true;
+                    ready.leave_out(&packets[..its_from]);
                     parked.push((pending.transmit, its));
                 }
-                Reserved::Dropped => self.count_out(&pending.transmit),
+                Reserved::Dropped => {
+                    ready.leave_out(&packets[..its_from]);
+                    self.count_out(&pending.transmit);
+                }
             }
+            its_from += its.len();
         }
-        match self.guard.protect(slots, &ready) {
-            Ok(sealed) => self.submit(room, &ready_pending, sealed),
+        match self.guard.protect(slots, &ready.packets) {
+            Ok(sealed) => self.submit(room, &ready.transmits, sealed),
             Err(NotTiled(slots)) => {
                 room.outlet.release(slots);
                 self.give_batches_up(
-                    ready_pending.iter().map(|(transmit, _)| transmit.datagram_count()).sum(),
+                    ready.transmits.iter().map(|(transmit, _)| transmit.datagram_count()).sum(),
                 );
             }
         }
@@ -366,6 +368,30 @@ impl Engine {
             self.stats.amplification_released += 1;
             let transmit = Transmit::one(path, held.ecn, held.bytes.len());
             self.parked.push_back(Parked { transmit, bytes: held.bytes.into() });
+        }
+    }
+}
+
+/// What of a batch has its slots: nearly always all of it.
+struct Ready<'a, 'b> {
+    /// With how many slots each has.
+    transmits: Vec<(Transmit, usize)>,
+    packets: Cow<'b, [Packet<'a>]>,
+}
+
+impl<'a> Ready<'a, '_> {
+    fn keep(&mut self, transmit: Transmit, slot_count: usize, its: &[Packet<'a>]) {
+        self.transmits.push((transmit, slot_count));
+        if let Cow::Owned(packets) = &mut self.packets {
+            packets.extend_from_slice(its);
+        }
+    }
+
+    /// Some packets are not to be sealed here; `before` are those that are looked at already, and stay if this is the
+    /// first time.
+    fn leave_out(&mut self, before: &[Packet<'a>]) {
+        if let Cow::Borrowed(_) = self.packets {
+            self.packets = Cow::Owned(before.to_vec());
         }
     }
 }
