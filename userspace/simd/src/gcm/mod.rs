@@ -5,12 +5,11 @@
 //!   quad    what every packet costs: E_K(J0), the last reduction, the tag; four packets at once, one a lane
 //!   bulk    what every byte costs: counter mode and GHASH over one packet
 //!   ghash   sums of products, reduction                 state   round keys, powers of H
-//!   lanes   what a vector can do: aesni 1 lane, avx2 2 lanes, avx512 4 lanes
+//!   lanes   what a vector can do: aesni 1 lane, avx2 2 lanes, avx512 4 lanes; pair makes two of one, for tests
 //! ```
 //!
 //! The algorithm is written once, over [`lanes::Lanes`]. Lengths, and whether neighbouring jobs share a key, are all
 //! that it branches on.
-#![cfg_attr(not(target_arch = "x86_64"), allow(unused))]
 
 #[cfg(target_arch = "x86_64")]
 mod aesni;

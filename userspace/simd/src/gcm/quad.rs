@@ -213,7 +213,7 @@ fn encrypt_same<I: Lanes, const ROUNDS: usize>(isa: I, keys: &RoundKeys, blocks:
     }
 }
 
-/// Lane by lane: to gather the round keys of several keys into one vector costs more than it saves.
+/// Block by block: the keys differ, and to gather round keys into one vector takes as many loads as it saves rounds.
 #[inline(always)]
 fn encrypt_each<const ROUNDS: usize>(isa: AesNi, keys: [&RoundKeys; MASKS], blocks: &mut [__m128i; MASKS]) {
     for (block, keys) in blocks.iter_mut().zip(keys) {
