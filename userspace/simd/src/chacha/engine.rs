@@ -21,59 +21,72 @@ use super::{
 use zeroize::Zeroize;
 
 /// Packets that are worked on together; longer batches are cut.
-const GROUP_MAX: usize = 32;
+const GROUP_MAX: usize = 63;
 /// The authenticator that takes what nobody needs.
 pub(super) const NOBODY: usize = GROUP_MAX;
 /// Authenticators, a power of two so that an index can be masked.
-pub(super) const POLYS: usize = 2 * GROUP_MAX;
+pub(super) const POLYS: usize = GROUP_MAX + 1;
 
-/// What a group of packets needs beside the stack of a step. Wiped at the end.
-struct Scratch {
+/// What a group of packets needs beside the stack of a step. Kept from batch to batch, as making it anew would cost a
+/// small batch a tenth; secrets are wiped after each.
+pub(super) struct Scratch {
     keystream: Keystream,
     polys: Polys,
     /// The last rows of the packets' states: counter 0 and the nonce.
     rows: [[u8; ROW_BYTES]; GROUP_MAX],
 }
 
-/// Seals or opens all jobs.
-#[inline(always)]
-pub(super) fn run<L: Lanes, J: Job>(proof: L::Proof, jobs: &mut [J]) {
-    let mut scratch = Scratch {
-        keystream: Keystream([[0; BLOCK_BYTES]; LANES_MAX]),
-        polys: [Poly::default(); POLYS],
-        rows: [[0; ROW_BYTES]; GROUP_MAX],
-    };
-    for group in jobs.chunks_mut(GROUP_MAX) {
-        work::<L, J>(proof, group, &mut scratch);
+impl Scratch {
+    pub(super) const fn new() -> Self {
+        Self {
+            keystream: Keystream([[0; BLOCK_BYTES]; LANES_MAX]),
+            polys: [const { Poly::new() }; POLYS],
+            rows: [[0; ROW_BYTES]; GROUP_MAX],
+        }
     }
-    scratch.keystream.wipe();
-    for poly in &mut scratch.polys[..jobs.len().min(GROUP_MAX)] {
-        poly.zeroize();
+}
+
+/// Seals or opens all jobs; `WIDTH` is an eighth of the lanes.
+#[inline(always)]
+pub(super) fn run<L: Lanes, J: Job, const WIDTH: usize>(
+    proof: L::Proof,
+    jobs: &mut [J],
+    scratch: &mut Scratch,
+) {
+    const { assert!(8 * WIDTH == L::COUNT) };
+    // Groups of one size: a packet alone at the end would have all lanes' time for itself.
+    let groups = jobs.len().div_ceil(GROUP_MAX).max(1);
+    for group in jobs.chunks_mut(jobs.len().div_ceil(groups).max(1)) {
+        work::<L, J, WIDTH>(proof, group, scratch);
+        scratch.keystream.wipe();
+        for poly in &mut scratch.polys[..group.len()] {
+            poly.zeroize();
+        }
     }
 }
 
 #[inline(always)]
-fn work<L: Lanes, J: Job>(proof: L::Proof, jobs: &mut [J], scratch: &mut Scratch) {
+fn work<L: Lanes, J: Job, const WIDTH: usize>(proof: L::Proof, jobs: &mut [J], scratch: &mut Scratch) {
     for (job, row) in jobs.iter().zip(&mut scratch.rows) {
         row[4..].copy_from_slice(&job.key().nonce(job.packet_number()));
     }
     let mut cursor = Cursor::default();
-    let mut streams = Streams::new();
+    let mut streams = Streams::<WIDTH>::new();
     while !cursor.is_at_end(jobs) {
-        let mut feeds = streams.start(jobs, cursor);
+        let mut feeds = streams.start(jobs, cursor, &scratch.polys);
         let mut runs = [Run::default(); LANES_MAX];
         let count = cursor.deal(jobs, L::COUNT, &mut runs);
         let runs = &runs[..count];
         let first = states::<L, J>(proof, jobs, &scratch.rows, runs);
-        let last = rounds(&first, &mut feeds, &mut scratch.polys);
+        let last = rounds(&first, &mut feeds);
         streams = feeds.end();
         L::store_blocks(&last, &mut scratch.keystream.0);
         for run in runs {
             apply(&mut jobs[run.job], run, scratch);
         }
     }
-    streams.finish(jobs, cursor, &mut scratch.polys);
-    for (job, poly) in jobs.iter_mut().zip(&mut scratch.polys) {
+    streams.finish(jobs, cursor, &scratch.polys);
+    for (job, poly) in jobs.iter_mut().zip(&scratch.polys) {
         let (text, header_bytes) = (job.ciphertext(), job.header().len());
         poly.padded(text, text.len() / DOUBLE_BYTES * DOUBLE_BYTES);
         let tag = poly.finish(header_bytes, text.len());
@@ -109,14 +122,16 @@ fn states<L: Lanes, J: Job>(
 
 /// The block function, with the step's feeds between its quarter rounds.
 #[inline(always)]
-fn rounds<L: Lanes, J: Job>(first: &State<L>, feeds: &mut Feeds<'_, J>, polys: &mut Polys) -> State<L> {
+fn rounds<L: Lanes, J: Job, const WIDTH: usize>(
+    first: &State<L>,
+    feeds: &mut Feeds<'_, J, WIDTH>,
+) -> State<L> {
     let mut state = *first;
-    let width = L::COUNT / 8;
     for _ in 0..DOUBLE_ROUNDS {
         block::columns(&mut state);
-        feeds.doubles(width, polys);
+        feeds.doubles();
         block::diagonals(&mut state);
-        feeds.singles(width, polys);
+        feeds.singles();
     }
     block::add_all(&mut state, first);
     state
@@ -124,16 +139,16 @@ fn rounds<L: Lanes, J: Job>(first: &State<L>, feeds: &mut Feeds<'_, J>, polys: &
 
 /// Takes a run's keystream: block 0 is the key of the authenticator, the others meet the text.
 #[inline(always)]
-fn apply<J: Job>(job: &mut J, run: &Run, scratch: &mut Scratch) {
+fn apply<J: Job>(job: &mut J, run: &Run, scratch: &Scratch) {
     let mut blocks = &scratch.keystream.0[run.lane..run.lane + run.lanes];
     let mut block = run.block;
     if block == 0 {
         let Some(one_time_key) = blocks[0].first_chunk() else {
             unreachable!("a block is longer than a key")
         };
-        let mut poly = Poly::new(one_time_key);
+        let poly = &scratch.polys[run.job % POLYS];
+        poly.start(one_time_key);
         poly.padded(job.header(), 0);
-        scratch.polys[run.job % POLYS] = poly;
         blocks = &blocks[1..];
         block = 1;
     }

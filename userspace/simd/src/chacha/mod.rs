@@ -41,12 +41,16 @@ mod entry {
     use super::{
         avx2::{Avx2, Eight},
         avx512::{Avx512, Sixteen},
-        engine,
+        engine::{self, Scratch},
         job::Job,
         mask,
     };
     use crate::{Level, MaskJob, level::Kind};
-    use std::arch::is_x86_feature_detected as has;
+    use std::{arch::is_x86_feature_detected as has, cell::RefCell};
+
+    thread_local! {
+        static SCRATCH: RefCell<Scratch> = const { RefCell::new(Scratch::new()) };
+    }
 
     /// The levels don't ask for it, but no CPU that has AVX2 lacks it.
     pub(super) fn has_bmi2() -> bool {
@@ -54,13 +58,15 @@ mod entry {
     }
 
     pub(super) fn seal_or_open<J: Job>(level: Level, jobs: &mut [J]) -> bool {
-        match level.kind() {
-            // SAFETY: the level says that the CPU has AVX-512, and BMI2 was asked for.
-            Kind::Avx512 if has_bmi2() => unsafe { run_avx512(jobs) },
-            // SAFETY: the level says that the CPU has AVX2, and BMI2 was asked for.
-            Kind::Avx2 if has_bmi2() => unsafe { run_avx2(jobs) },
-            _ => return false,
+        if !has_bmi2() || level.kind() < Kind::Avx2 {
+            return false;
         }
+        SCRATCH.with_borrow_mut(|scratch| match level.kind() {
+            // SAFETY: the level says that the CPU has AVX-512; BMI2 was asked for.
+            Kind::Avx512 => unsafe { run_avx512(jobs, scratch) },
+            // SAFETY: the level says that the CPU has AVX2; BMI2 was asked for.
+            _ => unsafe { run_avx2(jobs, scratch) },
+        });
         true
     }
 
@@ -76,13 +82,13 @@ mod entry {
     }
 
     #[target_feature(enable = "avx2,bmi2")]
-    fn run_avx2<J: Job>(jobs: &mut [J]) {
-        engine::run::<Eight, J>(Avx2::new(), jobs);
+    fn run_avx2<J: Job>(jobs: &mut [J], scratch: &mut Scratch) {
+        engine::run::<Eight, J, 1>(Avx2::new(), jobs, scratch);
     }
 
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,bmi2")]
-    fn run_avx512<J: Job>(jobs: &mut [J]) {
-        engine::run::<Sixteen, J>(Avx512::new(), jobs);
+    fn run_avx512<J: Job>(jobs: &mut [J], scratch: &mut Scratch) {
+        engine::run::<Sixteen, J, 2>(Avx512::new(), jobs, scratch);
     }
 
     #[target_feature(enable = "avx2")]

@@ -5,18 +5,16 @@
 
 use super::{
     block::DOUBLE_ROUNDS,
-    engine::NOBODY,
+    engine::{NOBODY, POLYS},
     job::Job,
-    lanes::LANES_MAX,
     plan::Cursor,
     poly::{Poly, Polys},
 };
+use std::slice::Iter;
 
 /// Bytes that are authenticated in one go.
 pub(super) const DOUBLE_BYTES: usize = 32;
 const SINGLE_BYTES: usize = 16;
-/// Pairs of streams beside the widest vector.
-const WIDTH_MAX: usize = LANES_MAX / 8;
 
 /// One packet after another, in pieces of `BYTES`.
 #[derive(Clone, Copy)]
@@ -61,8 +59,10 @@ impl<const BYTES: usize> Stream<BYTES> {
 struct Feed<'a, const BYTES: usize> {
     /// As it will be when the pieces are done.
     stream: Stream<BYTES>,
-    poly: usize,
-    pieces: &'a [[u8; BYTES]],
+    /// Whose the pieces are, unless they are [`Self::NOTHING`].
+    poly: &'a Poly,
+    busy: bool,
+    pieces: Iter<'a, [u8; BYTES]>,
 }
 
 impl<'a, const BYTES: usize> Feed<'a, BYTES> {
@@ -70,70 +70,77 @@ impl<'a, const BYTES: usize> Feed<'a, BYTES> {
     const NOTHING: &'static [[u8; BYTES]] = &[[0; BYTES]; DOUBLE_ROUNDS];
 
     #[inline(always)]
-    fn new<J: Job>(mut stream: Stream<BYTES>, jobs: &'a [J], done: Cursor) -> Self {
+    fn new<J: Job>(mut stream: Stream<BYTES>, jobs: &'a [J], done: Cursor, polys: &'a Polys) -> Self {
         let pieces = stream.pieces(jobs, done);
         stream.bytes_done += pieces.as_flattened().len();
-        Self { stream, poly: stream.job, pieces }
+        Self { stream, poly: &polys[stream.job % POLYS], busy: true, pieces: pieces.iter() }
     }
 
-    /// The next piece, and whose it is. The branch is taken once a packet, and nothing is planned ahead: loops over the
+    /// The next piece, and the authenticator it is for. The branch is taken once a packet, and nothing is planned ahead: loops over the
     /// pieces of each packet cost a mispredicted branch or two in each step.
     #[inline(always)]
     fn next<J: Job>(
         &mut self,
         jobs: &'a [J],
         done: Cursor,
+        polys: &'a Polys,
         next_job: &mut usize,
-    ) -> (usize, &'a [u8; BYTES]) {
+    ) -> (&'a Poly, &'a [u8; BYTES]) {
         loop {
-            if let Some((piece, rest)) = self.pieces.split_first() {
-                self.pieces = rest;
+            if let Some(piece) = self.pieces.next() {
                 return (self.poly, piece);
             }
             if self.stream.advance(jobs, done, next_job) {
-                *self = Self::new(self.stream, jobs, done);
+                *self = Self::new(self.stream, jobs, done, polys);
             } else {
-                (self.poly, self.pieces) = (NOBODY, Self::NOTHING);
+                (self.poly, self.pieces, self.busy) = (&polys[NOBODY], Self::NOTHING.iter(), false);
             }
         }
     }
 
     /// The stream after the step.
     #[inline(always)]
-    fn end(self) -> Stream<BYTES> {
-        let left = if self.poly == NOBODY { 0 } else { self.pieces.as_flattened().len() };
+    fn end(&self) -> Stream<BYTES> {
+        let left = if self.busy { self.pieces.as_slice().as_flattened().len() } else { 0 };
         Stream { bytes_done: self.stream.bytes_done - left, ..self.stream }
     }
 }
 
-/// All packets that wait to be authenticated.
-pub(super) struct Streams {
-    doubles: [Stream<DOUBLE_BYTES>; WIDTH_MAX],
-    singles: [Stream<SINGLE_BYTES>; WIDTH_MAX],
+/// All packets that wait to be authenticated: `WIDTH` streams of either kind.
+pub(super) struct Streams<const WIDTH: usize> {
+    doubles: [Stream<DOUBLE_BYTES>; WIDTH],
+    singles: [Stream<SINGLE_BYTES>; WIDTH],
     next_job: usize,
 }
 
 /// The streams during a step.
-pub(super) struct Feeds<'a, J> {
+pub(super) struct Feeds<'a, J, const WIDTH: usize> {
     jobs: &'a [J],
     done: Cursor,
-    doubles: [Feed<'a, DOUBLE_BYTES>; WIDTH_MAX],
-    singles: [Feed<'a, SINGLE_BYTES>; WIDTH_MAX],
+    polys: &'a Polys,
+    doubles: [Feed<'a, DOUBLE_BYTES>; WIDTH],
+    singles: [Feed<'a, SINGLE_BYTES>; WIDTH],
     next_job: usize,
 }
 
-impl Streams {
+impl<const WIDTH: usize> Streams<WIDTH> {
     pub(super) fn new() -> Self {
-        Self { doubles: [Stream::NEW; WIDTH_MAX], singles: [Stream::NEW; WIDTH_MAX], next_job: 0 }
+        Self { doubles: [Stream::NEW; WIDTH], singles: [Stream::NEW; WIDTH], next_job: 0 }
     }
 
     #[inline(always)]
-    pub(super) fn start<'a, J: Job>(&self, jobs: &'a [J], done: Cursor) -> Feeds<'a, J> {
+    pub(super) fn start<'a, J: Job>(
+        &self,
+        jobs: &'a [J],
+        done: Cursor,
+        polys: &'a Polys,
+    ) -> Feeds<'a, J, WIDTH> {
         Feeds {
             jobs,
             done,
-            doubles: [Feed::new(self.doubles[0], jobs, done), Feed::new(self.doubles[1], jobs, done)],
-            singles: [Feed::new(self.singles[0], jobs, done), Feed::new(self.singles[1], jobs, done)],
+            polys,
+            doubles: self.doubles.map(|stream| Feed::new(stream, jobs, done, polys)),
+            singles: self.singles.map(|stream| Feed::new(stream, jobs, done, polys)),
             next_job: self.next_job,
         }
     }
@@ -141,14 +148,14 @@ impl Streams {
     /// Authenticates what the steps have left of the texts, when all is made: four packets at a time, as each is a
     /// chain of dependent multiplications.
     #[inline(always)]
-    pub(super) fn finish<J: Job>(mut self, jobs: &[J], done: Cursor, polys: &mut Polys) {
+    pub(super) fn finish<J: Job>(mut self, jobs: &[J], done: Cursor, polys: &Polys) {
         let mut chains = [(NOBODY, [].as_slice()); 4];
         let mut busy = true;
         while busy {
             busy = false;
             for (poly, pieces) in &mut chains {
                 if let Some((piece, rest)) = pieces.split_first() {
-                    poly_of(polys, *poly).double(piece);
+                    polys[*poly % POLYS].double(piece);
                     *pieces = rest;
                     busy = true;
                 } else if let Some(stream) = self.leftover(jobs) {
@@ -162,7 +169,7 @@ impl Streams {
     /// Takes one packet that may not be done.
     #[inline(always)]
     fn leftover<J>(&mut self, jobs: &[J]) -> Option<Stream<DOUBLE_BYTES>> {
-        for i in 0..WIDTH_MAX {
+        for i in 0..WIDTH {
             if self.doubles[i].job != NONE {
                 return Some(std::mem::replace(&mut self.doubles[i], Stream::NEW));
             }
@@ -177,33 +184,31 @@ impl Streams {
     }
 }
 
-impl<J: Job> Feeds<'_, J> {
-    /// Two blocks from each of the first `width` streams that take two.
+impl<J: Job, const WIDTH: usize> Feeds<'_, J, WIDTH> {
+    /// Two blocks from each stream that takes two.
     #[inline(always)]
-    pub(super) fn doubles(&mut self, width: usize, polys: &mut Polys) {
-        for feed in &mut self.doubles[..width] {
-            let (poly, piece) = feed.next(self.jobs, self.done, &mut self.next_job);
-            poly_of(polys, poly).double(piece);
+    pub(super) fn doubles(&mut self) {
+        for feed in &mut self.doubles {
+            let (poly, piece) = feed.next(self.jobs, self.done, self.polys, &mut self.next_job);
+            poly.double(piece);
         }
     }
 
-    /// One block from each of the first `width` streams that take one.
+    /// One block from each stream that takes one.
     #[inline(always)]
-    pub(super) fn singles(&mut self, width: usize, polys: &mut Polys) {
-        for feed in &mut self.singles[..width] {
-            let (poly, piece) = feed.next(self.jobs, self.done, &mut self.next_job);
-            poly_of(polys, poly).single(piece);
+    pub(super) fn singles(&mut self) {
+        for feed in &mut self.singles {
+            let (poly, piece) = feed.next(self.jobs, self.done, self.polys, &mut self.next_job);
+            poly.single(piece);
         }
     }
 
     #[inline(always)]
-    pub(super) fn end(self) -> Streams {
-        let ([a, b], [c, d]) = (self.doubles, self.singles);
-        Streams { doubles: [a.end(), b.end()], singles: [c.end(), d.end()], next_job: self.next_job }
+    pub(super) fn end(&self) -> Streams<WIDTH> {
+        Streams {
+            doubles: self.doubles.each_ref().map(Feed::end),
+            singles: self.singles.each_ref().map(Feed::end),
+            next_job: self.next_job,
+        }
     }
-}
-
-#[inline(always)]
-fn poly_of(polys: &mut Polys, job: usize) -> &mut Poly {
-    &mut polys[job % polys.len()]
 }

@@ -11,7 +11,9 @@ mod vectors;
 use super::{
     avx2::{Avx2, Eight},
     avx512::{Avx512, Sixteen},
-    block, engine, entry,
+    block,
+    engine::{self, Scratch},
+    entry,
     job::Job,
     lanes::{BLOCK_BYTES, KEY_BYTES, LANES_MAX, Lane, Lanes, ROW_BYTES, Twice},
     mask,
@@ -116,7 +118,7 @@ type AllLanes<'a> = [Lane<'a>; LANES_MAX];
 
 #[target_feature(enable = "avx2,bmi2")]
 fn run_twice<J: Job>(jobs: &mut [J]) {
-    engine::run::<Twice<Eight>, J>(Avx2::new(), jobs);
+    engine::run::<Twice<Eight>, J, 2>(Avx2::new(), jobs, &mut Scratch::new());
 }
 
 #[target_feature(enable = "avx2")]

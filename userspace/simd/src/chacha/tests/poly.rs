@@ -49,7 +49,8 @@ const EDGES: [(&str, &str, &str); 7] = [
 
 /// Whole blocks, then a last one that is `padded` as RFC 8439 section 2.5 has it outside the AEAD.
 fn tag(key: &[u8; 32], message: &[u8], in_granules: bool) -> [u8; 16] {
-    let mut poly = Poly::new(key);
+    let poly = Poly::new();
+    poly.start(key);
     let (granules, rest) = message.as_chunks::<32>();
     if in_granules {
         granules.iter().for_each(|granule| poly.double(granule));
