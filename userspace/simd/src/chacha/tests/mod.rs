@@ -11,7 +11,9 @@ mod vectors;
 use super::{
     avx2::{Avx2, Eight},
     avx512::{Avx512, Sixteen},
-    block, engine, entry,
+    block,
+    engine::{self, Scratch},
+    entry,
     job::Job,
     lanes::{BLOCK_BYTES, KEY_BYTES, LANES_MAX, Lane, Lanes, ROW_BYTES, Twice},
     mask,

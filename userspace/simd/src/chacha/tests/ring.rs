@@ -197,3 +197,44 @@ fn masks_equal_rings() {
         }
     }
 }
+
+/// A packet alone, or one that is most of its batch, goes to ring; batches whose packets can go side by side don't.
+#[test]
+fn small_batches_are_rings() {
+    let seed = 0x51;
+    println!("seed {seed:#x}");
+    let mut rng = StdRng::seed_from_u64(seed);
+    let keys = keys(&mut rng, 2);
+    let long_ones = |count: usize| [vec![9000; count], vec![40; 5]].concat();
+    let cases = [
+        (vec![0], false),
+        (vec![9100], false),
+        (vec![1200; 2], false),
+        (vec![1200; 3], true),
+        (vec![1201; 5], false),
+        (vec![4000; 6], true),
+        (vec![9000; 11], false),
+        (vec![9000; 12], true),
+        (long_ones(1), false),
+        (long_ones(12), true),
+        ([vec![1200; 2], vec![40; 30]].concat(), true),
+    ];
+    for (lengths, ours) in cases {
+        let packets: Vec<_> = lengths.iter().map(|&bytes| Packet::new(&mut rng, &keys, bytes, 25)).collect();
+        let mut targets: Vec<_> = lengths.iter().map(|bytes| vec![0; bytes + TAG]).collect();
+        let mut jobs: Vec<_> = packets
+            .iter()
+            .zip(&mut targets)
+            .map(|(packet, dst)| SealJob {
+                key: &keys[packet.key],
+                packet_number: packet.number,
+                header: &packet.header,
+                plaintext: packet.text(),
+                dst,
+            })
+            .collect();
+        assert_eq!(super::super::is_worth_it(&jobs), ours, "{lengths:?}");
+        crate::seal_batch(Level::best(), &mut jobs);
+        assert!(packets.iter().zip(&targets).all(|(packet, target)| packet.ciphertext() == target));
+    }
+}
