@@ -66,11 +66,14 @@ fn judged(frame: &[u8], verdict: &Verdict) -> Result<Judged, Reject> {
     }
 }
 
+type Classify = dyn Fn(&[&[u8]], bool) -> Vec<Verdict>;
+type Total = dyn Fn(&[u8]) -> Sum;
+
 /// One implementation under test.
 struct Twin {
     name: String,
-    classify: Box<dyn Fn(&[&[u8]], bool) -> Vec<Verdict>>,
-    sum: Box<dyn Fn(&[u8]) -> Sum>,
+    classify: Box<Classify>,
+    sum: Box<Total>,
 }
 
 /// All levels that this CPU has, and the emulated vectors.
