@@ -78,10 +78,10 @@ fn simd(wanted: protection::Simd) -> Finding {
         return finding(Outcome::Fail, seen, Some("beam serve --simd ring ... (and report the CPU, please)"));
     }
     let seen = format!("{level} runs: packets are sealed and opened in batches, and ring agrees with it");
+    if level < best {
+        return finding(Outcome::Warn, format!("{seen}; it was forced"), Some("unset BEAM_SIMD"));
+    }
     match level == tunnel::Level::RING {
-        _ if level < best => {
-            finding(Outcome::Warn, format!("{seen}; it was forced"), Some("unset BEAM_SIMD"))
-        }
         true => {
             finding(Outcome::Warn, "ring runs, packet by packet: this CPU has no AES-NI".to_owned(), None)
         }
