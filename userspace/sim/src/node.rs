@@ -13,7 +13,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 use tunnel::{
-    ConnId, EcnCodepoint, Engine, Event, Inbound, Outlet, Owner, Reserved, Sealed, Transmit, WorkerId,
+    ConnId, EcnCodepoint, Engine, Event, Inbound, Memory, Outlet, Owner, Reserved, Sealed, Transmit, WorkerId,
 };
 
 /// An application over one engine.
@@ -26,6 +26,8 @@ pub trait App {
 
 /// Entries taken from the RX ring in one turn.
 const BURST_MAX: usize = 64;
+/// Frames taken from the letter box in one turn.
+const HANDED_MAX: usize = 64;
 /// How long a worker whose sink refused waits before it tries again.
 const REFUSED_RETRY: Duration = Duration::from_millis(1);
 
@@ -102,6 +104,8 @@ pub struct Node<A> {
     pub ends: Ends,
     /// The most that the engine has held, connections apart.
     pub memory_peak_bytes: usize,
+    /// By holder, at that moment.
+    pub memory_peak: Memory,
     /// The most connections that it has had.
     pub connections_peak: usize,
     /// The most datagrams that one turn gave to the engine.
@@ -126,6 +130,7 @@ impl<A: App> Node<A> {
             pace,
             ends: Ends::default(),
             memory_peak_bytes: 0,
+            memory_peak: Memory::default(),
             connections_peak: 0,
             burst_peak: 0,
             letters: VecDeque::new(),
@@ -174,7 +179,9 @@ impl<A: App> Node<A> {
         }
         let memory = self.engine.memory();
         let apart_bytes = memory.total_bytes() - memory.connections_bytes;
-        self.memory_peak_bytes = self.memory_peak_bytes.max(apart_bytes);
+        if apart_bytes > self.memory_peak_bytes {
+            (self.memory_peak_bytes, self.memory_peak) = (apart_bytes, memory);
+        }
         self.connections_peak = self.connections_peak.max(self.engine.connections());
     }
 
@@ -231,7 +238,7 @@ impl<A: App> Node<A> {
 
     /// What other workers handed over: to the engine, and the frames home.
     fn read_letters(&mut self, turn: &mut Turn<'_>) {
-        let letters = std::mem::take(&mut self.letters);
+        let letters: Vec<Handed> = self.letters.drain(..self.letters.len().min(HANDED_MAX)).collect();
         let mut inbound = Vec::with_capacity(letters.len());
         for Handed { received, count, .. } in &letters {
             let before = inbound.len();
