@@ -277,7 +277,9 @@ impl Outlet for Way<'_> {
 
     fn release(&mut self, slots: Vec<Frame>) {
         let mut slots = slots.into_iter();
-        for (index, count) in self.reserved.drain(..) {
+        while slots.len() > 0
+            && let Some((index, count)) = self.reserved.pop_front()
+        {
             slots.by_ref().take(count).for_each(|frame| self.ports[index].release(frame));
         }
     }

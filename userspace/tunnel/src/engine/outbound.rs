@@ -74,10 +74,10 @@ pub trait Outlet {
     fn reserve(&mut self, transmit: &Transmit, slots: &mut Vec<Self::Slot>) -> Reserved;
 
     /// Sends what was reserved, sealed. Transmits come in the order of their reservation. `false`: refused, and `sealed`
-    /// is left as it was.
+    /// is left as it was; the slots come back by [`release`](Self::release).
     fn submit(&mut self, transmit: &Transmit, sealed: &mut Vec<Sealed<Self::Slot>>) -> bool;
 
-    /// Takes back slots that were reserved and can't be filled, those of all transmits since the last `submit`.
+    /// Takes back slots of transmits that were reserved and are not sent, in the order of their reservation.
     fn release(&mut self, slots: Vec<Self::Slot>);
 }
 
@@ -311,9 +311,11 @@ impl Engine {
             its.clear();
             its.extend(sealed.by_ref().take(slot_count));
             refused = refused || !room.outlet.submit(&transmit, &mut its);
-            match refused {
-                true => self.park(transmit, &its),
-                false => self.count_out(&transmit),
+            if refused {
+                self.park(transmit, &its);
+                room.outlet.release(its.drain(..).map(Sealed::into_inner).collect());
+            } else {
+                self.count_out(&transmit);
             }
         }
         room.refused |= refused;
