@@ -117,7 +117,7 @@ macro_rules! shuffle {
         let mut words: __m256i = $words;
         if cfg!(miri) {
             // SAFETY: 32 bytes may be read.
-            words = _mm256_shuffle_epi8(words, unsafe { _mm256_load_si256((&raw const $shuffle).cast()) });
+            words = _mm256_shuffle_epi8(words, unsafe { _mm256_load_si256($shuffle.0.as_ptr().cast()) });
         } else {
             // SAFETY: AVX2 is enabled; the operand lies in an aligned static of 32 bytes.
             unsafe {

@@ -9,7 +9,8 @@ mod mask;
 mod plan;
 mod poly;
 mod stream;
-#[cfg(all(test, target_arch = "x86_64"))]
+#[cfg(test)]
+#[cfg(target_arch = "x86_64")]
 mod tests;
 
 #[cfg(target_arch = "x86_64")]

@@ -32,7 +32,7 @@ impl<const BYTES: usize> Stream<BYTES> {
     /// The pieces that are there of the packet and aren't done. It ends at a whole [`DOUBLE_BYTES`], whatever `BYTES`
     /// is, so that it may pass from stream to stream.
     #[inline(always)]
-    fn pieces<'a, J: Job>(self, jobs: &'a [J], done: Cursor) -> &'a [[u8; BYTES]] {
+    fn pieces<J: Job>(self, jobs: &[J], done: Cursor) -> &[[u8; BYTES]] {
         match done.there(jobs, self.job) {
             Some((there, _)) => {
                 let end = there / DOUBLE_BYTES * DOUBLE_BYTES;
