@@ -104,7 +104,7 @@ fn validate_burst(c: &mut Criterion) {
                     let good = |&frame: &&[u8]| {
                         black_box(judge_alone(black_box(frame))).is_some_and(|it| it.3 == Checksum::Good)
                     };
-                    assert_eq!(next().iter().copied().filter(|frame| good(&frame)).count(), BURST_COUNT);
+                    assert_eq!(next().iter().copied().filter(|frame| good(frame)).count(), BURST_COUNT);
                 });
             });
             let mut verdicts = Vec::with_capacity(BURST_COUNT);

@@ -1,6 +1,8 @@
 //! Goal: what `scripts/bench` prints holds every combination once, with numbers that are numbers, and can be shown again.
 //! Method: both programs for real, on few packets (`--quick`), their objects taken apart. No figure is judged.
 
+#![allow(clippy::unwrap_used, reason = "clippy only knows test functions, not their helpers")]
+
 use serde_json::Value;
 use std::{collections::BTreeSet, fs, process::Command};
 

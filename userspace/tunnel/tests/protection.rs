@@ -5,6 +5,8 @@
 //! NAT rebind, a stateless reset and 0-RTT on the way. The simulator (`beam-sim`) does the same at random, by the
 //! thousand; here each thing is known to have happened.
 
+#![allow(clippy::unwrap_used, reason = "clippy only knows test functions, not their helpers")]
+
 mod common;
 
 use beam_tunnel::tls::{ALPN_H3, ClientAuth, provider, quic_client, quic_server, server_tls};
