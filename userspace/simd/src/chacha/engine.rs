@@ -4,11 +4,14 @@
 //!   packets    0      1        2
 //!   blocks   k 1 2  k 1 2 3  k 1 2 ..      k = block 0, the one-time key of Poly1305
 //!            └────step 0────┘└────step 1..
-//!   step n:  ten double rounds over all lanes  ∥  granules of ciphertext that the steps before n made
+//!   step n:  ten double rounds over all lanes  ∥  pieces of ciphertext that the steps before n made
 //! ```
 //!
 //! A lane is any block of any packet with any key, so none is wasted where a packet ends. Headers, odd ends and tags
 //! are done beside the steps, where the packets' chains overlap by themselves.
+//!
+//! Keystream, one-time keys and nonces lie in a [`Scratch`], which is wiped after each group. What the compiler spills to
+//! the stack is out of reach.
 
 use super::{
     block::{self, DOUBLE_ROUNDS, Keystream, State},
@@ -62,6 +65,8 @@ pub(super) fn run<L: Lanes, J: Job, const WIDTH: usize>(
         for poly in &mut scratch.polys[..group.len()] {
             poly.zeroize();
         }
+        // The scratch outlives the batch, so that these stores can't be dropped.
+        scratch.rows[..group.len()].fill([0; ROW_BYTES]);
     }
 }
 

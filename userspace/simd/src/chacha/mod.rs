@@ -38,7 +38,8 @@ pub(crate) fn mask(level: Level, jobs: &mut [MaskJob<'_>]) -> bool {
     jobs.len() >= MASKS_MIN && entry::masks(level, jobs)
 }
 
-/// One mask costs what a vector of them does: 367 cycles on Zen 3, where ring's costs 269; two cost 184 each.
+/// One mask costs what a vector of them does: some 370 to 390 cycles on Zen 3, where ring's
+/// costs 269.
 const MASKS_MIN: usize = 2;
 
 /// Up to so many bytes of the longest packet (any, from the last line on), this many packets of its length are enough
