@@ -42,7 +42,7 @@ impl Simd {
             (_, false) => format!("as asked; this CPU also has {}", Level::best()),
         };
         tracing::info!("packet protection: {level} ({why})");
-        Ok(Protection::Batched(level))
+        Ok(Protection::at(level))
     }
 }
 
@@ -92,19 +92,26 @@ impl ProtectionStatus {
     /// One line for a person, or two when there is an alert.
     pub(crate) fn line(&self) -> String {
         let packets = self.packets_sealed_in_batches + self.packets_opened_in_batches;
-        let mut line = format!(
+        let mut line = match self.batches {
+            0 if self.simd == Level::RING.name() => "protection: ring, packet by packet".to_owned(),
+            _ => self.batches_line(packets),
+        };
+        if self.stopped {
+            line.push_str(
+                "\nALERT: the SIMD path was stopped (the log says why): ring does all the work until the daemon is restarted; run `beam doctor simd`",
+            );
+        }
+        line
+    }
+
+    fn batches_line(&self, packets: u64) -> String {
+        format!(
             "protection: {}, {packets} packets in batches of {:.1} on average; canary looked at {}, {} differed",
             self.simd,
             packets as f64 / self.batches.max(1) as f64,
             self.canary_checked,
             self.canary_failed
-        );
-        if self.stopped {
-            line.push_str(
-                "\nALERT: ring and the SIMD path differed on a packet: ring does all the work until the daemon is restarted; run `beam doctor simd`",
-            );
-        }
-        line
+        )
     }
 }
 
@@ -122,6 +129,8 @@ mod tests {
             canary_checked: 2,
             ..Stats::default()
         };
+        let quiet = ProtectionStatus::new(Level::RING, false, &Stats::default());
+        assert_eq!(quiet.line(), "protection: ring, packet by packet");
         let mut all = ProtectionStatus::default();
         all.add(&ProtectionStatus::new(Level::RING, false, &stats));
         assert_eq!(

@@ -163,7 +163,8 @@ pub trait Port: Send {
     /// Counts datagrams that the caller gave up on, for want of room.
     fn count_drop(&mut self, reason: Drop, datagram_count: usize);
 
-    /// Sends bytes that are already as the wire may see them: one datagram, or several of `segment_bytes`.
+    /// Sends bytes that are already as the wire may see them: one datagram, or several of `segment_bytes`. Workers seal
+    /// into reserved frames instead; this is for tools and tests.
     fn send(&mut self, path: &Path, ecn: Option<Ecn>, wire: &[u8], segment_bytes: Option<usize>) -> Sent {
         let segment_bytes = segment_bytes.filter(|&n| n > 0).unwrap_or(wire.len()).min(wire.len());
         let transmit = Transmit { path: *path, ecn, size_bytes: wire.len(), segment_bytes };
@@ -182,6 +183,7 @@ pub trait Port: Send {
             Ok(mut sealed) => self.submit(&transmit, &mut sealed),
             Err(simd::NotTiled(frames)) => {
                 frames.into_iter().for_each(|frame| self.release(frame));
+                self.count_drop(Drop::TxError, transmit.datagram_count());
                 Sent::Dropped
             }
         }

@@ -40,14 +40,28 @@ pub struct GuardStats {
     pub canary_failed: u64,
 }
 
+/// Packets until the canary's next look, by operation: they take turns, so that one in common would look at the same
+/// operation again and again.
+#[derive(Debug)]
+struct Countdowns {
+    seal: u32,
+    open: u32,
+    mask: u32,
+}
+
+impl Default for Countdowns {
+    fn default() -> Self {
+        Self { seal: CANARY_INTERVAL_PACKETS, open: CANARY_INTERVAL_PACKETS, mask: CANARY_INTERVAL_PACKETS }
+    }
+}
+
 /// Runs batches at a level, and watches them. One for each worker.
 #[derive(Debug)]
 pub struct Guard {
     level: Level,
     operations: Operations,
     stopped: &'static AtomicBool,
-    /// Packets until the canary's next look.
-    countdown: u32,
+    countdowns: Countdowns,
     stats: GuardStats,
     pub(crate) scratch: Scratch,
 }
@@ -60,7 +74,7 @@ impl Guard {
             level,
             operations: REAL,
             stopped: &STOPPED,
-            countdown: CANARY_INTERVAL_PACKETS,
+            countdowns: Countdowns::default(),
             stats: GuardStats::default(),
             scratch: Scratch::default(),
         }
@@ -93,10 +107,9 @@ impl Guard {
         self.stats.sealed += jobs.len() as u64;
         let level = self.level();
         (self.operations.seal)(level, jobs);
-        if let Some(at) = self.look_at(level, jobs.len())
-            && !sealed_as_ring_does(&jobs[at])
+        if let Some(at) = due(&mut self.countdowns.seal, level, jobs.len())
+            && !self.agrees(sealed_as_ring_does(&jobs[at]))
         {
-            self.stop();
             batch::seal_batch(Level::RING, jobs);
         }
     }
@@ -110,10 +123,9 @@ impl Guard {
         self.stats.opened += jobs.len() as u64;
         let level = self.level();
         (self.operations.open)(level, jobs);
-        if let Some(at) = self.look_at(level, jobs.len())
-            && !opened_as_ring_does(&jobs[at])
+        if let Some(at) = due(&mut self.countdowns.open, level, jobs.len())
+            && !self.agrees(opened_as_ring_does(&jobs[at]))
         {
-            self.stop();
             batch::open_batch(Level::RING, jobs);
         }
     }
@@ -122,34 +134,37 @@ impl Guard {
     pub fn mask(&mut self, jobs: &mut [MaskJob<'_>]) {
         let level = self.level();
         (self.operations.mask)(level, jobs);
-        if let Some(at) = self.look_at(level, jobs.len())
-            && jobs[at].mask != jobs[at].key.mask(&jobs[at].sample)
+        if let Some(at) = due(&mut self.countdowns.mask, level, jobs.len())
+            && !self.agrees(jobs[at].mask == jobs[at].key.mask(&jobs[at].sample))
         {
-            self.stop();
             batch::mask_batch(Level::RING, jobs);
         }
     }
 
-    /// Which of so many jobs the canary looks at, if any.
-    fn look_at(&mut self, level: Level, job_count: usize) -> Option<usize> {
-        if level == Level::RING {
-            return None;
-        }
-        let job_count = job_count as u32;
-        if self.countdown > job_count {
-            self.countdown -= job_count;
-            return None;
-        }
-        let at = self.countdown.saturating_sub(1).min(job_count.checked_sub(1)?) as usize;
-        self.countdown = CANARY_INTERVAL_PACKETS;
+    /// Counts one look of the canary, and stops the vector path unless it `agrees`.
+    fn agrees(&mut self, agrees: bool) -> bool {
         self.stats.canary_checked += 1;
-        Some(at)
+        if !agrees {
+            self.stats.canary_failed += 1;
+            self.stopped.store(true, Ordering::Relaxed);
+        }
+        agrees
     }
+}
 
-    fn stop(&mut self) {
-        self.stats.canary_failed += 1;
-        self.stopped.store(true, Ordering::Relaxed);
+/// Which of so many jobs the canary looks at, if any. ring needs no canary.
+fn due(countdown: &mut u32, level: Level, job_count: usize) -> Option<usize> {
+    if level == Level::RING {
+        return None;
     }
+    let job_count = job_count as u32;
+    if *countdown > job_count {
+        *countdown -= job_count;
+        return None;
+    }
+    let at = countdown.saturating_sub(1).min(job_count.checked_sub(1)?) as usize;
+    *countdown = CANARY_INTERVAL_PACKETS;
+    Some(at)
 }
 
 fn sealed_as_ring_does(job: &SealJob<'_>) -> bool {

@@ -48,7 +48,8 @@ pub enum Packet<'a> {
         /// Bytes of the packet number at the header's end, 1 to 4.
         packet_number_bytes: usize,
     },
-    /// One or more packets, or a stateless answer, that are as the wire may see them already.
+    /// One or more packets, or a stateless answer, that are as the wire may see them already. That they are is the
+    /// caller's word: the type proves that every byte came through here, and that whatever was called plain is sealed.
     Protected {
         /// The bytes.
         bytes: &'a [u8],

@@ -268,10 +268,11 @@ impl Outlet for Way<'_> {
     }
 
     fn submit(&mut self, transmit: &Transmit, sealed: &mut Vec<Sealed<Frame>>) -> bool {
-        if let Some((index, _)) = self.reserved.pop_front() {
-            // As above.
-            let _ = self.ports[index].submit(&of_port(transmit), sealed);
-        }
+        let Some((index, _)) = self.reserved.pop_front() else {
+            unreachable!("nothing is sealed that wasn't reserved")
+        };
+        // As above.
+        let _ = self.ports[index].submit(&of_port(transmit), sealed);
         true
     }
 

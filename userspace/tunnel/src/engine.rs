@@ -68,6 +68,8 @@ pub struct Engine {
     slab: Slab,
     /// Whether packets are protected in batches; if not, each is on the spot.
     batched: bool,
+    /// What the configuration says about it.
+    asked_batched: bool,
     guard: Guard,
     /// The canary's alert has been said.
     alerted: bool,
@@ -137,7 +139,8 @@ struct Parked {
     bytes: Vec<u8>,
 }
 
-/// Bytes that an engine holds, by holder. Connections are estimates; the rest is exact.
+/// Bytes that an engine holds, by holder. Connections are estimates; the rest is exact, but for the working memory of one
+/// batch, some tens of KB.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Memory {
     /// Connections alive, at 17 KB each (measured), stream buffers apart.
@@ -197,6 +200,7 @@ impl Engine {
             order: Vec::new(),
             slab: Slab::default(),
             batched: config.protection != Protection::Eager,
+            asked_batched: config.protection != Protection::Eager,
             guard: Guard::new(match config.protection {
                 Protection::Eager => Level::RING,
                 Protection::Batched(level) => level,
@@ -299,9 +303,12 @@ impl Engine {
         }
     }
 
-    /// The level that packets are protected at, and whether a canary has stopped the one that was asked for.
+    /// The level that packets are protected at, and whether that isn't what was asked for: a canary has stopped it, or
+    /// quinn can't be followed any longer.
     pub fn protection_level(&self) -> (Level, bool) {
-        (self.guard.level(), self.guard.is_stopped())
+        let given_up = self.asked_batched && !self.batched;
+        let level = if self.batched { self.guard.level() } else { Level::RING };
+        (level, given_up || (self.asked_batched && self.guard.is_stopped()))
     }
 
     /// What the engine holds.

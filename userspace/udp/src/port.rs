@@ -26,7 +26,8 @@ use crate::{
 /// How soon `flush` is worth another try even if nobody watched the socket for writability.
 const FLUSH_AGAIN: Duration = Duration::from_millis(10);
 
-/// Frames that are sealed into at once: one for each transmit of a batch. Untouched pages cost nothing.
+/// Frames that are sealed into at once: one for each transmit of a batch, or more where it is longer than a frame; what
+/// finds none is kept for the next turn. Untouched pages cost nothing.
 const TX_FRAME_COUNT: usize = 64;
 
 /// One kernel UDP socket as a [`Port`].

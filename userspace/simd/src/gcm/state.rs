@@ -9,8 +9,9 @@ use crate::Cipher;
 use std::arch::x86_64::*;
 use zeroize::Zeroize;
 
-/// Round keys of AES-256, the most there are.
-const ROUND_KEYS_MAX: usize = 15;
+/// Round keys of AES-256, the most there are, and one that fills the line up: padding would be copied with the struct,
+/// and never wiped.
+const ROUND_KEYS_MAX: usize = 16;
 /// Blocks of payload that are hashed before a sum is reduced.
 pub(super) const GROUP_BLOCKS: usize = 32;
 /// Blocks of a header that are hashed in one sum with the first group.

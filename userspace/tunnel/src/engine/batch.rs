@@ -56,6 +56,11 @@ impl Batch {
         self.notes.packets.len()
     }
 
+    /// Forgets what was noted after so many: quinn has written it and then thought better of it.
+    pub(super) fn forget_after(&mut self, noted_count: usize) {
+        self.notes.packets.truncate(noted_count);
+    }
+
     /// Appends a transmit, of which the last `noted_count` notes tell.
     pub(super) fn push(&mut self, transmit: Transmit, bytes: Vec<u8>, noted_count: usize) {
         self.datagram_count += transmit.datagram_count();
@@ -74,6 +79,9 @@ impl Batch {
 
     /// The packets of all pending transmits; `None` when what was noted and what was written don't fit each other.
     pub(super) fn packets(&self) -> Option<Vec<Packet<'_>>> {
+        if self.notes.broken {
+            return None;
+        }
         let mut noted = self.notes.packets.as_slice();
         let mut packets = Vec::with_capacity(noted.len().max(self.pending.len()));
         for pending in &self.pending {
@@ -93,14 +101,15 @@ impl Batch {
         noted_count: usize,
     ) -> Option<Vec<u8>> {
         if noted_count == 0 {
-            return Some(bytes);
+            return (!self.notes.broken).then_some(bytes);
         }
         let its_from = self.notes.packets.len() - noted_count;
         let mut packets = Vec::with_capacity(noted_count);
-        self.packets_of(&transmit, &bytes, &self.notes.packets[its_from..], &mut packets)?;
-        let sealed = guard.protect(vec![vec![0; bytes.len()]], &packets).ok()?;
-        self.notes.packets.truncate(its_from);
-        sealed.into_iter().next().map(simd::Sealed::into_inner)
+        let its = &self.notes.packets[its_from..];
+        let sound = self.packets_of(&transmit, &bytes, its, &mut packets).filter(|()| !self.notes.broken);
+        let sealed = sound.and_then(|()| guard.protect(vec![vec![0; bytes.len()]], &packets).ok());
+        self.forget_after(its_from);
+        sealed?.into_iter().next().map(simd::Sealed::into_inner)
     }
 
     /// Appends the packets of one transmit.
@@ -119,7 +128,7 @@ impl Batch {
         for noted in noted {
             packets.push(self.packet(noted, &mut rest)?);
         }
-        (rest.is_empty() && !self.notes.broken).then_some(())
+        rest.is_empty().then_some(())
     }
 
     fn packet<'a>(&'a self, noted: &Noted, rest: &mut &'a [u8]) -> Option<Packet<'a>> {

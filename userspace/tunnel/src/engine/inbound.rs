@@ -332,7 +332,8 @@ impl Engine {
         let mut burst = std::mem::take(&mut self.burst);
         order.sort_unstable();
         let mut keys = std::mem::take(&mut self.ahead.keys);
-        let reading = self.batched.then(|| Reading::enter(&mut keys));
+        // Verdicts are collected even if batching was given up since they were made.
+        let reading = (self.batched || !keys.is_empty()).then(|| Reading::enter(&mut keys));
         for of_one in order.chunk_by(|a, b| a.0 == b.0) {
             for &(index, at) in of_one {
                 self.handle_arrival(index, &mut burst[at as usize], reading.as_ref());

@@ -171,6 +171,7 @@ impl Engine {
         };
         let Some(transmit) = transmit else {
             conn.touched = false;
+            self.batch.forget_after(noted_before);
             self.batch.give_back(bytes);
             self.settle(now, index);
             return;

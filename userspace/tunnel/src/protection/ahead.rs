@@ -4,13 +4,13 @@
 //! Removing the header's protection, recovering the packet number and opening the payload happen in one step for all,
 //! and nothing in between branches on what the mask uncovered but lengths and the key phase (RFC 9001 section 9.5).
 
-use super::context::{Keys, Verdict};
+use super::context::Verdict;
 use super::keys::KEY_PHASE;
 use super::mirror::{Cid, Mirror, RxKeys};
 use crate::cid::CID_LEN_BYTES;
 use crate::engine::Slab;
 use bytes::BytesMut;
-use simd::{Guard, MaskJob, OpenJob, SAMPLE_BYTES, TAG_BYTES};
+use simd::{Guard, MaskJob, OpenJob, PacketKey, SAMPLE_BYTES, TAG_BYTES};
 use std::sync::Arc;
 
 /// Where a short header's packet number begins.
@@ -22,7 +22,8 @@ const SHORT_HEADER_MASK: u8 = 0x1f;
 /// A datagram that was opened before quinn sees it.
 #[derive(Debug)]
 pub(crate) struct Ahead {
-    /// Header without protection, payload, and the tag as it came: a stateless reset is told by it.
+    /// Header without protection, payload (of a forgery: the ciphertext), and the tag as it came: a stateless reset is
+    /// told by it.
     pub(crate) buffer: BytesMut,
     pub(crate) verdict: Verdict,
     /// The connection whose keys were used.
@@ -35,7 +36,7 @@ pub(crate) struct Burst {
     /// By the datagram's place in the burst.
     pub(crate) opened: Vec<Option<Ahead>>,
     /// What the verdicts name. Each differs from the one before it.
-    pub(crate) keys: Vec<Keys>,
+    pub(crate) keys: Vec<Arc<PacketKey>>,
 }
 
 /// A datagram whose keys are known.
@@ -83,7 +84,10 @@ impl Burst {
         let mut jobs: Vec<OpenJob<'_>> = readable.iter_mut().map(Readable::open_job).collect();
         guard.open(&mut jobs);
         let authentic: Vec<bool> = jobs.iter().map(|job| job.authentic).collect();
-        for (readable, authentic) in readable.into_iter().zip(authentic) {
+        for (mut readable, authentic) in readable.into_iter().zip(authentic) {
+            if !authentic {
+                readable.close();
+            }
             let Readable { candidate: Candidate { at, index, .. }, keys, packet_number, buffer, .. } =
                 readable;
             let verdict = Verdict { keys, packet_number, authentic };
@@ -118,7 +122,7 @@ impl<'a> Candidate<'a> {
         self,
         mask: &[u8; simd::MASK_BYTES],
         slab: &mut Slab,
-        keys: &mut Vec<Keys>,
+        keys: &mut Vec<Arc<PacketKey>>,
     ) -> Option<Readable<'a>> {
         let first = self.datagram[0] ^ (mask[0] & SHORT_HEADER_MASK);
         let number_bytes = usize::from(first & 0x03) + 1;
@@ -137,8 +141,8 @@ impl<'a> Candidate<'a> {
         }
         let tag = self.datagram.len() - TAG_BYTES;
         buffer[tag..].copy_from_slice(&self.datagram[tag..]);
-        if keys.last().is_none_or(|last| !Arc::ptr_eq(&last.packet, &self.rx.packet)) {
-            keys.push(self.rx.keys());
+        if keys.last().is_none_or(|last| !Arc::ptr_eq(last, &self.rx.packet)) {
+            keys.push(self.rx.packet.clone());
         }
         let packet_number = expand(truncated, number_bytes, self.rx.largest + 1);
         Some(Readable { candidate: self, keys: keys.len() as u32 - 1, packet_number, header_bytes, buffer })
@@ -157,6 +161,12 @@ impl Readable<'_> {
             dst: &mut payload[..plain_bytes],
             authentic: false,
         }
+    }
+
+    /// Puts the ciphertext back: nobody gets to see what the cipher made of a forgery, and quinn may have another key or
+    /// number for it.
+    fn close(&mut self) {
+        self.buffer[self.header_bytes..].copy_from_slice(&self.candidate.datagram[self.header_bytes..]);
     }
 }
 

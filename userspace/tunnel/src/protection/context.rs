@@ -167,25 +167,23 @@ pub(crate) struct Authenticated {
     pub(crate) eager: Option<(Arc<PacketKey>, bool)>,
     /// Its header had been protected by this key.
     pub(crate) header: Option<Arc<HeaderKey>>,
-    /// The verdict was about another packet than quinn asked for: the ciphertext was restored.
+    /// The verdict was about another key or number than quinn asked for: the packet was opened anew.
     pub(crate) restored: bool,
-    /// The verdict was about another connection: the packet is lost.
-    pub(crate) misdirected: bool,
 }
 
 #[derive(Default)]
 struct State {
-    keys: Vec<Keys>,
+    keys: Vec<Arc<PacketKey>>,
     verdict: Option<Verdict>,
     outcome: Authenticated,
 }
 
 /// The scope in which quinn handles the datagrams of a burst. Dropping it ends the scope and gives the keys back.
-pub(crate) struct Reading<'a>(&'a mut Vec<Keys>);
+pub(crate) struct Reading<'a>(&'a mut Vec<Arc<PacketKey>>);
 
 impl<'a> Reading<'a> {
     /// Verdicts will name `keys` by their index.
-    pub(crate) fn enter(keys: &'a mut Vec<Keys>) -> Self {
+    pub(crate) fn enter(keys: &'a mut Vec<Arc<PacketKey>>) -> Self {
         enter(Scope::Reading(State { keys: std::mem::take(keys), ..State::default() }));
         Self(keys)
     }
@@ -219,19 +217,12 @@ fn with_state<R>(f: impl FnOnce(&mut State) -> R) -> Option<R> {
 
 /// A key has been asked to unmask a short header. True if that is done already.
 pub(super) fn header_is_plain(key: &Arc<HeaderKey>) -> bool {
-    with_state(|state| match state.verdict {
-        Some(Verdict { keys, .. }) => {
-            let ours = &state.keys[keys as usize];
-            if ours.header.as_ref().is_none_or(|header| !Arc::ptr_eq(header, key)) {
-                // Whatever quinn reads now is nonsense, and the packet will not authenticate.
-                state.outcome.misdirected = true;
-            }
-            true
-        }
-        None => {
+    with_state(|state| {
+        let is_plain = state.verdict.is_some();
+        if !is_plain {
             state.outcome.header = Some(key.clone());
-            false
         }
+        is_plain
     })
     .unwrap_or(false)
 }
@@ -244,7 +235,7 @@ pub(super) enum Opened {
     Authentic,
     /// It was a forgery.
     Forged,
-    /// After the payload has been encrypted again, by this key under this number.
+    /// After the payload has been encrypted again, by this key under this number, which had opened it.
     AfterRestoring(Arc<PacketKey>, u64),
 }
 
@@ -252,10 +243,13 @@ pub(super) enum Opened {
 pub(super) fn verdict(key: &Arc<PacketKey>, packet_number: u64) -> Opened {
     with_state(|state| {
         let Some(verdict) = state.verdict.take() else { return Opened::Eagerly };
-        let opened_by = &state.keys[verdict.keys as usize].packet;
+        let opened_by = &state.keys[verdict.keys as usize];
         if verdict.packet_number != packet_number || !Arc::ptr_eq(opened_by, key) {
             state.outcome.restored = true;
-            return Opened::AfterRestoring(opened_by.clone(), verdict.packet_number);
+            return match verdict.authentic {
+                true => Opened::AfterRestoring(opened_by.clone(), verdict.packet_number),
+                false => Opened::Eagerly,
+            };
         }
         match verdict.authentic {
             true => {

@@ -70,8 +70,8 @@ impl quic::PacketKey for PacketKey {
             Opened::Forged => Err(Error::DecryptError),
             Opened::Eagerly => self.open_eagerly(packet_number, header, payload),
             Opened::AfterRestoring(key, number) => {
-                // All three ciphers xor a key stream: what opened the packet, rightly or not, closes it again. The tag
-                // behind it was never touched.
+                // All three ciphers xor a key stream: what has opened the packet closes it again, to the last bit. The
+                // tag behind it was never touched.
                 key.seal_in_place(number, header, &mut payload[..plain_bytes]).ok_or(Error::DecryptError)?;
                 self.open_eagerly(packet_number, header, payload)
             }

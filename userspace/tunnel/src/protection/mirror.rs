@@ -4,7 +4,7 @@
 //! worked. It never says more than "try this key": quinn asks for the packet by key and number, and gets the verdict
 //! only if both are the same.
 
-use super::context::{Authenticated, Keys};
+use super::context::Authenticated;
 use crate::cid::CID_LEN_BYTES;
 use simd::{HeaderKey, PacketKey};
 use std::collections::HashMap;
@@ -28,12 +28,6 @@ pub(crate) struct RxKeys {
     /// The largest packet number that was authentic.
     pub(crate) largest: u64,
     cids: Vec<Cid>,
-}
-
-impl RxKeys {
-    pub(crate) fn keys(&self) -> Keys {
-        Keys { packet: self.packet.clone(), header: Some(self.header.clone()) }
-    }
 }
 
 /// See the module.

@@ -13,7 +13,7 @@
 //!
 //! What is deferred or run ahead: packets with a short header. Everything else is eager and always correct: long
 //! headers, the first packet of a connection or of a key phase, whatever the mirror doesn't know, and a packet whose
-//! number quinn decodes otherwise than we did (its ciphertext is restored first).
+//! number quinn decodes otherwise than we did (its ciphertext is put back first).
 //!
 //! What this relies on, all of quinn-proto 0.11.19 and asserted or refused at run time: a packet's `encrypt` is directly
 //! followed by its header's; packets tile the transmit; nobody reads the ciphertext in between; a datagram that begins
@@ -44,9 +44,17 @@ pub enum Protection {
     Batched(Level),
 }
 
+impl Protection {
+    /// In batches at this level; ring's is no level to batch for.
+    #[must_use]
+    pub fn at(level: Level) -> Self {
+        if level == Level::RING { Self::Eager } else { Self::Batched(level) }
+    }
+}
+
 impl Default for Protection {
     /// In batches, at the best level that this CPU has.
     fn default() -> Self {
-        Self::Batched(Level::best())
+        Self::at(Level::best())
     }
 }
