@@ -95,7 +95,7 @@ pub struct PacketKey {
     key: Secret,
     iv: [u8; NONCE_BYTES],
     ring: OnceLock<Wiped<aead::LessSafeKey>>,
-    gcm: OnceLock<Box<gcm::PacketState>>,
+    gcm: OnceLock<Wiped<gcm::PacketState>>,
 }
 
 impl PacketKey {
@@ -131,7 +131,7 @@ impl PacketKey {
 
     /// The state of the AES-GCM batches; for AES-GCM keys only.
     pub(crate) fn gcm(&self) -> &gcm::PacketState {
-        self.gcm.get_or_init(|| Box::new(gcm::PacketState::new(self.cipher, self.secret())))
+        self.gcm.get_or_init(|| Wiped::new(gcm::PacketState::new(self.cipher, self.secret())))
     }
 
     fn ring(&self) -> &aead::LessSafeKey {
@@ -202,7 +202,7 @@ pub struct HeaderKey {
     cipher: Cipher,
     key: Secret,
     ring: OnceLock<Wiped<quic::HeaderProtectionKey>>,
-    gcm: OnceLock<Box<gcm::HeaderState>>,
+    gcm: OnceLock<Wiped<gcm::HeaderState>>,
 }
 
 impl HeaderKey {
@@ -227,7 +227,7 @@ impl HeaderKey {
 
     /// The state of the AES mask batches; for AES keys only.
     pub(crate) fn gcm(&self) -> &gcm::HeaderState {
-        self.gcm.get_or_init(|| Box::new(gcm::HeaderState::new(self.cipher, self.secret())))
+        self.gcm.get_or_init(|| Wiped::new(gcm::HeaderState::new(self.cipher, self.secret())))
     }
 
     /// The eager path: one mask by ring.

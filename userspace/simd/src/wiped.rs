@@ -1,4 +1,5 @@
-//! A box whose memory is wiped when it is dropped, for expanded keys of others: ring leaves its own behind.
+//! A box whose memory is wiped when it is dropped, padding included: ring leaves its expanded keys behind, and the padding
+//! of ours holds whatever lay on the stack when they were made.
 
 use std::{mem::MaybeUninit, ops::Deref, ptr, slice};
 use zeroize::Zeroize;
