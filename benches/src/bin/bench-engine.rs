@@ -12,7 +12,12 @@ use beam_benches::{
 use clap::Parser;
 use serde::{Deserialize, Serialize};
 use simd::{Cipher, Level};
-use std::{fs, io::Write, path::PathBuf, process::Command};
+use std::{
+    fs,
+    io::Write,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 /// As in beam. glibc's gives the memory of blocks back to the kernel, and asks for it again.
 #[global_allocator]
@@ -178,27 +183,36 @@ fn measured(arguments: &Arguments) -> Result<Report> {
             flow.best.take(flow.bench.run(round_bytes.div_ceil(flow.setup.mtu.into())));
         }
     }
-    let instructions: Vec<_> = match &arguments.valgrind {
-        Some(valgrind) => cases.iter().map(|case| counted(valgrind, case)).collect::<Result<_>>()?,
-        None => vec![None; cases.len()],
-    };
+    let (instructions, missing) = instructions(arguments, &cases);
     let rate = Rate::measured();
     let rows = cases
         .iter()
         .zip(instructions)
         .map(|(case, counted)| row(case, &flows, level, counted, &rate))
         .collect();
-    let counts = arguments.valgrind.is_some();
     Ok(Report {
         schema: "beam.bench.engine.v1".into(),
         host,
         method: METHOD.into(),
         rounds,
         simd_level: level.name().into(),
-        instructions_level: counts.then(|| COUNTED_LEVEL.into()),
-        instructions_missing: (!counts).then(|| "not asked for, or no valgrind here".into()),
+        instructions_level: missing.is_none().then(|| COUNTED_LEVEL.into()),
+        instructions_missing: missing,
         rows,
     })
+}
+
+/// Each case's instructions, or why there are none: minutes of measuring are not thrown away because counting doesn't work
+/// on some machine.
+fn instructions(arguments: &Arguments, cases: &[Case]) -> (Vec<Option<Counts>>, Option<String>) {
+    let counts: Result<Vec<_>> = match &arguments.valgrind {
+        Some(valgrind) => cases.iter().map(|case| counted(valgrind, case).map(Some)).collect(),
+        None => Err(anyhow::anyhow!("not asked for, or no valgrind here")),
+    };
+    match counts {
+        Ok(counts) => (counts, None),
+        Err(why) => (vec![None; cases.len()], Some(format!("{why:#}"))),
+    }
 }
 
 /// The flows to measure: each case, and for each MTU and mode one without a cipher.
@@ -223,7 +237,7 @@ fn level() -> Result<Level> {
     }
 }
 
-fn row(case: &Case, flows: &[Measured], level: Level, instructions: Option<(f64, f64)>, rate: &Rate) -> Row {
+fn row(case: &Case, flows: &[Measured], level: Level, instructions: Option<Counts>, rate: &Rate) -> Row {
     let best = |setup: Setup| {
         let flow = flows.iter().find(|flow| flow.setup == setup);
         flow.map_or(Best::NONE, |flow| flow.best)
@@ -266,7 +280,9 @@ fn count(mut out: impl Write, name: &str) -> Result<()> {
 }
 
 /// Instructions a packet, out and in.
-fn counted(valgrind: &PathBuf, case: &Case) -> Result<Option<(f64, f64)>> {
+type Counts = (f64, f64);
+
+fn counted(valgrind: &Path, case: &Case) -> Result<Counts> {
     let file = std::env::temp_dir().join(format!("beam-callgrind.{}", std::process::id()));
     let output = Command::new(valgrind)
         .args([
@@ -291,7 +307,7 @@ fn counted(valgrind: &PathBuf, case: &Case) -> Result<Option<(f64, f64)>> {
         ensure!(instructions > 0, "callgrind saw no function named like `{part}`");
         Ok(instructions as f64 / packets)
     };
-    Ok(Some((inclusive("counted_out_")?, inclusive("counted_in_")?)))
+    Ok((inclusive("counted_out_")?, inclusive("counted_in_")?))
 }
 
 /// What the functions whose names hold `part` cost with all that they call, from a profile of callgrind's: `fn=(id) name`
