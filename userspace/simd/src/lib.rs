@@ -30,7 +30,7 @@ pub use guard::{CANARY_INTERVAL_PACKETS, Guard, GuardStats};
 pub use job::{MaskJob, OpenJob, SealJob};
 pub use key::{Cipher, HeaderKey, PacketKey};
 pub use level::{Level, LevelError};
-pub use protect::{NotTiled, Packet, Sealed};
+pub use protect::{NotTiled, Packet, Sealed, protected_bits};
 pub use selftest::ciphers_that_differ_from_ring;
 
 /// Bytes of an authentication tag: the same for all three ciphers (RFC 5116 section 5, RFC 8439 section 2.8).

@@ -10,7 +10,7 @@ const LONG_HEADER_FORM: u8 = 0x80;
 const LONG_HEADER_MASK: u8 = 0x0f;
 const SHORT_HEADER_MASK: u8 = 0x1f;
 /// The sample begins so far behind the packet number's first byte (RFC 9001 section 5.4.2).
-pub(crate) const SAMPLE_OFFSET_BYTES: usize = 4;
+const SAMPLE_OFFSET_BYTES: usize = 4;
 
 /// A buffer whose every byte is as it may go on the wire.
 #[derive(Debug, PartialEq, Eq)]
@@ -188,8 +188,9 @@ impl Header<'_> {
     }
 }
 
-/// Which bits of a header's first byte are protected; the form bit itself never is.
-pub(crate) fn protected_bits(first: u8) -> u8 {
+/// Which bits of a header's first byte are protected (RFC 9001 section 5.4.1); the form bit itself never is.
+#[must_use]
+pub fn protected_bits(first: u8) -> u8 {
     match first & LONG_HEADER_FORM {
         0 => SHORT_HEADER_MASK,
         _ => LONG_HEADER_MASK,

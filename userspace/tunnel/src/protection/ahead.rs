@@ -17,7 +17,6 @@ use std::sync::Arc;
 const NUMBER_OFFSET: usize = 1 + CID_LEN_BYTES;
 /// The sample lies as if the packet number had four bytes (RFC 9001 section 5.4.2).
 const SAMPLE_OFFSET: usize = NUMBER_OFFSET + 4;
-const SHORT_HEADER_MASK: u8 = 0x1f;
 
 /// A datagram that was opened before quinn sees it.
 #[derive(Debug)]
@@ -124,7 +123,7 @@ impl<'a> Candidate<'a> {
         slab: &mut Slab,
         keys: &mut Vec<Arc<PacketKey>>,
     ) -> Option<Readable<'a>> {
-        let first = self.datagram[0] ^ (mask[0] & SHORT_HEADER_MASK);
+        let first = self.datagram[0] ^ (mask[0] & simd::protected_bits(self.datagram[0]));
         let number_bytes = usize::from(first & 0x03) + 1;
         let header_bytes = NUMBER_OFFSET + number_bytes;
         if (first & KEY_PHASE != 0) != self.rx.phase || self.datagram.len() < header_bytes + TAG_BYTES {

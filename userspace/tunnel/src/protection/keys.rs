@@ -7,8 +7,6 @@ use simd::{SAMPLE_BYTES, TAG_BYTES};
 use std::sync::Arc;
 
 const LONG_HEADER_FORM: u8 = 0x80;
-const LONG_HEADER_MASK: u8 = 0x0f;
-const SHORT_HEADER_MASK: u8 = 0x1f;
 const PACKET_NUMBER_LENGTH: u8 = 0x03;
 pub(super) const KEY_PHASE: u8 = 0x04;
 
@@ -114,8 +112,7 @@ impl HeaderKey {
 
 /// RFC 9001 section 5.4.1; `unmasked` is the first byte without protection, whichever way it goes.
 fn apply(mask: &[u8], first: &mut u8, packet_number: &mut [u8], unmasked: impl Fn(u8, u8) -> u8) {
-    let bits = if is_short(*first) { SHORT_HEADER_MASK } else { LONG_HEADER_MASK };
-    let masked = *first ^ (mask[0] & bits);
+    let masked = *first ^ (mask[0] & simd::protected_bits(*first));
     let length = usize::from(unmasked(*first, masked) & PACKET_NUMBER_LENGTH) + 1;
     *first = masked;
     for (byte, mask) in packet_number.iter_mut().take(length).zip(&mask[1..]) {
