@@ -110,10 +110,13 @@ fn nothing_vanishes(place: &Place, from: (Ns, &Value), to: (Ns, &Value)) {
             from.0, to.0
         );
     }
-    assert_eq!(
+    let accounted = number(&to.1["conservation"], "frames_in") + for_want_of_room;
+    // Exact, unless the veth dropped something: its count doesn't tell the tunnel's packets from the kernel's own
+    // (neighbour discovery, multicast listener reports).
+    assert!(
+        (accounted..=accounted + by_veth).contains(&sent(from.1)),
+        "{} sent by {:?}, {accounted} taken in by {:?} or counted in {drops:?}, and {by_veth} dropped by the veth",
         sent(from.1),
-        number(&to.1["conservation"], "frames_in") + for_want_of_room + by_veth,
-        "sent by {:?} = taken in by {:?} + {drops:?} + {by_veth} dropped by the veth",
         from.0,
         to.0
     );
