@@ -5,7 +5,7 @@
 //! (three bytes) and a packet number (four). What is left over is ignored.
 
 use crate::oracle::{Key, Mask};
-use crate::packet::{Align, Packet, open, seals_like_ring};
+use crate::packet::{Align, Packet, equal_ring, open};
 use beam_simd::{Cipher, Level, MaskJob, SAMPLE_BYTES, TAG_BYTES, mask_batch};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use std::sync::LazyLock;
@@ -33,7 +33,7 @@ pub(crate) fn one_input(levels: &[Level], input: &[u8]) {
     let (records, _) = input.as_chunks::<RECORD_BYTES>();
     let records = &records[..records.len().min(BATCH_LEN_MAX)];
     let mut packets: Vec<Packet<'_>> = records.iter().map(packet).collect();
-    levels.iter().for_each(|level| seals_like_ring(*level, &packets));
+    levels.iter().for_each(|level| equal_ring(*level, &packets));
     for (packet, record) in packets.iter_mut().zip(records) {
         forge(packet, record);
     }
