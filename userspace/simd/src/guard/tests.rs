@@ -3,13 +3,17 @@
 //! protected packets taken apart again by ring.
 use super::*;
 use crate::{Cipher, HeaderKey, Packet, PacketKey};
+use std::sync::Mutex;
 
 const HEADER: [u8; 21] = [0x42, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 0xaa, 0xbb, 0xcc];
 
 /// A guard that can be stopped without stopping those of other tests.
 fn guard(operations: Operations) -> Guard {
     let level = Level::best();
-    let stopped = Box::leak(Box::new(AtomicBool::new(false)));
+    // Kept reachable, for the leak checker.
+    static SWITCHES: Mutex<Vec<&AtomicBool>> = Mutex::new(Vec::new());
+    let stopped: &AtomicBool = Box::leak(Box::new(AtomicBool::new(false)));
+    SWITCHES.lock().unwrap().push(stopped);
     Guard { operations, stopped, ..Guard::new(level) }
 }
 
