@@ -319,7 +319,7 @@ impl Engine {
         let lost = self.budget.expire(now);
         self.stats.drop_many(DropReason::AmplificationExpired, lost);
         self.update_retry();
-        if self.guard.is_stopped() && !std::mem::replace(&mut self.alerted, true) {
+        if self.batched && self.guard.is_stopped() && !std::mem::replace(&mut self.alerted, true) {
             tracing::error!(
                 "ring and the SIMD path differed on a packet: ring does all the work from now on; run `beam doctor simd`"
             );

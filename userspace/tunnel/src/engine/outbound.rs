@@ -260,11 +260,11 @@ impl Engine {
         for pending in pending {
             let its = &packets[its_from..its_from + pending.packet_count()];
             let before = slots.len();
-            match if room.refused {
-                Reserved::Full
-            } else {
-                room.outlet.reserve(&pending.transmit, &mut slots)
-            } {
+            let reserved = match room.refused {
+                true => Reserved::Full,
+                false => room.outlet.reserve(&pending.transmit, &mut slots),
+            };
+            match reserved {
                 Reserved::Slots => ready.keep(pending.transmit, slots.len() - before, its),
                 Reserved::Full => {
                     room.refused = true;
