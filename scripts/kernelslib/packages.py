@@ -1,0 +1,173 @@
+"""Debian packages, downloaded from signed suites and unpacked; nothing is installed.
+
+Two apt roots of our own: one with Debian 12 and its backports (the emulator, whose igb model Debian 12's own QEMU 7.2
+lacks, and the kernels 6.1 and 6.12), one with unstable alone (the newest kernel). Debian's archive keyring signs both.
+"""
+
+import fcntl
+import os
+import re
+import shutil
+import subprocess
+
+from .common import Trouble, say
+
+KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
+# As apt would keep them on a machine that follows these suites.
+STABLE = "stable", [
+    ("http://deb.debian.org/debian", "bookworm"),
+    ("http://deb.debian.org/debian", "bookworm-backports"),
+    ("http://deb.debian.org/debian-security", "bookworm-security"),
+]
+UNSTABLE = "unstable", [("http://deb.debian.org/debian", "unstable")]
+
+EMULATOR = ["qemu-system-x86", "busybox-static"]
+# What is downloaded is unpacked beside its archive; both at once are the most that is needed.
+ROOM_BYTES = 2_000_000_000
+KERNEL_ROOM_BYTES = 1_000_000_000
+
+# The kernel's name : where its packages are, and the pattern of the package that holds it. Debian's 6.1 and 6.12 change
+# their names with every upload: the highest version is taken.
+KERNELS = {
+    "6.1": (STABLE, r"linux-image-6\.1\.0-\d+-amd64-unsigned"),
+    "6.12": (STABLE, r"linux-image-6\.12\.\d+\+deb12-amd64-unsigned"),
+    "newest": (UNSTABLE, None),
+}
+
+
+class Packages:
+    """The downloads under one directory. Safe against another run: the second waits for the first."""
+
+    def __init__(self, directory):
+        self.directory = directory
+        os.makedirs(directory, exist_ok=True)
+        self._lock = open(os.path.join(directory, "lock"), "w", encoding="ascii")
+
+    def __enter__(self):
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        return self
+
+    def __exit__(self, *_):
+        fcntl.flock(self._lock, fcntl.LOCK_UN)
+
+    def emulator(self):
+        """The directory with QEMU, its libraries and busybox."""
+        root = os.path.join(self.directory, "emulator")
+        if not os.path.exists(os.path.join(root, "complete")):
+            _room(self.directory, ROOM_BYTES)
+            apt = Apt(self.directory, STABLE)
+            say(f"downloading {' '.join(EMULATOR)} and the libraries that this machine lacks (16 MB)")
+            # From the backports only what is named for them: QEMU and what it is built with.
+            _unpack(apt.download_with_libraries(EMULATOR, "bookworm-backports"), root)
+        return root
+
+    def kernel(self, name):
+        """The directory of an unpacked kernel, by its name in KERNELS."""
+        root = os.path.join(self.directory, f"linux-{name}")
+        if not os.path.exists(os.path.join(root, "complete")):
+            _room(self.directory, KERNEL_ROOM_BYTES)
+            suites, pattern = KERNELS[name]
+            apt = Apt(self.directory, suites)
+            packages = apt.newest_kernel() if pattern is None else [apt.highest(pattern)]
+            say(f"downloading {' '.join(packages)} (70 to 120 MB)")
+            _unpack(apt.download(packages), root)
+        return root
+
+
+class Apt:
+    """An apt root of our own: the machine's sources, lists and installed packages stay as they are."""
+
+    def __init__(self, directory, suites):
+        for tool in ("apt-get", "dpkg-deb"):
+            if not shutil.which(tool):
+                raise Trouble(f"{tool} is not here: the kernels and QEMU come as Debian packages; run this on Debian")
+        if not os.path.exists(KEYRING):
+            raise Trouble(f"{KEYRING} is not here, so nothing can be verified; run: apt-get install debian-archive-keyring")
+        name, lines = suites
+        self.root = os.path.join(directory, f"apt-{name}")
+        for inner in ("lists/partial", "archives/partial"):
+            os.makedirs(os.path.join(self.root, inner), exist_ok=True)
+        sources = os.path.join(self.root, "sources.list")
+        with open(sources, "w", encoding="ascii") as file:
+            file.writelines(f"deb [signed-by={KEYRING}] {uri} {suite} main\n" for uri, suite in lines)
+        self.options = [
+            option
+            for setting in (
+                f"Dir::Etc::SourceList={sources}",
+                "Dir::Etc::SourceParts=/dev/null",
+                f"Dir::State::Lists={self.root}/lists",
+                f"Dir::Cache={self.root}",
+                # Neither root nor its lock is needed for what only downloads.
+                "Debug::NoLocking=1",
+                "APT::Sandbox::User=" + ("root" if os.geteuid() == 0 else ""),
+                "Acquire::Languages=none",
+            )
+            for option in ("-o", setting)
+        ]
+        self._run("apt-get", "update", "--quiet", "--quiet")
+
+    def _run(self, program, *arguments, cwd=None):
+        done = subprocess.run(
+            [program, *self.options, *arguments], cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True, text=True
+        )
+        # apt-get update ends with 0 when a suite can't be had; an old list would then pass for a new one.
+        complaint = [line for line in done.stderr.splitlines() if line.startswith(("E:", "W: Failed"))]
+        if done.returncode or complaint:
+            words = " ".join(complaint) or done.stderr.strip()
+            raise Trouble(f"{program} {arguments[0]}: exit {done.returncode}: {words}; is Debian's mirror reachable?")
+        return done.stdout
+
+    def download(self, packages):
+        """Downloads exactly these; returns the files."""
+        self._run("apt-get", "download", "--quiet", "--quiet", *packages, cwd=f"{self.root}/archives")
+        return self._archives()
+
+    def download_with_libraries(self, packages, suite):
+        """Downloads these and what they need and this machine doesn't have; returns the files."""
+        flags = ["--quiet", "--quiet", "--yes", "--no-install-recommends", "--download-only", "--reinstall"]
+        self._run("apt-get", "install", *flags, "--target-release", suite, *packages)
+        return self._archives()
+
+    def _archives(self):
+        directory = f"{self.root}/archives"
+        return [os.path.join(directory, name) for name in os.listdir(directory) if name.endswith(".deb")]
+
+    def highest(self, pattern):
+        """The package of the highest version among those whose whole name matches."""
+        names = self._run("apt-cache", "search", "--names-only", f"^{pattern}$").splitlines()
+        names = [line.split(" ", 1)[0] for line in names]
+        if not names:
+            raise Trouble(f"Debian has no package like {pattern} any more: look at KERNELS in scripts/kernelslib/packages.py")
+        return max(names, key=lambda name: [int(number) for number in re.findall(r"\d+", name)])
+
+    def newest_kernel(self):
+        """The packages behind linux-image-amd64: since 7.x the kernel image and its modules are two."""
+        image = next((name for name in self._depends("linux-image-amd64") if re.match(r"linux-image-\d", name)), None)
+        if image is None:
+            raise Trouble("linux-image-amd64 of Debian unstable names no kernel: try again later, or --kernel 6.12")
+        parts = [name for name in self._depends(image) if re.match(r"linux-(binary|modules)-\d", name)]
+        return parts or [image]
+
+    def _depends(self, package):
+        return re.findall(r"Depends: (\S+)", self._run("apt-cache", "depends", package))
+
+
+def _unpack(archives, root):
+    shutil.rmtree(root, ignore_errors=True)
+    os.makedirs(root)
+    for archive in archives:
+        done = subprocess.run(["dpkg-deb", "-x", archive, root], capture_output=True, text=True)
+        if done.returncode:
+            raise Trouble(f"dpkg-deb -x {os.path.basename(archive)}: {done.stderr.strip()}")
+        os.unlink(archive)
+    with open(os.path.join(root, "complete"), "w", encoding="ascii"):
+        pass
+
+
+def _room(directory, needed_bytes):
+    free_bytes = shutil.disk_usage(directory).free
+    if free_bytes < needed_bytes:
+        raise Trouble(
+            f"{free_bytes >> 20} MiB are free for the emulator and its kernels, {needed_bytes >> 20} are needed; "
+            "make room, or set CARGO_TARGET_DIR to a larger disk"
+        )
