@@ -31,11 +31,11 @@ KERNEL_ROOM_BYTES = 400_000_000
 MODULES = re.compile(r"kernel/(arch|crypto|lib|net|drivers/(dca|i2c|net|pps|ptp|virtio))/")
 UNUSED = re.compile(r"kernel/drivers/net/wireless/")
 
-# The kernel's name : where its packages are, and the pattern of the package that holds it. Debian's 6.1 and 6.12 change
+# The kernel's name : where its packages are, and the pattern (POSIX) of the one that holds it. Debian's 6.1 and 6.12 change
 # their names with every upload: the highest version is taken.
 KERNELS = {
-    "6.1": (STABLE, r"linux-image-6\.1\.0-\d+-amd64-unsigned"),
-    "6.12": (STABLE, r"linux-image-6\.12\.\d+\+deb12-amd64-unsigned"),
+    "6.1": (STABLE, r"linux-image-6\.1\.0-[0-9]+-amd64-unsigned"),
+    "6.12": (STABLE, r"linux-image-6\.12\.[0-9]+\+deb12-amd64-unsigned"),
     "newest": (UNSTABLE, None),
 }
 
