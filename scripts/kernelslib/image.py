@@ -11,8 +11,8 @@ from .common import Trouble
 
 # Programs that the cases run, as this machine has them, with their libraries.
 PROGRAMS = ["ip", "ss", "tc", "ethtool", "curl", "nginx", "bash", "wg", "ping"]
-# Modules that the cases need; what a kernel has built in is left out. The NIC's come first.
-MODULES = ["veth", "8021q", "xsk_diag", "pktgen", "sch_netem", "wireguard"]
+# Modules that the cases need; what a kernel has built in (virtio_pci is since 6.12) is left out.
+MODULES = ["virtio_pci", "veth", "8021q", "xsk_diag", "pktgen", "sch_netem", "wireguard"]
 
 INIT = """#!/bin/busybox sh
 /bin/busybox mkdir -p /proc /sys /dev /tmp /run /var/run/netns /etc/netns /var/log /var/lib
@@ -61,7 +61,7 @@ def build(root, emulator, kernel, driver, files, job):
     for name, source in {**binaries, **files}.items():
         _copy(source, os.path.join(root, name))
     _libraries(root, [*binaries.values(), *(source for source in files.values() if _is_elf(source))])
-    _modules(root, kernel, [driver, *MODULES])
+    _modules(root, kernel, [*MODULES, driver])
     for name, text, mode in (
         ("init", INIT, 0o755),
         ("job", job, 0o644),
