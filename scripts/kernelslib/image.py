@@ -11,8 +11,8 @@ from .common import Trouble
 
 # Programs that the cases run, as this machine has them, with their libraries.
 PROGRAMS = ["ip", "ss", "tc", "ethtool", "curl", "nginx", "bash", "wg", "ping"]
-# Modules that the cases need; what a kernel has built in, or lacks, is left out. Those of the NIC come first.
-MODULES = ["veth", "8021q", "xsk_diag", "pktgen", "sch_netem", "wireguard"]
+# Modules that the cases need; what a kernel has built in (virtio_pci is since 6.12) is left out.
+MODULES = ["virtio_pci", "veth", "8021q", "xsk_diag", "pktgen", "sch_netem", "wireguard"]
 
 INIT = """#!/bin/busybox sh
 /bin/busybox mkdir -p /proc /sys /dev /tmp /run /var/run/netns /etc/netns /var/log /var/lib
@@ -24,6 +24,9 @@ INIT = """#!/bin/busybox sh
 /bin/busybox mount -t tmpfs tmp /dev/shm
 /bin/busybox mount -t bpf bpf /sys/fs/bpf
 /bin/busybox --install -s /bin
+# Where scripts look for these two.
+ln -s /bin/env /usr/bin/env
+ln -s /usr/bin/bash /bin/bash
 export PATH=/usr/bin:/bin:/sbin HOME=/
 ip link set lo up
 echo "BEAM booted $(uname -r)"
@@ -43,11 +46,11 @@ GROUP = "root:x:0:\nnogroup:x:65534:\nwww-data:x:33:\n"
 
 
 def build(root, emulator, kernel, driver, files, job):
-    """Makes the guest's file tree at `root`: `files` maps a name in the guest to a file here, `job` is a shell script.
+    """Makes the guest's file tree at `root`, and returns the kernel image.
 
-    Returns the kernel image."""
+    `files` maps a name in the guest to a file here, `job` is a shell script."""
     os.makedirs(os.path.join(root, "bin"))
-    shutil.copy(_find(emulator, "bin/busybox"), os.path.join(root, "bin/busybox"))
+    shutil.copy(_find(emulator, "bin/busybox", "usr/bin/busybox"), os.path.join(root, "bin/busybox"))
     search = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
     binaries = {}
     for program in PROGRAMS:
@@ -58,7 +61,7 @@ def build(root, emulator, kernel, driver, files, job):
     for name, source in {**binaries, **files}.items():
         _copy(source, os.path.join(root, name))
     _libraries(root, [*binaries.values(), *(source for source in files.values() if _is_elf(source))])
-    _modules(root, kernel, [driver, *MODULES])
+    _modules(root, kernel, [*MODULES, driver])
     for name, text, mode in (
         ("init", INIT, 0o755),
         ("job", job, 0o644),

@@ -1,93 +1,136 @@
-"""One guest: QEMU under software emulation, watched, with a limit; nothing of it is left running."""
+"""One guest: QEMU under software emulation, watched, with limits; nothing of it is left running.
+
+QEMU comes with its own C library and loader (packages.py), so what this machine has installed doesn't matter. It dies with
+this process: the kernel kills it, whatever killed us.
+"""
 
 import os
-import signal
 import subprocess
 import time
+from dataclasses import dataclass
+
+from demolib.rig import stops_held_back
 
 from .common import Trouble
 
-# A guest that says nothing for so long hangs: every case has a limit of its own inside, well below.
-SILENCE_S = 420
-BOOT_S = 180
+MEMORY_MIB = 1536
+
+
+@dataclass(frozen=True)
+class Limits:
+    """All in seconds. Each case has a limit of its own inside the guest, well below the silence that means a hang."""
+
+    boot: float = 180
+    silence: float = 420
+    whole: float = 3600
+
+
+def qemu(emulator):
+    """The command of the QEMU that lies unpacked in `emulator`."""
+    libraries = [os.path.join(emulator, part) for part in ("lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu")]
+    return [
+        os.path.join(emulator, "lib64/ld-linux-x86-64.so.2"), "--library-path", ":".join(libraries),
+        os.path.join(emulator, "usr/bin/qemu-system-x86_64"),
+        "-L", os.path.join(emulator, "usr/share/qemu"), "-L", os.path.join(emulator, "usr/share/seabios"),
+    ]  # fmt: skip
+
+
+def arguments(kernel, initrd, console, results, nic):
+    return [
+        # One CPU: with two, this QEMU crashes now and then while Linux patches its code.
+        "-machine", "q35", "-accel", "tcg", "-cpu", "max", "-smp", "1", "-m", str(MEMORY_MIB),
+        "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+        "-kernel", kernel, "-initrd", initrd,
+        # panic=-1 reboots at once, and -no-reboot turns that into an end.
+        "-append", "console=ttyS0 panic=-1 nokaslr mitigations=off quiet",
+        "-serial", f"file:{console}", "-serial", f"file:{results}",
+        *nic,
+    ]  # fmt: skip
+
+
+class Tail:
+    """A file that grows, read as it does."""
+
+    def __init__(self, path):
+        self.path, self.text = path, ""
+        self._seen_bytes = 0
+        with open(path, "wb"):
+            pass
+
+    def grew(self):
+        """Reads on; whether there was something."""
+        with open(self.path, "rb") as file:
+            file.seek(self._seen_bytes)
+            body = file.read()
+        self._seen_bytes += len(body)
+        self.text += body.decode(errors="replace")
+        return bool(body)
 
 
 class Guest:
-    """A running QEMU; its console and its results are files."""
+    """A running QEMU. `command` is QEMU's, as qemu() gives it; `on_result` gets each line of the second serial port."""
 
-    def __init__(self, emulator, run, kernel, initrd, nic, append, memory_mib=1536, namespace=None):
-        self.console, self.results = os.path.join(run, "console"), os.path.join(run, "results")
-        for path in (self.console, self.results):
-            with open(path, "w", encoding="ascii"):
-                pass
-        libraries = [os.path.join(emulator, part) for part in ("usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu")]
-        command = [
-            os.path.join(emulator, "usr/bin/qemu-system-x86_64"),
-            "-L", os.path.join(emulator, "usr/share/qemu"),
-            "-L", os.path.join(emulator, "usr/share/seabios"),
-            "-machine", "q35", "-accel", "tcg", "-cpu", "max", "-smp", "1", "-m", str(memory_mib),
-            "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-            "-kernel", kernel, "-initrd", initrd,
-            # panic=-1 reboots at once, and -no-reboot turns that into an end.
-            "-append", f"console=ttyS0 panic=-1 nokaslr mitigations=off {append}",
-            "-serial", f"file:{self.console}", "-serial", f"file:{self.results}",
-            *nic,
-        ]
+    def __init__(self, command, directory, kernel, initrd, nic, on_result, limits=Limits(), namespace=None):
+        self.console = Tail(os.path.join(directory, "console"))
+        self._results = Tail(os.path.join(directory, "results"))
+        self._on_result, self._limits = on_result, limits
+        command = [*command, *arguments(kernel, initrd, self.console.path, self._results.path, nic)]
         if namespace:
             command = ["ip", "netns", "exec", namespace, *command]
-        environment = {**os.environ, "LD_LIBRARY_PATH": ":".join(libraries)}
-        self.complaints = open(os.path.join(run, "qemu"), "w+", encoding="utf-8")
-        self.process = subprocess.Popen(
-            command, env=environment, stdin=subprocess.DEVNULL, stdout=self.complaints, stderr=self.complaints,
-            start_new_session=True,
-        )
-        self.started = time.monotonic()
+        self._complaints = open(os.path.join(directory, "qemu"), "w+", encoding="utf-8", errors="replace")
+        # All of these exec, so the pid stays QEMU's. A session of its own keeps a terminal's Ctrl-C away: we end it.
+        with stops_held_back():
+            self.process = subprocess.Popen(
+                ["setpriv", "--pdeathsig", "KILL", "--", *command],
+                stdin=subprocess.DEVNULL, stdout=self._complaints, stderr=self._complaints, start_new_session=True,
+            )  # fmt: skip
+        self._started = self._heard = time.monotonic()
+        self._booted = False
 
-    def wait(self, limit_s, on_result):
-        """Until the guest has switched itself off; `on_result` gets each line of its results as it comes."""
-        seen, heard, last, booted = 0, 0, self.started, False
-        while True:
-            ended = self.process.poll() is not None
-            with open(self.results, "rb") as file:
-                file.seek(seen)
-                body = file.read()
-            whole = body.rfind(b"\n") + 1
-            for line in body[:whole].splitlines():
-                on_result(line.decode(errors="replace"))
-            seen += whole
-            console = _text(self.console)
-            now = time.monotonic()
-            if (len(console), seen) != heard:
-                heard, last = (len(console), seen), now
-            booted = booted or "BEAM booted" in console
-            if ended:
-                break
-            if "Kernel panic" in console:
-                raise Trouble(f"the kernel panicked: {self.last_words(console)}")
-            if not booted and now - self.started > BOOT_S:
-                raise Trouble(f"the kernel did not boot within {BOOT_S} s; {self.last_words(console)}")
-            if now - last > SILENCE_S:
-                raise Trouble(f"the guest hangs: it said nothing for {SILENCE_S} s; {self.last_words(console)}")
-            if now - self.started > limit_s:
-                raise Trouble(f"the guest was not done within {limit_s:.0f} s (--limit); {self.last_words(console)}")
-            time.sleep(0.2)
-        if "BEAM done" not in console:
-            self.complaints.seek(0)
-            words = self.complaints.read().strip().replace("\n", " ") or self.last_words(console)
-            raise Trouble(f"the guest ended early (QEMU's exit {self.process.returncode}): {words}")
+    def is_done(self):
+        """Looks once at the guest: whether it has switched itself off in good order. Trouble when it never will."""
+        # Asked first, so that what is read afterwards is all that there will be.
+        ended = self.process.poll() is not None
+        now = time.monotonic()
+        # Both are read: no short cut.
+        if self.console.grew() | self._results.grew():
+            self._heard = now
+        *whole, self._results.text = self._results.text.split("\n")
+        for line in whole:
+            if line.strip():
+                self._on_result(line.strip())
+        self._booted = self._booted or "BEAM booted" in self.console.text
+        if "Kernel panic" in self.console.text:
+            panic = next(line for line in self.console.text.splitlines() if "Kernel panic" in line)
+            raise Trouble(f"the kernel panicked: {panic.strip()}")
+        if ended:
+            return self._ended_well()
+        if not self._booted and now - self._started > self._limits.boot:
+            raise Trouble(f"the kernel did not boot within {self._limits.boot:g} s; {self._last_words()}")
+        if now - self._heard > self._limits.silence:
+            raise Trouble(f"the guest hangs: it said nothing for {self._limits.silence:g} s; {self._last_words()}")
+        if now - self._started > self._limits.whole:
+            raise Trouble(f"the guest was not done within {self._limits.whole:g} s (--limit); {self._last_words()}")
+        return False
 
-    def last_words(self, console):
-        lines = [line for line in console.splitlines() if line.strip()]
-        return f"its console ends: {lines[-1].strip()}" if lines else "its console is empty"
+    def _ended_well(self):
+        if "BEAM done" in self.console.text:
+            return True
+        code = self.process.returncode
+        how = f"signal {-code}" if code < 0 else f"exit {code}"
+        self._complaints.seek(0)
+        words = " ".join(self._complaints.read().split())
+        if not self._booted and not self.console.text.strip():
+            raise Trouble(f"QEMU did not start a guest ({how}): {words or 'it said nothing'}")
+        raise Trouble(f"QEMU ended before the guest was done ({how}): {words + '; ' if words else ''}{self._last_words()}")
+
+    def _last_words(self):
+        lines = [line.strip() for line in self.console.text.splitlines() if line.strip()]
+        return f"its console ends: {lines[-1]}" if lines else "its console is empty"
 
     def close(self):
         """Ends QEMU, if it runs: by its own pid."""
         if self.process.poll() is None:
-            self.process.send_signal(signal.SIGKILL)
+            self.process.kill()
         self.process.wait()
-        self.complaints.close()
-
-
-def _text(path):
-    with open(path, encoding="utf-8", errors="replace") as file:
-        return file.read()
+        self._complaints.close()

@@ -1,7 +1,8 @@
 """Debian packages, downloaded from signed suites and unpacked; nothing is installed.
 
 Two apt roots of our own: one with Debian 12 and its backports (the emulator, whose igb model Debian 12's own QEMU 7.2
-lacks, and the kernels 6.1 and 6.12), one with unstable alone (the newest kernel). Debian's archive keyring signs both.
+lacks, and the kernels 6.1 and 6.12), one with unstable alone (the newest kernel). Debian's archive keyring verifies both.
+The emulator comes with everything that it needs down to its C library, so this machine's own libraries don't matter.
 """
 
 import fcntl
@@ -9,6 +10,7 @@ import os
 import re
 import shutil
 import subprocess
+import tarfile
 
 from .common import Trouble, say
 
@@ -22,15 +24,18 @@ STABLE = "stable", [
 UNSTABLE = "unstable", [("http://deb.debian.org/debian", "unstable")]
 
 EMULATOR = ["qemu-system-x86", "busybox-static"]
-# What is downloaded is unpacked beside its archive; both at once are the most that is needed.
-ROOM_BYTES = 2_000_000_000
-KERNEL_ROOM_BYTES = 1_000_000_000
+# The lists of packages, the archives, and what is unpacked of them, rounded up.
+EMULATOR_ROOM_BYTES = 400_000_000
+KERNEL_ROOM_BYTES = 400_000_000
+# Of a kernel's modules: all of a NIC's, and what these depend on. The rest would be 300 MB.
+MODULES = re.compile(r"kernel/(arch|crypto|lib|net|drivers/(dca|i2c|net|pps|ptp|virtio))/")
+UNUSED = re.compile(r"kernel/drivers/net/wireless/")
 
-# The kernel's name : where its packages are, and the pattern of the package that holds it. Debian's 6.1 and 6.12 change
+# The kernel's name : where its packages are, and the pattern (POSIX) of the one that holds it. Debian's 6.1 and 6.12 change
 # their names with every upload: the highest version is taken.
 KERNELS = {
-    "6.1": (STABLE, r"linux-image-6\.1\.0-\d+-amd64-unsigned"),
-    "6.12": (STABLE, r"linux-image-6\.12\.\d+\+deb12-amd64-unsigned"),
+    "6.1": (STABLE, r"linux-image-6\.1\.0-[0-9]+-amd64-unsigned"),
+    "6.12": (STABLE, r"linux-image-6\.12\.[0-9]+\+deb12-amd64-unsigned"),
     "newest": (UNSTABLE, None),
 }
 
@@ -40,24 +45,27 @@ class Packages:
 
     def __init__(self, directory):
         self.directory = directory
-        os.makedirs(directory, exist_ok=True)
-        self._lock = open(os.path.join(directory, "lock"), "w", encoding="ascii")
+        self._apts = {}
 
     def __enter__(self):
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        self._lock = open(os.path.join(self.directory, "lock"), "w", encoding="ascii")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("waiting for another run's downloads")
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
         return self
 
     def __exit__(self, *_):
-        fcntl.flock(self._lock, fcntl.LOCK_UN)
+        self._lock.close()
 
     def emulator(self):
         """The directory with QEMU, its libraries and busybox."""
         root = os.path.join(self.directory, "emulator")
         if not os.path.exists(os.path.join(root, "complete")):
-            _room(self.directory, ROOM_BYTES)
-            apt = Apt(self.directory, STABLE)
-            say(f"downloading {' '.join(EMULATOR)} and the libraries that this machine lacks (16 MB)")
-            # From the backports only what is named for them: QEMU and what it is built with.
+            _room(self.directory, EMULATOR_ROOM_BYTES)
+            apt = self._apt(STABLE)
+            say(f"downloading {' '.join(EMULATOR)} and all libraries that they need (37 MB)")
             _unpack(apt.download_with_libraries(EMULATOR, "bookworm-backports"), root)
         return root
 
@@ -67,11 +75,17 @@ class Packages:
         if not os.path.exists(os.path.join(root, "complete")):
             _room(self.directory, KERNEL_ROOM_BYTES)
             suites, pattern = KERNELS[name]
-            apt = Apt(self.directory, suites)
+            apt = self._apt(suites)
             packages = apt.newest_kernel() if pattern is None else [apt.highest(pattern)]
             say(f"downloading {' '.join(packages)} (70 to 120 MB)")
-            _unpack(apt.download(packages), root)
+            _unpack(apt.download(packages), root, _is_wanted_of_a_kernel)
         return root
+
+    def _apt(self, suites):
+        """One for each set of suites, so that their lists are fetched once a run."""
+        if suites[0] not in self._apts:
+            self._apts[suites[0]] = Apt(self.directory, suites)
+        return self._apts[suites[0]]
 
 
 class Apt:
@@ -87,6 +101,10 @@ class Apt:
         self.root = os.path.join(directory, f"apt-{name}")
         for inner in ("lists/partial", "archives/partial"):
             os.makedirs(os.path.join(self.root, inner), exist_ok=True)
+        # As if nothing were installed: what is downloaded then needs nothing of this machine.
+        status = os.path.join(self.root, "status")
+        with open(status, "w", encoding="ascii"):
+            pass
         sources = os.path.join(self.root, "sources.list")
         with open(sources, "w", encoding="ascii") as file:
             file.writelines(f"deb [signed-by={KEYRING}] {uri} {suite} main\n" for uri, suite in lines)
@@ -95,15 +113,29 @@ class Apt:
             for setting in (
                 f"Dir::Etc::SourceList={sources}",
                 "Dir::Etc::SourceParts=/dev/null",
+                # Pins of this machine are about its own packages.
+                "Dir::Etc::Preferences=/dev/null",
+                "Dir::Etc::PreferencesParts=/dev/null",
                 f"Dir::State::Lists={self.root}/lists",
+                f"Dir::State::status={status}",
                 f"Dir::Cache={self.root}",
-                # Neither root nor its lock is needed for what only downloads.
+                # Neither root nor its lock is needed for what only downloads; another user couldn't write here.
                 "Debug::NoLocking=1",
                 "APT::Sandbox::User=" + ("root" if os.geteuid() == 0 else ""),
+                "APT::Architecture=amd64",
+                # Only lists of packages.
                 "Acquire::Languages=none",
+                "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false",
+                "Acquire::IndexTargets::deb::DEP-11-icons-small::DefaultEnabled=false",
+                "Acquire::IndexTargets::deb::DEP-11-icons::DefaultEnabled=false",
+                "Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled=false",
+                # A mirror that can't be reached is said soon.
+                "Acquire::Retries=2",
+                "Acquire::http::Timeout=20",
             )
             for option in ("-o", setting)
         ]
+        say(f"asking Debian what there is in {', '.join(suite for _, suite in lines)}")
         self._run("apt-get", "update", "--quiet", "--quiet")
 
     def _run(self, program, *arguments, cwd=None):
@@ -114,19 +146,29 @@ class Apt:
         complaint = [line for line in done.stderr.splitlines() if line.startswith(("E:", "W: Failed"))]
         if done.returncode or complaint:
             words = " ".join(complaint) or done.stderr.strip()
-            raise Trouble(f"{program} {arguments[0]}: exit {done.returncode}: {words}; is Debian's mirror reachable?")
+            raise Trouble(
+                f"{program} {arguments[0]}: exit {done.returncode}: {words or 'no reason given'}; the first run needs the network "
+                "(deb.debian.org, or a proxy that apt knows), later ones use target/kernels"
+            )
         return done.stdout
 
     def download(self, packages):
         """Downloads exactly these; returns the files."""
+        self._clean()
         self._run("apt-get", "download", "--quiet", "--quiet", *packages, cwd=f"{self.root}/archives")
         return self._archives()
 
     def download_with_libraries(self, packages, suite):
-        """Downloads these and what they need and this machine doesn't have; returns the files."""
-        flags = ["--quiet", "--quiet", "--yes", "--no-install-recommends", "--download-only", "--reinstall"]
+        """Downloads these and everything that they need; returns the files."""
+        self._clean()
+        flags = ["--quiet", "--quiet", "--yes", "--no-install-recommends", "--download-only"]
         self._run("apt-get", "install", *flags, "--target-release", suite, *packages)
         return self._archives()
+
+    def _clean(self):
+        """What a run that was ended left half way must not be taken for a part of this download."""
+        for archive in self._archives():
+            os.unlink(archive)
 
     def _archives(self):
         directory = f"{self.root}/archives"
@@ -152,16 +194,40 @@ class Apt:
         return re.findall(r"Depends: (\S+)", self._run("apt-cache", "depends", package))
 
 
-def _unpack(archives, root):
+def _is_wanted_of_a_kernel(name):
+    if re.search(r"/vmlinuz[^/]*$", name):
+        return True
+    return bool(re.search(r"\.ko(\.\w+)?$", name) and MODULES.search(name) and not UNUSED.search(name))
+
+
+def _unpack(archives, root, is_wanted=None):
+    """Unpacks packages into `root`, all of them or the files that are wanted, and removes the archives."""
     shutil.rmtree(root, ignore_errors=True)
     os.makedirs(root)
     for archive in archives:
-        done = subprocess.run(["dpkg-deb", "-x", archive, root], capture_output=True, text=True)
-        if done.returncode:
-            raise Trouble(f"dpkg-deb -x {os.path.basename(archive)}: {done.stderr.strip()}")
+        if is_wanted is None:
+            _run_dpkg("-x", archive, root)
+        else:
+            _unpack_some(archive, root, is_wanted)
         os.unlink(archive)
     with open(os.path.join(root, "complete"), "w", encoding="ascii"):
         pass
+
+
+def _unpack_some(archive, root, is_wanted):
+    with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", archive], stdout=subprocess.PIPE) as dpkg:
+        with tarfile.open(fileobj=dpkg.stdout, mode="r|") as tar:
+            for member in tar:
+                if member.isfile() and is_wanted(member.name):
+                    tar.extract(member, root, filter="data")
+    if dpkg.returncode:
+        raise Trouble(f"dpkg-deb --fsys-tarfile {os.path.basename(archive)}: exit {dpkg.returncode}")
+
+
+def _run_dpkg(*arguments):
+    done = subprocess.run(["dpkg-deb", *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    if done.returncode:
+        raise Trouble(f"dpkg-deb {arguments[0]}: exit {done.returncode}: {done.stderr.strip()}")
 
 
 def _room(directory, needed_bytes):
@@ -169,5 +235,5 @@ def _room(directory, needed_bytes):
     if free_bytes < needed_bytes:
         raise Trouble(
             f"{free_bytes >> 20} MiB are free for the emulator and its kernels, {needed_bytes >> 20} are needed; "
-            "make room, or set CARGO_TARGET_DIR to a larger disk"
+            "make room, or set CARGO_TARGET_DIR to a directory on a larger disk"
         )

@@ -1,0 +1,159 @@
+"""Entry of scripts/kernels: flags, signals, and the one place that takes everything down."""
+
+import argparse
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+
+from demolib.rig import Stopped, stop_on
+
+from . import machine, matrix, page, report as reporting
+from .common import Trouble, say
+from .packages import Packages
+from .rig import Rig
+
+# What CI runs: the newest kernel, one NIC, both ways into AF_XDP.
+CI = {"kernel": ["newest"], "nic": ["virtio"], "mode": ["zero-copy", "copy"]}
+# All cases, unless some are named here.
+CI_CASES = ()
+CI_LIMIT_S = 900
+LIMIT_S = 3600
+
+
+def several(known):
+    """An argument that may be repeated and may hold several, with commas."""
+
+    def parse(text):
+        words = [word for word in text.split(",") if word]
+        for word in words:
+            if known and word not in known:
+                raise argparse.ArgumentTypeError(f"{word!r} is not known; known: {', '.join(known)}")
+        if not words:
+            raise argparse.ArgumentTypeError("names nothing")
+        return words
+
+    return parse
+
+
+def number(most):
+    def parse(text):
+        if not text.isdecimal() or not 1 <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to {most}")
+        return int(text)
+
+    return parse
+
+
+def parse(argv):
+    flags = argparse.ArgumentParser(prog="scripts/kernels", allow_abbrev=False)
+    for name, known in (("kernel", matrix.KERNELS), ("nic", matrix.NICS), ("mode", matrix.MODES), ("case", ())):
+        flags.add_argument(f"--{name}", type=several(tuple(known)), action="extend", default=[])
+    flags.add_argument("--limit", type=number(86400), metavar="S")
+    flags.add_argument("--jobs", type=number(64), metavar="N", default=os.cpu_count() or 1)
+    for name in ("save", "json", "list", "keep", "ci"):
+        flags.add_argument(f"--{name}", action="store_true")
+    flags.add_argument("--only-parse", action="store_true", help=argparse.SUPPRESS)
+    parsed = flags.parse_args(argv)
+    chosen = parsed.kernel + parsed.nic + parsed.mode + parsed.case
+    if parsed.ci and (chosen or parsed.save):
+        flags.error("--ci says itself what runs; leave out --kernel, --nic, --mode, --case and --save")
+    if parsed.save and chosen:
+        flags.error("--save keeps the whole matrix; leave out --kernel, --nic, --mode and --case")
+    if parsed.ci:
+        vars(parsed).update(CI, case=list(CI_CASES))
+    parsed.limit = parsed.limit or (CI_LIMIT_S if parsed.ci else LIMIT_S)
+    return parsed
+
+
+def check_host(plans):
+    if platform.machine() != "x86_64":
+        raise Trouble(f"the guests run this machine's own binaries on emulated x86-64; this is {platform.machine()}")
+    if os.geteuid() != 0 and any(plan.nic.queue_pairs > 1 for plan in plans):
+        others = [name for name, nic in matrix.NICS.items() if nic.queue_pairs == 1]
+        raise Trouble(
+            "virtio-mq needs root, for taps in a network namespace of the run's own; "
+            f"run: sudo -E scripts/kernels, or without it: scripts/kernels --nic {','.join(others)}"
+        )
+
+
+def known_cases(runner):
+    """The cases' names: the first word of each line that the runner lists."""
+    done = subprocess.run([runner, "--list"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise Trouble(f"{runner} --list: exit {done.returncode}: {done.stderr.strip()}")
+    return [line.split()[0] for line in done.stdout.splitlines() if line.split()]
+
+
+def show_list(plans, runner):
+    for plan in plans:
+        print(f"{plan.kernel:8} {plan.nic.name:10} {', '.join(plan.modes)}")
+    print("cases:", *known_cases(runner))
+
+
+def run(flags, plans, binaries):
+    directory = os.path.join(os.environ["BEAM_TARGET"], "kernels")
+    os.makedirs(directory, exist_ok=True)
+    rig = None
+    limits = machine.Limits(whole=flags.limit)
+    try:
+        with Packages(directory) as packages:
+            emulator = packages.emulator()
+            for plan in plans:
+                packages.kernel(plan.kernel)
+        rig = Rig(directory, packages, binaries, limits, flags.case, flags.keep)
+        outcomes = rig.run(plans, flags.jobs)
+        host = reporting.host_facts(binaries["beam"], machine.qemu(emulator), page.REPOSITORY)
+        return reporting.build(outcomes, host)
+    finally:
+        # A second Ctrl-C must not leave half of it behind.
+        on_signals(signal.SIG_IGN)
+        if rig:
+            rig.close()
+
+
+def on_signals(handler):
+    for number_ in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number_, handler)
+
+
+def main(argv):
+    flags = parse(argv)
+    try:
+        plans = matrix.plan(flags.kernel, flags.nic, flags.mode)
+        check_host(plans)
+        if flags.only_parse:
+            return 0
+        on_signals(stop_on)
+        binaries = {"beam": os.environ["BEAM_BIN"], "drivers": os.environ["BEAM_RIG_RUNNER"]}
+        if flags.list:
+            show_list(plans, binaries["drivers"])
+            return 0
+        if flags.case:
+            unknown = sorted(set(flags.case) - set(known := known_cases(binaries["drivers"])))
+            if unknown:
+                raise Trouble(f"no case is called {', '.join(unknown)}; known: {', '.join(known)}")
+        report = run(flags, plans, binaries)
+    except Trouble as trouble:
+        say(f"error: {trouble}")
+        return 1
+    except Stopped as stopped:
+        say(f"{signal.Signals(stopped.number).name}: everything was taken down")
+        return 128 + stopped.number
+    print(json.dumps(report) if flags.json else reporting.table(report), flush=True)
+    if flags.save:
+        keep_result(report)
+    return 0 if report["ok"] else 1
+
+
+def keep_result(report):
+    if report["troubles"]:
+        say("not saved: not every guest came to its end, so this is no complete matrix")
+        return
+    page.save(report)
+    say("kept as benches/results/kernels.json, and README.md's section made of it")
+
+
+sys.exit(main(sys.argv[1:]))

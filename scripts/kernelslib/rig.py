@@ -1,0 +1,210 @@
+"""Runs a plan: makes each guest's files, boots some at a time, and collects what their runners report.
+
+One thread looks at all guests in turn, so a signal finds everything in one place, and QEMU, which dies with the thread
+that started it, dies exactly with this process.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import time
+
+from . import image, machine, network
+from .common import Trouble, lives, say
+
+LOOK_EVERY_S = 0.2
+
+JOB = """stty -F /dev/ttyS1 raw -echo
+export BEAM_BIN=/usr/bin/beam BEAM_RIG_NICS=eth0,eth1 BEAM_RIG_SLOW=8 BEAM_DRIVERS_RESULTS=/dev/ttyS1 BEAM_RIG_BEST={best}
+/usr/bin/drivers {flags}
+echo "BEAM runner ended with $?"
+"""
+
+
+class Outcome:
+    """What one guest reported, line by line, and why it went no further, if so."""
+
+    def __init__(self, plan):
+        self.plan = plan
+        self.facts, self.cases = {}, []
+        self.trouble = self.log = None
+        self._done = None
+
+    def take(self, line):
+        try:
+            said = json.loads(line)
+            if "case" in said:
+                self._take_case(said)
+            elif "done" in said:
+                self._done = said
+            else:
+                self.facts = said["facts"]
+        except (ValueError, KeyError, TypeError):
+            raise Trouble(f"the runner wrote something other than a result: {line[:200]}") from None
+
+    def _take_case(self, said):
+        if said["result"] not in ("pass", "fail", "skip"):
+            raise Trouble(f"the runner knows a result {said['result']!r}; known here: pass, fail, skip")
+        # How long an emulated guest took means nothing to anybody: it isn't kept.
+        kept = {key: said[key] for key in ("case", "mode", "result", "why", "facts") if said.get(key)}
+        self.cases.append(kept)
+        why = f": {said['why']}" if said.get("why") else ""
+        say(f"{self.plan.name} {said['mode']} {said['case']}: {said['result']}{why}")
+
+    def judge(self):
+        """Called when the guest ended well: did its runner, too, and did every line arrive?"""
+        if self._done is None:
+            raise Trouble("the guest ended, but its runner did not come to its end")
+        counted = {word: sum(case["result"] == result for case in self.cases) for word, result in
+                   (("passed", "pass"), ("failed", "fail"), ("skipped", "skip"))}  # fmt: skip
+        told = {word: self._done.get(word) for word in counted}
+        if counted != told:
+            raise Trouble(f"the runner counted {told}, but {counted} arrived")
+
+    @property
+    def is_good(self):
+        return not self.trouble and not any(case["result"] == "fail" for case in self.cases)
+
+
+class Rig:
+    """Everything that the guests share. `close` takes all of it away but the logs of what failed."""
+
+    def __init__(self, directory, packages, binaries, limits, cases=(), keep=False):
+        self.packages, self.limits, self.cases, self.keep = packages, limits, cases, keep
+        self.logs = os.path.join(directory, "logs")
+        os.makedirs(self.logs, exist_ok=True)
+        _sweep(directory)
+        network.sweep()
+        self.directory = os.path.join(directory, f"run-{os.getpid()}")
+        os.mkdir(self.directory)
+        self.files = {f"usr/bin/{name}": self._stripped(name, path) for name, path in binaries.items()}
+        self.running = []
+
+    def _stripped(self, name, path):
+        """Debug information would only fill the guest's memory."""
+        copy = os.path.join(self.directory, name)
+        done = subprocess.run(["strip", "-o", copy, path], capture_output=True, text=True)
+        if done.returncode:
+            # A script, for one, can't be stripped.
+            shutil.copy(path, copy)
+        os.chmod(copy, 0o755)
+        return copy
+
+    def run(self, plans, jobs):
+        """Every guest of the plan, `jobs` at a time; their outcomes in the plan's order."""
+        waiting, outcomes = list(plans), [Outcome(plan) for plan in plans]
+        by_plan = dict(zip(plans, outcomes))
+        # All downloads come first: without network, nothing boots before that is known.
+        kernels = {kernel: self.packages.kernel(kernel) for kernel in dict.fromkeys(plan.kernel for plan in plans)}
+        while waiting or self.running:
+            while waiting and len(self.running) < jobs:
+                plan = waiting.pop(0)
+                self._start(by_plan[plan], kernels[plan.kernel])
+            for run in list(self.running):
+                self._look(run)
+            time.sleep(LOOK_EVERY_S)
+        return outcomes
+
+    def _start(self, outcome, kernel):
+        run = Run(self, outcome)
+        self.running.append(run)
+        try:
+            run.boot(kernel)
+        except Trouble as trouble:
+            self._end(run, str(trouble))
+
+    def _look(self, run):
+        try:
+            if run.guest.is_done():
+                run.outcome.judge()
+                self._end(run)
+        except Trouble as trouble:
+            self._end(run, str(trouble))
+
+    def _end(self, run, trouble=None):
+        outcome = run.outcome
+        outcome.trouble = trouble
+        # The log first: closing removes where it lies.
+        if outcome.is_good:
+            self._forget(outcome.plan.name)
+        else:
+            outcome.log = run.save_log(os.path.join(self.logs, f"{outcome.plan.name}.log"))
+        if trouble:
+            say(f"{outcome.plan.name}: error: {trouble}" + (f" (console log: {outcome.log})" if outcome.log else ""))
+        run.close()
+        self.running.remove(run)
+
+    def _forget(self, name):
+        """An old log beside a good run would mislead."""
+        path = os.path.join(self.logs, f"{name}.log")
+        if os.path.exists(path):
+            os.unlink(path)
+
+    def close(self):
+        for run in list(self.running):
+            # What ends early is worth a look, too.
+            run.save_log(os.path.join(self.logs, f"{run.outcome.plan.name}.log"))
+            run.close()
+        self.running.clear()
+        if self.keep:
+            say(f"kept: {self.directory}")
+        else:
+            shutil.rmtree(self.directory, ignore_errors=True)
+
+
+class Run:
+    """One guest with its files and its wire."""
+
+    def __init__(self, rig, outcome):
+        self.rig, self.outcome = rig, outcome
+        self.directory = os.path.join(rig.directory, outcome.plan.name)
+        self.guest = self.bridge = None
+
+    def boot(self, kernel):
+        plan = self.outcome.plan
+        emulator = self.rig.packages.emulator()
+        root, initrd = os.path.join(self.directory, "root"), os.path.join(self.directory, "initrd")
+        os.makedirs(root)
+        flags = f"--modes {','.join(plan.modes)}" + (f" --cases {','.join(self.rig.cases)}" if self.rig.cases else "")
+        job = JOB.format(best=plan.best, flags=flags)
+        vmlinuz = image.build(root, emulator, kernel, plan.nic.driver, self.rig.files, job)
+        image.pack(root, initrd)
+        if not self.rig.keep:
+            shutil.rmtree(root)
+        namespace = None
+        if plan.nic.queue_pairs > 1:
+            self.bridge = network.Bridge(plan.name)
+            namespace = self.bridge.namespace
+            self.bridge.build()
+        say(f"{plan.name}: booting; modes {', '.join(plan.modes)}")
+        self.guest = machine.Guest(
+            machine.qemu(emulator), self.directory, vmlinuz, initrd, plan.nic.arguments(), self.outcome.take,
+            self.rig.limits, namespace,
+        )  # fmt: skip
+
+    def save_log(self, path):
+        """QEMU's own words and the console; None when there was no guest yet."""
+        if not self.guest:
+            return None
+        with open(path, "wb") as log:
+            for name in ("qemu", "console", "results"):
+                with open(os.path.join(self.directory, name), "rb") as part:
+                    log.write(f"=== {name}\n".encode())
+                    shutil.copyfileobj(part, log)
+        return path
+
+    def close(self):
+        if self.guest:
+            self.guest.close()
+        if self.bridge:
+            self.bridge.close()
+        if not self.rig.keep:
+            shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def _sweep(directory):
+    """Removes the files of runs that were killed: their names hold the pid."""
+    for name in os.listdir(directory):
+        if name.startswith("run-") and not lives(name.removeprefix("run-")):
+            shutil.rmtree(os.path.join(directory, name), ignore_errors=True)
