@@ -6,7 +6,7 @@
 //!
 //!   drivers [--modes zero-copy,copy,generic,off] [--cases NAME,...] [--list]
 //!
-//! The first mode is taken for the best that the driver has. Results go to standard output, and as one JSON object a line
+//! `BEAM_RIG_BEST` names the best mode that the driver has, else it is the first of `--modes`. Results go to standard output, and as one JSON object a line
 //! to the file that `BEAM_DRIVERS_RESULTS` names.
 
 mod bench;
@@ -43,7 +43,10 @@ fn main() -> ExitCode {
     }
     let mut results = Results::open();
     results.facts(bench::facts());
-    let best = options.modes[0];
+    let best = match std::env::var("BEAM_RIG_BEST") {
+        Ok(name) => Mode::parse(&name).expect("BEAM_RIG_BEST is a mode"),
+        Err(_) => options.modes[0],
+    };
     for &mode in &options.modes {
         for case in cases::ALL.iter().filter(|case| options.wants(case.name)) {
             let is_due = match case.when {

@@ -21,6 +21,8 @@ use steer::{Counter, Verdict as Steering};
 const FRAME_BYTES_MIN: usize = 60;
 /// The longest that a link with MTU 1500 takes.
 const FRAME_BYTES_MAX: usize = 1514;
+/// One byte away from the table's listeners lie 198.19.0.1 and 2001:db8:1::1, which the rig's gateway has too.
+const OTHERS_OF_OURS: [&str; 2] = ["address byte 1 differs", "address byte 5 differs"];
 /// Frames sent in one go: few enough for any ring.
 const VOLLEY_COUNT: usize = 128;
 /// Counters that the namespaces' own chatter (neighbour discovery, multicast reports) raises too.
@@ -38,7 +40,8 @@ pub(crate) fn crafted(bench: &mut Bench) -> Verdict {
     let mac: Vec<u8> = mac.trim().split(':').map(|byte| u8::from_str_radix(byte, 16).expect("hex")).collect();
     let mut frames: Vec<(Counter, Vec<u8>)> = Vec::new();
     let fits = |case: &craft::Case| (FRAME_BYTES_MIN..=FRAME_BYTES_MAX).contains(&case.frame.len());
-    for case in craft::table().into_iter().filter(fits) {
+    let is_another_of_ours = |case: &craft::Case| OTHERS_OF_OURS.iter().any(|name| case.name.ends_with(name));
+    for case in craft::table().into_iter().filter(|case| fits(case) && !is_another_of_ours(case)) {
         let counter = match case.expected {
             Steering::Ours => Counter::Redirected,
             Steering::NotOurs(counter) | Steering::Malformed(counter) => counter,

@@ -5,6 +5,7 @@ mod ladder;
 mod lifecycle;
 mod queues;
 mod transfer;
+mod wan;
 
 use crate::{Verdict, bench::Bench};
 
@@ -39,4 +40,6 @@ pub(crate) const ALL: &[Case] = &[
     Case { name: "link-flap", when: When::EveryMode, run: lifecycle::link_flap },
     Case { name: "kill", when: When::EveryMode, run: lifecycle::kill },
     Case { name: "term", when: When::EveryMode, run: lifecycle::term },
+    Case { name: "wide-area", when: When::Once, run: wan::wide_area },
+    Case { name: "wireguard", when: When::Once, run: wan::wireguard },
 ];
