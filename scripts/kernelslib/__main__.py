@@ -93,25 +93,33 @@ def show_list(plans, runner):
     print("cases:", *known_cases(runner))
 
 
+def limits(flags):
+    """A test of the limits wants them short."""
+    seconds = {name: os.environ.get(f"BEAM_KERNELS_{name.upper()}_S") for name in ("boot", "silence")}
+    return machine.Limits(whole=flags.limit, **{name: float(text) for name, text in seconds.items() if text})
+
+
 def run(flags, plans, binaries):
     directory = os.path.join(os.environ["BEAM_TARGET"], "kernels")
     os.makedirs(directory, exist_ok=True)
-    rig = None
-    limits = machine.Limits(whole=flags.limit)
+    packages = Packages(directory)
+    rig = Rig(directory, packages, binaries, limits(flags), flags.case, flags.keep)
     try:
-        with Packages(directory) as packages:
+        # All downloads come first: where they can't be had, nothing boots.
+        with packages:
             emulator = packages.emulator()
             for plan in plans:
                 packages.kernel(plan.kernel)
-        rig = Rig(directory, packages, binaries, limits, flags.case, flags.keep)
+        rig.prepare()
         outcomes = rig.run(plans, flags.jobs)
         host = reporting.host_facts(binaries["beam"], machine.qemu(emulator), page.REPOSITORY)
         return reporting.build(outcomes, host)
+    except OSError as error:
+        raise Trouble(f"{error}; is there room in {directory}, and may it be written?") from None
     finally:
         # A second Ctrl-C must not leave half of it behind.
         on_signals(signal.SIG_IGN)
-        if rig:
-            rig.close()
+        rig.close()
 
 
 def on_signals(handler):

@@ -22,6 +22,8 @@ def run(*argv):
         done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
     except FileNotFoundError:
         raise Trouble(f"{argv[0]} is not here; run: scripts/setup --emulator") from None
+    except subprocess.TimeoutExpired:
+        raise Trouble(f"{' '.join(argv)}: did not end within 60 s") from None
     if done.returncode:
         raise Trouble(f"{' '.join(argv)}: exit {done.returncode}: {done.stderr.strip() or done.stdout.strip()}")
     return done.stdout

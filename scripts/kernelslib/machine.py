@@ -5,11 +5,10 @@ this process: the kernel kills it, whatever killed us.
 """
 
 import os
+import signal
 import subprocess
 import time
 from dataclasses import dataclass
-
-from demolib.rig import stops_held_back
 
 from .common import Trouble
 
@@ -79,11 +78,10 @@ class Guest:
             command = ["ip", "netns", "exec", namespace, *command]
         self._complaints = open(os.path.join(directory, "qemu"), "w+", encoding="utf-8", errors="replace")
         # All of these exec, so the pid stays QEMU's. A session of its own keeps a terminal's Ctrl-C away: we end it.
-        with stops_held_back():
-            self.process = subprocess.Popen(
-                ["setpriv", "--pdeathsig", "KILL", "--", *command],
-                stdin=subprocess.DEVNULL, stdout=self._complaints, stderr=self._complaints, start_new_session=True,
-            )  # fmt: skip
+        self.process = subprocess.Popen(
+            ["setpriv", "--pdeathsig", "KILL", "--", *command],
+            stdin=subprocess.DEVNULL, stdout=self._complaints, stderr=self._complaints, start_new_session=True,
+        )  # fmt: skip
         self._started = self._heard = time.monotonic()
         self._booted = False
 
@@ -118,6 +116,8 @@ class Guest:
             return True
         code = self.process.returncode
         how = f"signal {-code}" if code < 0 else f"exit {code}"
+        if code == -signal.SIGKILL:
+            how += f": something killed it; a guest needs {MEMORY_MIB} MiB of memory, did it run out? --jobs 1 needs least"
         self._complaints.seek(0)
         words = " ".join(self._complaints.read().split())
         if not self._booted and not self.console.text.strip():

@@ -140,8 +140,9 @@ class Apt:
 
     def _run(self, program, *arguments, cwd=None):
         done = subprocess.run(
-            [program, *self.options, *arguments], cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True, text=True
-        )
+            [program, *self.options, *arguments], cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+            env={**os.environ, "LC_ALL": "C"},
+        )  # fmt: skip
         # apt-get update ends with 0 when a suite can't be had; an old list would then pass for a new one.
         complaint = [line for line in done.stderr.splitlines() if line.startswith(("E:", "W: Failed"))]
         if done.returncode or complaint:

@@ -10,6 +10,8 @@ import shutil
 import subprocess
 import time
 
+from demolib.rig import stops_held_back
+
 from . import image, machine, network
 from .common import Trouble, lives, say
 
@@ -73,13 +75,16 @@ class Rig:
     def __init__(self, directory, packages, binaries, limits, cases=(), keep=False):
         self.packages, self.limits, self.cases, self.keep = packages, limits, cases, keep
         self.logs = os.path.join(directory, "logs")
-        os.makedirs(self.logs, exist_ok=True)
-        _sweep(directory)
-        network.sweep()
         self.directory = os.path.join(directory, f"run-{os.getpid()}")
+        self.binaries, self.files, self.running = binaries, {}, []
+
+    def prepare(self):
+        """Removes what runs that were killed left, and makes what all guests share."""
+        network.sweep()
+        _sweep(os.path.dirname(self.directory))
+        os.makedirs(self.logs, exist_ok=True)
         os.mkdir(self.directory)
-        self.files = {f"usr/bin/{name}": self._stripped(name, path) for name, path in binaries.items()}
-        self.running = []
+        self.files = {f"usr/bin/{name}": self._stripped(name, path) for name, path in self.binaries.items()}
 
     def _stripped(self, name, path):
         """Debug information would only fill the guest's memory."""
@@ -93,26 +98,25 @@ class Rig:
 
     def run(self, plans, jobs):
         """Every guest of the plan, `jobs` at a time; their outcomes in the plan's order."""
-        waiting, outcomes = list(plans), [Outcome(plan) for plan in plans]
-        by_plan = dict(zip(plans, outcomes))
-        # All downloads come first: without network, nothing boots before that is known.
-        kernels = {kernel: self.packages.kernel(kernel) for kernel in dict.fromkeys(plan.kernel for plan in plans)}
+        outcomes = [Outcome(plan) for plan in plans]
+        waiting = list(outcomes)
         while waiting or self.running:
             while waiting and len(self.running) < jobs:
-                plan = waiting.pop(0)
-                self._start(by_plan[plan], kernels[plan.kernel])
+                self._start(waiting.pop(0))
             for run in list(self.running):
                 self._look(run)
             time.sleep(LOOK_EVERY_S)
         return outcomes
 
-    def _start(self, outcome, kernel):
+    def _start(self, outcome):
         run = Run(self, outcome)
         self.running.append(run)
         try:
-            run.boot(kernel)
+            run.boot()
         except Trouble as trouble:
             self._end(run, str(trouble))
+        except OSError as error:
+            self._end(run, f"the guest's files could not be made: {error}; is there room in {self.directory}?")
 
     def _look(self, run):
         try:
@@ -161,9 +165,9 @@ class Run:
         self.directory = os.path.join(rig.directory, outcome.plan.name)
         self.guest = self.bridge = None
 
-    def boot(self, kernel):
+    def boot(self):
         plan = self.outcome.plan
-        emulator = self.rig.packages.emulator()
+        emulator, kernel = self.rig.packages.emulator(), self.rig.packages.kernel(plan.kernel)
         root, initrd = os.path.join(self.directory, "root"), os.path.join(self.directory, "initrd")
         os.makedirs(root)
         flags = f"--modes {','.join(plan.modes)}" + (f" --cases {','.join(self.rig.cases)}" if self.rig.cases else "")
@@ -178,10 +182,12 @@ class Run:
             namespace = self.bridge.namespace
             self.bridge.build()
         say(f"{plan.name}: booting; modes {', '.join(plan.modes)}")
-        self.guest = machine.Guest(
-            machine.qemu(emulator), self.directory, vmlinuz, initrd, plan.nic.arguments(), self.outcome.take,
-            self.rig.limits, namespace,
-        )  # fmt: skip
+        # A signal in between would leave a QEMU that nobody knows.
+        with stops_held_back():
+            self.guest = machine.Guest(
+                machine.qemu(emulator), self.directory, vmlinuz, initrd, plan.nic.arguments(), self.outcome.take,
+                self.rig.limits, namespace,
+            )  # fmt: skip
 
     def save_log(self, path):
         """QEMU's own words and the console; None when there was no guest yet."""
