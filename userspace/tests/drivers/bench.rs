@@ -90,7 +90,19 @@ pub(crate) struct Bench {
     /// The best that the driver has.
     pub(crate) best: Mode,
     pub(crate) place: Place,
+    /// Queues of the gateway's NIC before the case.
+    queues_before: Option<u64>,
     facts: Map<String, Value>,
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        // NICs outlive the case, also one that failed half-way.
+        if let Some(before) = self.queues_before.filter(|_| self.queue_count() != self.queues_before) {
+            let set = self.set_queues(before);
+            println!("back to {before} queue(s): {set:?}");
+        }
+    }
 }
 
 impl Bench {
@@ -101,7 +113,7 @@ impl Bench {
             None => Rig::with_queues(4),
         };
         let is_veth = Nics::from_environment().is_none();
-        let bench = Self { mode, best, place: Place::on(rig), facts: Map::new() };
+        let mut bench = Self { mode, best, place: Place::on(rig), queues_before: None, facts: Map::new() };
         if is_veth {
             for ns in [Ns::Client, Ns::Gateway] {
                 bench.must_in(ns, "ethtool", &["-L", ns.interface(), "rx", "2", "tx", "2"]);
@@ -109,6 +121,7 @@ impl Bench {
         }
         bench.wait_for_link(Ns::Client);
         bench.wait_for_link(Ns::Gateway);
+        bench.queues_before = bench.queue_count();
         bench
     }
 
@@ -117,8 +130,8 @@ impl Bench {
         self.facts.insert(name.to_owned(), value.into());
     }
 
-    pub(crate) fn into_facts(self) -> Map<String, Value> {
-        self.facts
+    pub(crate) fn into_facts(mut self) -> Map<String, Value> {
+        std::mem::take(&mut self.facts)
     }
 
     /// Runs a program in a namespace; its standard output, or why it failed.
@@ -151,6 +164,12 @@ impl Bench {
 
     pub(crate) fn queues_max(&self) -> Option<u64> {
         self.channels().map(|[max, _]| max)
+    }
+
+    pub(crate) fn set_queues(&self, count: u64) -> Result<String, String> {
+        let count = count.to_string();
+        self.try_in(Ns::Gateway, "ethtool", &["-L", "g0", "combined", &count])
+            .or_else(|_| self.try_in(Ns::Gateway, "ethtool", &["-L", "g0", "rx", &count, "tx", &count]))
     }
 
     fn channels(&self) -> Option<[u64; 2]> {

@@ -25,7 +25,8 @@ impl Nics {
     /// Moves both into their namespaces, as `c0` and `g0`.
     pub(super) fn enter(&self, rig: &Rig) {
         for (name, ns) in self.pairs() {
-            must("ip", &["link", "set", name, "down"]);
+            // As a test before may have left it, had it failed half-way.
+            must("ip", &["link", "set", name, "down", "mtu", "1500", "promisc", "off"]);
             must("ip", &["link", "set", name, "netns", &rig.netns(ns), "name", ns.interface()]);
         }
     }

@@ -27,7 +27,7 @@ fn with_queues(bench: &mut Bench, count: u64) -> Result<(), NotHere> {
         return Err(NotHere(format!("the NIC has {max} queue(s), {count} are needed")));
     }
     if bench.queue_count() != Some(count) {
-        set_queues(bench, count).map_err(|why| NotHere(format!("ethtool -L: {why}")))?;
+        bench.set_queues(count).map_err(|why| NotHere(format!("ethtool -L: {why}")))?;
     }
     // A NIC that hashes addresses alone puts all ports of one peer on one queue; those that can't say what they hash
     // (virtio, veth) hash ports too.
@@ -35,13 +35,6 @@ fn with_queues(bench: &mut Bench, count: u64) -> Result<(), NotHere> {
     bench.fact("udp4_sdfn", hashes.map_or_else(|why| why, |_| "set".into()));
     bench.wait_for_link(Ns::Gateway);
     Ok(())
-}
-
-fn set_queues(bench: &Bench, count: u64) -> Result<String, String> {
-    let count = count.to_string();
-    bench
-        .try_in(Ns::Gateway, "ethtool", &["-L", "g0", "combined", &count])
-        .or_else(|_| bench.try_in(Ns::Gateway, "ethtool", &["-L", "g0", "rx", &count, "tx", &count]))
 }
 
 /// Sockets whose packets two different workers of the gateway receive: ports are tried until both are found.
@@ -110,12 +103,12 @@ pub(crate) fn growth(bench: &mut Bench) -> Verdict {
     with_queues(bench, 2)?;
     let most = bench.queues_max().unwrap_or(2).min(4);
     if most < 3 {
-        set_queues(bench, 1).map_err(NotHere)?;
+        bench.set_queues(1).map_err(NotHere)?;
     }
     let from = if most < 3 { 1 } else { 2 };
     let tunnel = Tunnel::start(bench);
     let mut answer = Ok(String::new());
-    bench.fetch_while(&tunnel.origin, || answer = set_queues(bench, most));
+    bench.fetch_while(&tunnel.origin, || answer = bench.set_queues(most));
     let now = bench.queue_count().expect("it had said so before");
     match &answer {
         Ok(_) => assert_eq!(now, most, "ethtool -L said yes"),
@@ -126,8 +119,5 @@ pub(crate) fn growth(bench: &mut Bench) -> Verdict {
     assert_eq!((counter(&statuses[0], "connections_closed"), counter(&statuses[1], "reconnects")), (0, 0));
     bench.fact("gateway_kernel_packets", number(&statuses[0], "kernel_udp_packets"));
     bench.fetch(&tunnel.origin);
-    let Tunnel { gateway, client, .. } = tunnel;
-    drop((gateway, client));
-    set_queues(bench, from).unwrap_or_else(|why| panic!("back to {from} queues: {why}"));
     Ok(())
 }
