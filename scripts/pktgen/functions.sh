@@ -215,7 +215,7 @@ prepare() {
             "kernels have it; scripts/kernels boots some). A generator of beam's own, 'beam pktgen', is to come"
     fi
     # One network namespace has one pktgen, and `start` starts all that is configured.
-    running=$(running_devices)
+    running=$(devices_in Running)
     [[ -z $running ]] || unfit "pktgen is busy in this network namespace, sending from $running;" \
         "wait, or stop it: echo stop > $proc/pgctrl"
     if [[ -z $mac ]]; then
@@ -226,7 +226,8 @@ prepare() {
     fi
 }
 
-running_devices() { cat "$proc"/kpktgend_* | awk '/^Running:/ { for (i = 2; i <= NF; i++) printf "%s ", $i }'; }
+# The devices that the threads list behind "Running:" or "Stopped:".
+devices_in() { cat "$proc"/kpktgend_* | awk -v list="$1:" '$1 == list { for (i = 2; i <= NF; i++) printf "%s ", $i }'; }
 
 # The text behind "Result: " of a file of pktgen.
 result_of() { awk '/^Result: / { sub(/^Result: /, ""); print; exit }' "$proc/$1"; }
@@ -256,7 +257,7 @@ refused() {
 configure() {
     local thread device command
     owns_pktgen=1
-    send pgctrl reset
+    remove_left_over
     for ((thread = first_thread; thread < first_thread + threads; thread++)); do
         [[ -e $proc/kpktgend_$thread ]] || unfit "there is no CPU $thread for a thread: lower -t or -f"
         device=$interface@$thread
@@ -280,6 +281,18 @@ configure() {
         ((clones == 0)) || send "$device" "clone_skb $clones"
         ((burst == 1)) || send "$device" "burst $burst"
         script_device "$device"
+    done
+}
+
+# Removes what another run left (one that was killed, say): `start` would start it too.
+remove_left_over() {
+    local tries=100
+    [[ -n $(devices_in Stopped) ]] || return 0
+    send pgctrl reset
+    # It gives the threads 125 ms; a device that is added before a slow thread has removed all would go too.
+    while [[ -n $(devices_in Stopped) ]]; do
+        ((tries-- > 0)) || die "pktgen keeps devices of another run: $(devices_in Stopped); see the end of dmesg"
+        sleep 0.1
     done
 }
 
