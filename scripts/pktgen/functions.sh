@@ -206,7 +206,7 @@ groups6() {
 
 # Makes sure that pktgen is there, ours to use, and idle.
 prepare() {
-    local complaint='' running
+    local complaint='' running lock
     [[ $(id -u) -eq 0 ]] || unfit "pktgen needs root; run: sudo $name ..."
     if [[ ! -e $proc/pgctrl ]]; then
         complaint=$(modprobe pktgen 2>&1) || true
@@ -214,7 +214,11 @@ prepare() {
             "${complaint:-modprobe said nothing}. This kernel ($(uname -r)) needs CONFIG_NET_PKTGEN (Debian's stock" \
             "kernels have it; scripts/kernels boots some). A generator of beam's own, 'beam pktgen', is to come"
     fi
-    # One network namespace has one pktgen, and `start` starts all that is configured.
+    # One network namespace has one pktgen, and `start` starts all that is configured. The lock keeps two scripts apart
+    # from here on; it goes with the process.
+    exec {lock}<"$proc/pgctrl"
+    ! command -v flock >/dev/null || flock -n "$lock" ||
+        unfit "another script drives pktgen in this network namespace; wait for it"
     running=$(devices_in Running)
     [[ -z $running ]] || unfit "pktgen is busy in this network namespace, sending from $running;" \
         "wait, or stop it: echo stop > $proc/pgctrl"
@@ -366,7 +370,7 @@ report() {
             "$(per_second "$all_packets" "$all_us")"
     fi
     if [[ -z $interrupted ]] && ((all_packets < count * threads)); then
-        die "$all_packets packets were sent and $((count * threads)) were asked for: the link of $interface went down"
+        die "$all_packets packets were sent and $((count * threads)) were asked for: the link of $interface is down, or was for a while"
     fi
 }
 

@@ -147,6 +147,21 @@ class Refusals(unittest.TestCase):
                 self.assertEqual(result.returncode, 4, result.stderr)
                 self.assertIn(needed, result.stderr)
 
+    def test_two_at_once(self):
+        fake = Fake(result="OK: Starting")
+        first = subprocess.Popen([SCRIPTS / "single-flow", *WHERE], env=fake.environment(), stderr=subprocess.PIPE)
+        while "start" not in fake.written("pgctrl"):
+            time.sleep(0.02)
+        second = fake.run("single-flow", *WHERE)
+        self.assertEqual(second.returncode, 4)
+        self.assertIn("another script drives pktgen", second.stderr)
+        self.assertEqual(fake.written("pgctrl"), ["start"])
+        first.kill()
+        first.communicate()
+        # Nothing of the first is in the way once it is gone.
+        fake.write("eth9@0", fake.start["eth9@0"].replace("OK: Starting", OK))
+        self.assertEqual(fake.run("single-flow", *WHERE).returncode, 0)
+
     def test_what_pktgen_refuses_by_its_result_line(self):
         """Unknown flags, say: the write succeeds, and only `Result:` tells."""
         fake = Fake(result="Flag -:QUEUE_MAP_CPU:- unknown")
