@@ -231,7 +231,9 @@ prepare() {
 }
 
 # The devices that the threads list behind "Running:" or "Stopped:".
-devices_in() { cat "$proc"/kpktgend_* | awk -v list="$1:" '$1 == list { for (i = 2; i <= NF; i++) printf "%s ", $i }'; }
+devices_in() {
+    cat "$proc"/kpktgend_* | awk -v list="$1:" '$1 == list { for (i = 2; i <= NF; i++) { printf "%s%s", space, $i; space = " " } }'
+}
 
 # The text behind "Result: " of a file of pktgen.
 result_of() { awk '/^Result: / { sub(/^Result: /, ""); print; exit }' "$proc/$1"; }

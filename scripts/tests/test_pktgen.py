@@ -138,7 +138,7 @@ class Refusals(unittest.TestCase):
         busy.write("kpktgend_0", "Running: eth1@0 \nStopped: \nResult: OK\n")
         for fake, arguments, needed in (
             (Fake(root=False), WHERE, "needs root"),
-            (busy, WHERE, "busy in this network namespace, sending from eth1@0"),
+            (busy, WHERE, "busy in this network namespace, sending from eth1@0;"),
             (Fake(), ["-i", "eth9", "-d", "198.18.0.1"], "no MAC address for 198.18.0.1 on eth9"),
             (Fake(threads=2), [*WHERE, "-t", "3"], "no CPU 2"),
         ):
