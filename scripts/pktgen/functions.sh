@@ -60,7 +60,7 @@ usage() {
   -t THREADS   threads, one to a CPU and transmit queue (default 1)
   -f FIRST     CPU of the first thread (default 0)
   -c CLONES    times that a packet is sent again before a new one is made (default 0)
-  -b BURST     packets handed to the driver at once (default 1)
+  -b BURST     packets handed to the driver at once (default 1); the last burst is whole, so COUNT may be exceeded
   -w NS        time from one packet to the next, of each thread (default 0: as fast as it goes)
   -6           IPv6
   -v, -x       say each command; trace the shell
