@@ -59,8 +59,8 @@ usage() {
   -n COUNT     packets of each thread; 0: until a signal comes (default 100000)
   -t THREADS   threads, one to a CPU and transmit queue (default 1)
   -f FIRST     CPU of the first thread (default 0)
-  -c CLONES    times that a packet is sent again before a new one is made (default 0)
-  -b BURST     packets handed to the driver at once (default 1); the last burst is whole, so COUNT may be exceeded
+  -c CLONES    times that one packet is sent before a new one is made (default 0: once, as 1 does)
+  -b BURST     copies of a packet handed to the driver at once (default 1); a burst is sent whole, beyond COUNT too
   -w NS        time from one packet to the next, of each thread (default 0: as fast as it goes)
   -6           IPv6
   -v, -x       say each command; trace the shell
