@@ -28,7 +28,8 @@ def qemu(emulator):
     """The command of the QEMU that lies unpacked in `emulator`."""
     libraries = [os.path.join(emulator, part) for part in ("lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu")]
     return [
-        os.path.join(emulator, "lib64/ld-linux-x86-64.so.2"), "--library-path", ":".join(libraries),
+        # Not the one in lib64, which is an absolute link: to this machine's own.
+        os.path.join(libraries[0], "ld-linux-x86-64.so.2"), "--library-path", ":".join(libraries),
         os.path.join(emulator, "usr/bin/qemu-system-x86_64"),
         "-L", os.path.join(emulator, "usr/share/qemu"), "-L", os.path.join(emulator, "usr/share/seabios"),
     ]  # fmt: skip

@@ -142,6 +142,14 @@ class Broken(unittest.TestCase):
                 self.assertIsNotNone(guest.process.returncode)
         return "none"
 
+    def test_qemu_uses_nothing_of_this_machine(self):
+        loader, *words = machine.qemu(self.emulator)
+        listed = subprocess.run([loader, "--list", *words[:3]], capture_output=True, text=True, check=True).stdout
+        # NAME => FILE (ADDRESS); the kernel's vdso has no file.
+        libraries = [line.split()[-2] for line in listed.splitlines() if "/" in line]
+        self.assertGreater(len(libraries), 20)
+        self.assertEqual([path for path in libraries if not path.startswith(self.emulator)], [])
+
     def test_a_kernel_that_is_none(self):
         self.assertRegex(self.trouble_of(b"text" * 4096, boot=60), r"QEMU did not start a guest \(exit 1\): .*kernel")
 
