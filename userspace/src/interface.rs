@@ -34,8 +34,6 @@ pub(crate) struct LaneFacts {
     pub(crate) mode: String,
     /// Each step down the ladder, with its reason.
     pub(crate) why: Vec<String>,
-    /// How many of the ports are AF_XDP sockets; they come first.
-    pub(crate) xsk_count: usize,
 }
 
 /// How queues are shared out among workers.
@@ -138,7 +136,6 @@ impl Lane {
             facts.mode = format!("{},{mode}", facts.mode);
         }
         facts.why.extend(why.into_iter().filter(|step| !facts.why.contains(step)).collect::<Vec<_>>());
-        facts.xsk_count += 1;
         self.frame_count += ((args.umem as usize) << 20) / args.frame_size as usize;
         self.ports.push(Box::new(port));
     }

@@ -80,6 +80,48 @@ pub(crate) struct WorkerStatus {
     pub(crate) handed_in: u64,
     pub(crate) loops: u64,
     pub(crate) sleeps: u64,
+    /// Where the frames of each AF_XDP socket are.
+    pub(crate) frames: Vec<FrameStatus>,
+}
+
+/// The frames of one AF_XDP socket, by who holds them.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct FrameStatus {
+    pub(crate) interface: String,
+    pub(crate) queue: u32,
+    pub(crate) total: usize,
+    /// Idle.
+    pub(crate) free: usize,
+    /// On the fill ring, or in the kernel's receive path.
+    pub(crate) fill: usize,
+    /// On the RX ring.
+    pub(crate) rx: usize,
+    /// On the TX ring, or in the kernel's transmit path.
+    pub(crate) tx: usize,
+    /// On the completion ring.
+    pub(crate) completion: usize,
+    /// With the workers.
+    pub(crate) out: usize,
+    /// Those above make up `total`.
+    pub(crate) holds: bool,
+}
+
+impl FrameStatus {
+    pub(crate) fn new(interface: &str, census: &port::Census) -> Self {
+        let port::Census { interface: _, queue, free, fill, rx, tx, completion, out, total } = *census;
+        let (interface, holds) = (interface.to_owned(), census.holds());
+        Self { interface, queue, total, free, fill, rx, tx, completion, out, holds }
+    }
+
+    /// For a person; the words are those of the JSON.
+    fn line(&self) -> String {
+        let Self { interface, queue, total, free, fill, rx, tx, completion, out, holds } = self;
+        let verdict = if *holds { "" } else { "   (do NOT add up: please report)" };
+        format!(
+            "frames of {interface}/{queue}: {total} = free {free} + fill {fill} + rx {rx} + tx {tx} + \
+             completion {completion} + out {out}{verdict}"
+        )
+    }
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -173,6 +215,9 @@ fn screen(status: &Status) -> String {
         for why in &worker.xdp_why {
             let _ = writeln!(out, "             why: {why}");
         }
+        for frames in &worker.frames {
+            let _ = writeln!(out, "             {}", frames.line());
+        }
     }
     for interface in &status.interfaces {
         let verdicts: Vec<String> = interface
@@ -218,5 +263,28 @@ fn uptime(seconds: u64) -> String {
         60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
         3600..86400 => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
         _ => format!("{} d {} h", seconds / 86400, seconds % 86400 / 3600),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    //! Goal: a census that doesn't add up can't be overlooked, in the object or on the screen.
+    use super::*;
+
+    fn frames(out: usize) -> FrameStatus {
+        let (free, fill, rx, tx, completion, total) = (10, 20, 3, 2, 1, 40);
+        let census = port::Census { interface: 7, queue: 1, free, fill, rx, tx, completion, out, total };
+        FrameStatus::new("eth0", &census)
+    }
+
+    #[test]
+    fn frames_add_up_or_say_so() {
+        let (whole, one_lost) = (frames(4), frames(3));
+        assert_eq!((whole.holds, one_lost.holds), (true, false));
+        assert_eq!(
+            whole.line(),
+            "frames of eth0/1: 40 = free 10 + fill 20 + rx 3 + tx 2 + completion 1 + out 4"
+        );
+        assert!(one_lost.line().ends_with("out 3   (do NOT add up: please report)"));
     }
 }

@@ -6,7 +6,7 @@ use crate::{
     failure::Failure,
     interface::{Lane, LaneFacts},
     protection::ProtectionStatus,
-    status::{Conservation, InterfaceStatus, Rates, SCHEMA, Status, WorkerStatus},
+    status::{Conservation, FrameStatus, InterfaceStatus, Rates, SCHEMA, Status, WorkerStatus},
     worker::{
         Ended, Worker,
         mail::{Command, Mailbox},
@@ -259,11 +259,9 @@ impl Supervisor {
         let (before, from) = (self.snapshots(), Instant::now());
         std::thread::sleep(RATES_OVER);
         let (after, over) = (self.snapshots(), from.elapsed());
-        let xsk = |field: fn(&port::Counters) -> u64| -> u64 {
-            after.iter().flat_map(|snapshot| self.split_ports(snapshot).0).map(field).sum()
-        };
+        let xsk = |field: fn(&port::Counters) -> u64| -> u64 { after.iter().flat_map(fast).map(field).sum() };
         let kernel_packets = |snapshot: &WorkerSnapshot| -> u64 {
-            self.split_ports(snapshot).1.iter().map(|port| port.rx_datagrams + port.tx_datagrams).sum()
+            slow(snapshot).map(|port| port.rx_datagrams + port.tx_datagrams).sum()
         };
         let waits = after.iter().find_map(|s| s.waits_for.clone());
         let answered = after.len() == self.seats.len();
@@ -292,17 +290,10 @@ impl Supervisor {
         }
     }
 
-    /// A worker's AF_XDP sockets, and its kernel socket.
-    fn split_ports<'a>(&self, snapshot: &'a WorkerSnapshot) -> (&'a [port::Counters], &'a [port::Counters]) {
-        let xsk_count = self.seats.get(usize::from(snapshot.id)).map_or(0, |seat| seat.lane.xsk_count);
-        snapshot.ports.split_at(xsk_count.min(snapshot.ports.len()))
-    }
-
     fn worker_status(&self, snapshot: &WorkerSnapshot) -> Option<WorkerStatus> {
         let seat = self.seats.get(usize::from(snapshot.id))?;
-        let (xsk, kernel) = self.split_ports(snapshot);
-        let fast = |field: fn(&port::Counters) -> u64| xsk.iter().map(field).sum();
-        let slow = |field: fn(&port::Counters) -> u64| kernel.iter().map(field).sum();
+        let xsk = |field: fn(&port::Counters) -> u64| fast(snapshot).map(field).sum();
+        let kernel = |field: fn(&port::Counters) -> u64| slow(snapshot).map(field).sum();
         Some(WorkerStatus {
             id: snapshot.id,
             cpu: seat.cpu,
@@ -312,20 +303,36 @@ impl Supervisor {
             xdp_why: seat.lane.why.clone(),
             connections: snapshot.connections,
             flows: snapshot.flows,
-            xsk_rx_frames: fast(|port| port.rx_datagrams),
-            xsk_rx_bytes: fast(|port| port.rx_bytes),
-            xsk_tx_frames: fast(|port| port.tx_datagrams),
-            xsk_tx_bytes: fast(|port| port.tx_bytes),
-            kernel_rx_packets: slow(|port| port.rx_datagrams),
-            kernel_rx_bytes: slow(|port| port.rx_bytes),
-            kernel_tx_packets: slow(|port| port.tx_datagrams),
-            kernel_tx_bytes: slow(|port| port.tx_bytes),
+            xsk_rx_frames: xsk(|port| port.rx_datagrams),
+            xsk_rx_bytes: xsk(|port| port.rx_bytes),
+            xsk_tx_frames: xsk(|port| port.tx_datagrams),
+            xsk_tx_bytes: xsk(|port| port.tx_bytes),
+            kernel_rx_packets: kernel(|port| port.rx_datagrams),
+            kernel_rx_bytes: kernel(|port| port.rx_bytes),
+            kernel_tx_packets: kernel(|port| port.tx_datagrams),
+            kernel_tx_bytes: kernel(|port| port.tx_bytes),
             handed_out: snapshot.hand_over.handed_out,
             handed_in: snapshot.hand_over.delivered_handed,
             loops: snapshot.loops,
             sleeps: snapshot.sleeps,
+            frames: snapshot.ports.iter().filter_map(|port| port.frames).map(|c| self.frames(&c)).collect(),
         })
     }
+
+    fn frames(&self, census: &port::Census) -> FrameStatus {
+        let interface = self.interfaces.iter().find(|interface| interface.index() == census.interface);
+        FrameStatus::new(interface.map_or("?", |interface| interface.name()), census)
+    }
+}
+
+/// Counters of a worker's AF_XDP sockets.
+fn fast(snapshot: &WorkerSnapshot) -> impl Iterator<Item = &port::Counters> {
+    snapshot.ports.iter().filter(|port| port.frames.is_some()).map(|port| &port.counters)
+}
+
+/// Counters of its kernel socket.
+fn slow(snapshot: &WorkerSnapshot) -> impl Iterator<Item = &port::Counters> {
+    snapshot.ports.iter().filter(|port| port.frames.is_none()).map(|port| &port.counters)
 }
 
 fn interface_status(interface: &xsk::Interface) -> InterfaceStatus {
@@ -345,7 +352,7 @@ fn merge<'a>(counters: impl Iterator<Item = (&'a str, u64)>) -> BTreeMap<String,
 
 /// Every drop counter above zero, of ports, hand-over and engines.
 fn drops(snapshots: &[WorkerSnapshot]) -> BTreeMap<String, u64> {
-    let ports = snapshots.iter().flat_map(|s| &s.ports).flat_map(|port| port.drops.iter());
+    let ports = snapshots.iter().flat_map(|s| &s.ports).flat_map(|port| port.counters.drops.iter());
     let hand_over = snapshots.iter().flat_map(|s| s.hand_over.drops());
     let engines = snapshots.iter().flat_map(|s| s.drops.iter().copied());
     merge(ports.chain(hand_over).chain(engines))
@@ -362,8 +369,8 @@ fn conservation(snapshots: &[WorkerSnapshot]) -> Conservation {
     let (mut handed_out, mut handed_in) = (0_u64, 0);
     for worker in snapshots {
         let hand = worker.hand_over;
-        let taken_in: u64 = worker.ports.iter().map(|port| port.rx_datagrams).sum();
-        let dropped = worker.ports.iter().map(|port| port.drops.rx_total()).sum::<u64>()
+        let taken_in: u64 = worker.ports.iter().map(|port| port.counters.rx_datagrams).sum();
+        let dropped = worker.ports.iter().map(|port| port.counters.drops.rx_total()).sum::<u64>()
             + hand.drops().iter().map(|(_, n)| n).sum::<u64>();
         // Judged worker by worker: the snapshots of two workers are not of the same instant.
         sum.holds &= taken_in == hand.delivered + dropped + hand.handed_out;
@@ -379,7 +386,7 @@ fn conservation(snapshots: &[WorkerSnapshot]) -> Conservation {
 
 fn rates(before: &[WorkerSnapshot], after: &[WorkerSnapshot], over: Duration) -> Rates {
     let sum = |snapshots: &[WorkerSnapshot], field: fn(&port::Counters) -> u64| -> u64 {
-        snapshots.iter().flat_map(|s| &s.ports).map(field).sum()
+        snapshots.iter().flat_map(|s| &s.ports).map(|port| field(&port.counters)).sum()
     };
     let per_second = |field: fn(&port::Counters) -> u64| {
         let moved = sum(after, field).saturating_sub(sum(before, field));

@@ -91,6 +91,10 @@ fn frames_add_up(status: &Value) {
         over_workers(status, "xsk_rx_frames") + over_workers(status, "kernel_rx_packets"),
         "the workers' own counts: {status:#}"
     );
+    for frames in workers(status).flat_map(|worker| worker["frames"].as_array().expect("a list")) {
+        assert_eq!(frames["holds"], true, "{status:#}");
+        assert_eq!((number(frames, "tx"), number(frames, "out")), (0, 0), "nothing moves: {status:#}");
+    }
 }
 
 /// Datagrams that the kernel had no room for at the receiver. A clean link loses nothing else, and not even these where

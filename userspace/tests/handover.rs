@@ -114,6 +114,18 @@ fn assert_conserved(status: &Value) {
     let delivered_or_dropped = number(sums, "delivered") + number(sums, "dropped");
     assert_eq!(number(sums, "frames_in"), delivered_or_dropped, "{status:#}");
     assert_eq!(over_workers(status, "handed_out"), over_workers(status, "handed_in"), "{status:#}");
+    workers(status).for_each(frames_are_home);
+}
+
+/// Every frame of a silent worker's AF_XDP sockets is idle, or waits for the NIC on a fill ring.
+fn frames_are_home(worker: &Value) {
+    let sockets = worker["frames"].as_array().unwrap();
+    assert_eq!(sockets.len(), worker["queues"].as_array().unwrap().len(), "{worker:#}");
+    for frames in sockets {
+        let away = ["rx", "tx", "completion", "out"].map(|holder| number(frames, holder));
+        assert_eq!((away, &frames["holds"]), ([0; 4], &Value::Bool(true)), "{worker:#}");
+        assert_eq!(number(frames, "free") + number(frames, "fill"), UMEM_FRAMES, "{worker:#}");
+    }
 }
 
 // The whole upload arrives on the queue of a worker that doesn't own the connection. With more packets than that queue

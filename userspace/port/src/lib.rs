@@ -15,9 +15,11 @@
 //! came from.
 #![expect(unsafe_code, reason = "a Frame is a bounds-checked view into a mapping shared with the kernel")]
 
+mod census;
 mod counters;
 mod frame;
 
+pub use census::Census;
 pub use counters::{Counters, DROP_REASONS, Drop, Drops};
 pub use frame::{Frame, Region};
 pub use simd::Sealed;
@@ -213,5 +215,10 @@ pub trait Port: Send {
     /// not among those received. Asks the kernel: for housekeeping only.
     fn kernel_drops(&self, each: &mut dyn FnMut(&'static str, u64)) {
         let _ = each;
+    }
+
+    /// Where the frames are, for a port whose frames the kernel holds too: an AF_XDP socket. `None` for others.
+    fn census(&mut self) -> Option<Census> {
+        None
     }
 }

@@ -299,7 +299,7 @@ impl Worker {
         }
     }
 
-    fn snapshot(&self) -> WorkerSnapshot {
+    fn snapshot(&mut self) -> WorkerSnapshot {
         let (up, waits_for) = match &self.role {
             Role::Client(client) => client.state(),
             Role::Gateway(_) => (true, None),
@@ -309,7 +309,7 @@ impl Worker {
         let mut snapshot = WorkerSnapshot {
             protection: ProtectionStatus::new(level, stopped, &stats),
             id: self.core.id,
-            ports: self.ports.iter().map(|port| *port.counters()).collect(),
+            ports: self.ports.snapshot(),
             hand_over: self.ports.counters,
             connections: self.core.engine.connections() as u64,
             flows: self.core.flows.len() as u64,

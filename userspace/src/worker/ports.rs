@@ -4,6 +4,7 @@
 use super::{
     mail::{Handed, Home, Mailbox},
     poll::{Poll, Token},
+    snapshot::PortSnapshot,
 };
 use port::{Ecn, Flushed, Frame, Port, Received, Sealed};
 use std::{
@@ -79,6 +80,13 @@ impl Ports {
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &dyn Port> {
         self.ports.iter().map(|port| &**port)
+    }
+
+    /// Counters and whereabouts of the frames, port by port.
+    pub(super) fn snapshot(&mut self) -> Vec<PortSnapshot> {
+        let of =
+            |port: &mut Box<dyn Port>| PortSnapshot { counters: *port.counters(), frames: port.census() };
+        self.ports.iter_mut().map(of).collect()
     }
 
     pub(super) fn register(&self, poll: &Poll) -> io::Result<()> {

@@ -2,14 +2,22 @@
 
 use super::ports::HandOver;
 use crate::protection::ProtectionStatus;
-use port::Counters;
+use port::{Census, Counters};
+
+/// One port at the same instant.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PortSnapshot {
+    pub(crate) counters: Counters,
+    /// Where the frames of an AF_XDP socket are; `None` for a kernel socket.
+    pub(crate) frames: Option<Census>,
+}
 
 /// One worker at one instant.
 #[derive(Debug, Default)]
 pub(crate) struct WorkerSnapshot {
     pub(crate) id: u8,
-    /// One entry a port: the fast path first.
-    pub(crate) ports: Vec<Counters>,
+    /// One entry a port.
+    pub(crate) ports: Vec<PortSnapshot>,
     pub(crate) hand_over: HandOver,
     pub(crate) connections: u64,
     pub(crate) flows: u64,

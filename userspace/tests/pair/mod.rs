@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::rig::{Beam, Ns, Pki, Proc, Rig, authority, write_users};
+use crate::rig::{Beam, Ns, Pki, Proc, Rig, authority, patiently, write_users};
 
 pub(crate) const LIMIT: Duration = Duration::from_secs(20);
 /// Where the gateway listens.
@@ -29,7 +29,10 @@ pub(crate) struct Place {
 
 impl Place {
     pub(crate) fn new() -> Self {
-        let rig = Rig::new();
+        Self::on(Rig::new())
+    }
+
+    pub(crate) fn on(rig: Rig) -> Self {
         let pki = Pki::create(rig.directory());
         let users = write_users(rig.directory(), &[("alice", "a-token-of-this-test")]);
         let token = rig.directory().join("alice.token");
@@ -76,8 +79,9 @@ impl Place {
         for variable in ["http_proxy", "https_proxy", "all_proxy", "no_proxy"] {
             command.env_remove(variable).env_remove(variable.to_uppercase());
         }
+        let limit = patiently(Duration::from_secs(60)).as_secs().to_string();
         // -q: no ~/.curlrc; --fail: an HTTP error is an error.
-        command.args(["-q", "-sS", "--fail", "--max-time", "60"]).args(args).stdout(Stdio::piped());
+        command.args(["-q", "-sS", "--fail", "--max-time", &limit]).args(args).stdout(Stdio::piped());
         let mut curl = Proc::spawn("curl", &mut command);
         let mut body = curl.stdout();
         let mut digest = ring::digest::Context::new(&ring::digest::SHA256);
@@ -136,7 +140,7 @@ pub(crate) fn until_within<T: std::fmt::Debug>(
     mut ask: impl FnMut() -> T,
     done: impl Fn(&T) -> bool,
 ) -> T {
-    let deadline = Instant::now() + limit;
+    let deadline = Instant::now() + patiently(limit);
     loop {
         let answer = ask();
         if done(&answer) {

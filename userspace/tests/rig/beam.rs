@@ -1,12 +1,17 @@
 //! The binary under test, run in a namespace: `serve` and `connect` with a control socket of their own, ready on return.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
 use super::{Ns, Proc, Rig};
 
-const BEAM: &str = env!("CARGO_BIN_EXE_beam");
+/// The binary under test: cargo's, or `BEAM_BIN` where the test was carried elsewhere.
+pub(crate) fn binary() -> OsString {
+    std::env::var_os("BEAM_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_beam").into())
+}
+
 const READY_LIMIT: Duration = Duration::from_secs(20);
 
 /// A running `beam serve` or `beam connect`.
@@ -27,7 +32,7 @@ impl Beam {
     /// As [`Beam::start`] without the wait, for tests of what happens before ready, or instead of it.
     pub(crate) fn launch(rig: &Rig, ns: Ns, name: &str, args: &[&str]) -> Self {
         let control = rig.directory().join(format!("{name}.sock"));
-        let mut command = rig.command(ns, BEAM);
+        let mut command = rig.command(ns, binary());
         command.args(args).arg("--control").arg(&control);
         Self { process: Proc::spawn(name, &mut command), control }
     }
@@ -37,6 +42,11 @@ impl Beam {
         self.process.wait_for_line("ready: ", READY_LIMIT);
         let status = self.status();
         assert_eq!(status["ready"], true, "the log said ready, the status verb did not: {status:#}");
+    }
+
+    /// Waits until it is ready, or over: the exit status.
+    pub(crate) fn ready_or_ended(&mut self) -> Option<ExitStatus> {
+        self.process.line_or_end("ready: ", READY_LIMIT)
     }
 
     /// One `beam.status.v1` object.
@@ -54,7 +64,7 @@ impl Beam {
 
 /// Runs `beam status -j --control PATH`; panics with its complaint when it fails or answers another schema.
 pub(crate) fn read_status(control: &Path) -> serde_json::Value {
-    let out = Command::new(BEAM)
+    let out = Command::new(binary())
         .args(["status", "-j", "--control"])
         .arg(control)
         .output()

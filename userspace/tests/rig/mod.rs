@@ -7,7 +7,8 @@
 //! ```
 //!
 //! Every test makes its own `Rig` and drops it; the interfaces are born inside the namespaces, so the machine's own
-//! network is never touched. [`process`] guards the children, [`origin`] serves echo and HTTP, [`pki`] writes
+//! network is never touched. In an emulator (`scripts/kernels`) two NICs of the guest take the place of the first veth
+//! pair: [`nics`]. [`process`] guards the children, [`origin`] serves echo and HTTP, [`pki`] writes
 //! certificates and users files, [`beam`] runs the binary under test. Each test binary uses its own part of this.
 #![allow(
     dead_code,
@@ -16,14 +17,16 @@
 )]
 
 mod beam;
+mod nics;
 mod origin;
 mod pki;
 mod process;
 
-pub(crate) use beam::{Beam, read_status};
+pub(crate) use beam::{Beam, binary, read_status};
+pub(crate) use nics::Nics;
 pub(crate) use origin::{EchoServer, HttpServer, pattern};
 pub(crate) use pki::{Pki, write_users};
-pub(crate) use process::Proc;
+pub(crate) use process::{Proc, patiently};
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -107,6 +110,8 @@ fn try_namespace() -> Result<(), String> {
 pub(crate) struct Rig {
     prefix: String,
     directory: PathBuf,
+    /// What joins client and gateway instead of a veth pair.
+    nics: Option<Nics>,
 }
 
 impl Rig {
@@ -117,17 +122,29 @@ impl Rig {
 
     /// As [`Rig::new`] with `queue_count` receive and transmit queues on every veth.
     pub(crate) fn with_queues(queue_count: u32) -> Self {
+        Self::build(queue_count, None)
+    }
+
+    /// As [`Rig::new`], with NICs of this machine as `c0` and `g0`; they go back on drop.
+    pub(crate) fn with_nics(nics: Nics) -> Self {
+        Self::build(2, Some(nics))
+    }
+
+    fn build(queue_count: u32, nics: Option<Nics>) -> Self {
         static RIG_COUNT: AtomicU32 = AtomicU32::new(0);
         let prefix = format!("bt{}-{}", std::process::id(), RIG_COUNT.fetch_add(1, Ordering::Relaxed));
         let directory = std::env::temp_dir().join(format!("beam-{prefix}"));
         // Built before anything exists, so that a failure half-way is cleaned by drop.
-        let rig = Self { prefix, directory };
+        let rig = Self { prefix, directory, nics };
         std::fs::create_dir_all(&rig.directory).expect("make the rig's directory");
         for ns in Ns::ALL {
             must("ip", &["netns", "add", &rig.netns(ns)]);
             rig.ip(ns, &["link", "set", "lo", "up"]);
         }
-        rig.join((Ns::Client, "c0"), (Ns::Gateway, "g0"), queue_count);
+        match &rig.nics {
+            Some(nics) => nics.enter(&rig),
+            None => rig.join((Ns::Client, "c0"), (Ns::Gateway, "g0"), queue_count),
+        }
         rig.join((Ns::Gateway, "g1"), (Ns::Origin, "o0"), queue_count);
         rig.address(Ns::Client, "c0", CLIENT_V4, CLIENT_V6);
         rig.address(Ns::Gateway, "g0", GATEWAY_V4, GATEWAY_V6);
@@ -257,6 +274,9 @@ impl Rig {
 
 impl Drop for Rig {
     fn drop(&mut self) {
+        if let Some(nics) = &self.nics {
+            nics.leave(self);
+        }
         for ns in Ns::ALL {
             let _ = output("ip", &["netns", "del", &self.netns(ns)]);
             let _ = std::fs::remove_dir_all(netns_files(&self.netns(ns)));

@@ -2,12 +2,22 @@
 
 use std::io::{BufRead as _, BufReader, Read};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
+
+/// A limit as this machine needs it: an emulated one (`BEAM_RIG_SLOW=N`) takes N times as long for everything.
+pub(crate) fn patiently(limit: Duration) -> Duration {
+    static SLOWNESS: OnceLock<u32> = OnceLock::new();
+    let slowness = SLOWNESS.get_or_init(|| {
+        let text = std::env::var("BEAM_RIG_SLOW").unwrap_or_else(|_| "1".into());
+        text.parse().expect("BEAM_RIG_SLOW is a whole number")
+    });
+    limit * *slowness
+}
 
 /// What the child has written so far. `ended` rises at end of file, so that a waiter never waits for a dead child.
 #[derive(Debug, Default)]
@@ -86,7 +96,7 @@ impl Proc {
 
     /// Waits for a line that contains `pattern` and returns it; panics with the log when the child ends or time runs out.
     pub(crate) fn wait_for_line(&self, pattern: &str, limit: Duration) -> String {
-        let deadline = Instant::now() + limit;
+        let deadline = Instant::now() + patiently(limit);
         let mut state = self.log.lock();
         let mut seen_count = 0;
         loop {
@@ -106,6 +116,25 @@ impl Proc {
             }
             state = self.log.changed.wait_timeout(state, left).expect("a log reader panicked").0;
         }
+    }
+
+    /// Waits for a line that contains `pattern`, or for the child's end, and says which: `None` is the line.
+    pub(crate) fn line_or_end(&mut self, pattern: &str, limit: Duration) -> Option<ExitStatus> {
+        let deadline = Instant::now() + patiently(limit);
+        let mut state = self.log.lock();
+        loop {
+            if state.lines.iter().any(|line| line.contains(pattern)) {
+                return None;
+            }
+            if state.ended {
+                break;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero(), "{} neither said {pattern:?} nor ended within {limit:?}", self.name);
+            state = self.log.changed.wait_timeout(state, left).expect("a log reader panicked").0;
+        }
+        drop(state);
+        Some(self.wait(limit))
     }
 
     /// Sends one signal to this child alone.
@@ -164,7 +193,7 @@ impl Drop for Proc {
 fn ends_within(child: &Child, limit: Duration) -> bool {
     let pidfd =
         pidfd_open(Pid::from_child(child), PidfdFlags::empty()).expect("open a pidfd of an unreaped child");
-    let deadline = Instant::now() + limit;
+    let deadline = Instant::now() + patiently(limit);
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         let timeout = Timespec::try_from(left).expect("a test's limit fits a timespec");

@@ -18,7 +18,7 @@ use rand::{Rng as _, SeedableRng as _};
 use serde_json::Value;
 
 use crate::pair::{FORWARD_PORT, LIMIT, Place, SOCKS_PORT, path, until};
-use crate::rig::{Beam, EchoServer, GATEWAY_V4, Ns, ORIGIN_V4};
+use crate::rig::{Beam, EchoServer, GATEWAY_V4, Ns, ORIGIN_V4, patiently};
 
 /// A gateway and a client, stopped before their namespaces go.
 pub(crate) struct Tunnel {
@@ -62,8 +62,8 @@ pub(crate) fn dial(place: &Place, port: u16) -> TcpStream {
 
 /// No call on this socket hangs a test for ever.
 pub(crate) fn patient(stream: &TcpStream) {
-    stream.set_read_timeout(Some(LIMIT)).unwrap();
-    stream.set_write_timeout(Some(LIMIT)).unwrap();
+    stream.set_read_timeout(Some(patiently(LIMIT))).unwrap();
+    stream.set_write_timeout(Some(patiently(LIMIT))).unwrap();
     stream.set_nodelay(true).unwrap();
 }
 

@@ -9,7 +9,7 @@ use rand::rngs::StdRng;
 
 use super::relay::back;
 use crate::pair::LIMIT;
-use crate::rig::Rig;
+use crate::rig::{Rig, patiently};
 
 /// A version that nobody speaks (RFC 9000 15: of the pattern 0x?a?a?a?a).
 const UNKNOWN_VERSION: u32 = 0x0a1a_2a3a;
@@ -30,7 +30,7 @@ pub(crate) struct Stranger {
 impl Stranger {
     pub(crate) fn new(rig: &Rig, gateway: SocketAddr, rng: StdRng) -> Self {
         let socket = back(rig, gateway);
-        socket.set_read_timeout(Some(LIMIT)).unwrap();
+        socket.set_read_timeout(Some(patiently(LIMIT))).unwrap();
         Self {
             socket,
             rng,

@@ -42,4 +42,4 @@ pub use detach::{AttachedProgram, attached, detach};
 pub use error::{OpenError, TargetsError};
 pub use interface::{Interface, open};
 pub use port::XskPort;
-pub use report::{Census, LinkState, QueueMode, QueueReport, SocketStatistics, Step};
+pub use report::{LinkState, QueueMode, QueueReport, SocketStatistics, Step};

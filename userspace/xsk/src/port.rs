@@ -15,14 +15,15 @@
 //! When the worker holds all receive frames, the NIC finds the fill ring empty and drops, counted by the kernel.
 
 use crate::{
-    Census, QueueReport, SocketStatistics,
+    QueueReport, SocketStatistics,
     attach::Sockets,
     kick::{self, Kick},
     rings::Rings,
     templates::Templates,
 };
 use port::{
-    Counters, Drop as Reason, Ecn, Flushed, Frame, Port, Received, Region, Reserved, Sealed, Sent, Transmit,
+    Census, Counters, Drop as Reason, Ecn, Flushed, Frame, Port, Received, Region, Reserved, Sealed, Sent,
+    Transmit,
 };
 use rustix::io::Errno;
 use simd::{
@@ -157,20 +158,6 @@ impl XskPort {
     /// When the socket is gone.
     pub fn statistics(&self) -> io::Result<SocketStatistics> {
         self.rings.statistics()
-    }
-
-    /// Where the frames are.
-    pub fn census(&mut self) -> Census {
-        let rings = self.rings.census();
-        Census {
-            free: self.idle_rx.len() + self.idle_tx.len(),
-            fill: rings.fill,
-            rx: rings.rx,
-            tx: rings.tx,
-            completion: rings.completion,
-            out: self.out + self.reserved,
-            total: self.region.chunk_count(),
-        }
     }
 
     fn refill(&mut self) {
@@ -406,6 +393,21 @@ impl Port for XskPort {
         let statistics = self.statistics().unwrap_or_default();
         each("xsk_rx_dropped", statistics.rx_dropped);
         each("xsk_rx_ring_full", statistics.rx_ring_full);
+    }
+
+    fn census(&mut self) -> Option<Census> {
+        let rings = self.rings.census();
+        Some(Census {
+            interface: self.templates.interface(),
+            queue: self.report.queue,
+            free: self.idle_rx.len() + self.idle_tx.len(),
+            fill: rings.fill,
+            rx: rings.rx,
+            tx: rings.tx,
+            completion: rings.completion,
+            out: self.out + self.reserved,
+            total: self.region.chunk_count(),
+        })
     }
 }
 

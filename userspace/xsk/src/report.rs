@@ -78,30 +78,3 @@ pub struct SocketStatistics {
     /// Times the kernel looked for TX descriptors and found none.
     pub tx_ring_empty: u64,
 }
-
-/// Where each frame of a UMEM is; one line per holder. The sum is `total` at every instant between calls.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Census {
-    /// Idle in the port: waiting for room on the fill ring, or to be sent.
-    pub free: usize,
-    /// On the fill ring or inside the kernel's receive path.
-    pub fill: usize,
-    /// Received, still on the RX ring.
-    pub rx: usize,
-    /// Staged, on the TX ring or inside the kernel's transmit path.
-    pub tx: usize,
-    /// Sent, still on the completion ring.
-    pub completion: usize,
-    /// Delivered to the worker and not yet recycled.
-    pub out: usize,
-    /// All frames of the UMEM.
-    pub total: usize,
-}
-
-impl Census {
-    /// Frames accounted for.
-    #[must_use]
-    pub fn sum(&self) -> usize {
-        self.free + self.fill + self.rx + self.tx + self.completion + self.out
-    }
-}

@@ -59,6 +59,11 @@ impl Templates {
         Self { interface, reader, entries: (0..ENTRY_COUNT).map(|_| None).collect(), last: 0 }
     }
 
+    /// Index of the interface.
+    pub(crate) fn interface(&self) -> u32 {
+        self.interface
+    }
+
     /// The mirror's view of the interface, if anything changed since the last call.
     #[inline]
     pub(crate) fn refresh(&mut self) -> bool {

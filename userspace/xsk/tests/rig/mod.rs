@@ -232,7 +232,7 @@ pub(crate) fn steering(interface: &Interface, name: &str) -> u64 {
 
 /// Every frame is accounted for, none is with the worker.
 pub(crate) fn assert_conserved(port: &mut XskPort) {
-    let census = port.census();
+    let census = port.census().unwrap();
     assert_eq!(census.sum(), census.total, "{census:?}");
     assert_eq!(census.out, 0, "{census:?}");
     let counters = port.counters();

@@ -1,0 +1,154 @@
+//! Frames that no beam sends: malformed ones, fragments, foreign ones; each is counted under the name that it must have.
+
+use crate::{
+    Verdict,
+    bench::Bench,
+    craft,
+    pair::{TUNNEL_PORT, number, until},
+    rig::{Beam, CLIENT_V4, GATEWAY_V4, Ns},
+};
+use serde_json::Value;
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::Write as _,
+    net::UdpSocket,
+    os::fd::{AsRawFd as _, FromRawFd as _},
+};
+use steer::{Counter, Verdict as Steering};
+
+/// The shortest frame on a wire, without its checksum: a NIC pads what is shorter, which makes another frame of it.
+const FRAME_BYTES_MIN: usize = 60;
+/// The longest that a link with MTU 1500 takes.
+const FRAME_BYTES_MAX: usize = 1514;
+/// One byte away from the table's listeners lie 198.19.0.1 and 2001:db8:1::1, which the rig's gateway has too.
+const OTHERS_OF_OURS: [&str; 2] = ["address byte 1 differs", "address byte 5 differs"];
+/// Frames sent in one go: few enough for any ring.
+const VOLLEY_COUNT: usize = 128;
+/// Counters that the namespaces' own chatter (neighbour discovery, multicast reports) raises too.
+const CHATTER: [Counter; 4] =
+    [Counter::PassNotIp, Counter::PassNotUdp, Counter::PassIpv6Extension, Counter::PassOtherTarget];
+
+// The crafted table of the steering program's own tests, sent by one NIC and judged behind the other.
+pub(crate) fn crafted(bench: &mut Bench) -> Verdict {
+    // The table's second listener.
+    bench.in_gateway("ip", &["address", "add", "2001:db8::1/64", "dev", "g0", "nodad"]);
+    // A NIC that filters VLANs would keep frames of unknown ones to itself.
+    bench.in_gateway("ip", &["link", "set", "g0", "promisc", "on"]);
+    let gateway = serve_wildcard(bench);
+    let mac = bench.in_gateway("cat", &["/sys/class/net/g0/address"]);
+    let mac: Vec<u8> = mac.trim().split(':').map(|byte| u8::from_str_radix(byte, 16).expect("hex")).collect();
+    let mut frames: Vec<(Counter, Vec<u8>)> = Vec::new();
+    let fits = |case: &craft::Case| (FRAME_BYTES_MIN..=FRAME_BYTES_MAX).contains(&case.frame.len());
+    let is_another_of_ours = |case: &craft::Case| OTHERS_OF_OURS.iter().any(|name| case.name.ends_with(name));
+    for case in craft::table().into_iter().filter(|case| fits(case) && !is_another_of_ours(case)) {
+        let counter = match case.expected {
+            Steering::Ours => Counter::Redirected,
+            Steering::NotOurs(counter) | Steering::Malformed(counter) => counter,
+        };
+        let mut frame = case.frame;
+        frame[..6].copy_from_slice(&mac);
+        frames.push((counter, frame));
+    }
+    let mut expected: BTreeMap<&str, u64> = BTreeMap::new();
+    frames.iter().for_each(|(counter, _)| *expected.entry(counter.name()).or_default() += 1);
+    let mut socket = packet_socket(bench);
+    let before = steering(&gateway.status());
+    let mut sent = 0;
+    for volley in frames.chunks(VOLLEY_COUNT) {
+        for (_, frame) in volley {
+            socket.write_all(frame).expect("send a frame");
+        }
+        sent += volley.len() as u64;
+        until(
+            "the volley is judged",
+            || total(&gateway.status()) - before.values().sum::<u64>(),
+            |judged| *judged >= sent,
+        );
+    }
+    let after = crate::pair::settled(&gateway);
+    let counted = steering(&after);
+    for counter in Counter::ALL {
+        let name = counter.name();
+        let now = counted.get(name).copied().unwrap_or(0) - before.get(name).copied().unwrap_or(0);
+        let wanted = expected.get(name).copied().unwrap_or(0);
+        if CHATTER.contains(counter) {
+            assert!(now >= wanted, "{name}: {now}, {wanted} were sent: {counted:?}");
+        } else {
+            assert_eq!(now, wanted, "{name}: counted {counted:?}, sent {expected:?}");
+        }
+    }
+    bench.fact("frames", frames.len());
+    bench.assert_conserved(&[&gateway]);
+    Ok(())
+}
+
+fn serve_wildcard(bench: &Bench) -> Beam {
+    let mut args: Vec<String> = ["serve", "-l", ":443", "--users"].map(String::from).into();
+    args.push(crate::pair::path(&bench.place.users));
+    args.extend(bench.mode.flags("g0").into_iter().map(String::from));
+    args.extend(["--tls-cert".into(), crate::pair::path(&bench.place.pki.server_cert)]);
+    args.extend(["--tls-key".into(), crate::pair::path(&bench.place.pki.server_key)]);
+    let gateway = Beam::start(&bench.place.rig, Ns::Gateway, "gateway", &crate::pair::words(&args));
+    bench.assert_mode(bench.mode, Ns::Gateway, &gateway);
+    gateway
+}
+
+/// A socket of the client's NIC that sends whole Ethernet frames.
+#[allow(unsafe_code, reason = "no safe crate binds a packet socket to an interface")]
+fn packet_socket(bench: &Bench) -> File {
+    bench.place.rig.within(Ns::Client, || {
+        // SAFETY: the name is a C string.
+        let index = unsafe { libc::if_nametoindex(c"c0".as_ptr()) };
+        // SAFETY: no pointers are passed.
+        let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW, 0) };
+        assert!(fd >= 0, "a packet socket: {}", std::io::Error::last_os_error());
+        // SAFETY: the descriptor was made just now and is nobody else's.
+        let file = unsafe { File::from_raw_fd(fd) };
+        // SAFETY: zeroes are a valid address.
+        let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+        address.sll_family = libc::AF_PACKET as u16;
+        address.sll_ifindex = index as i32;
+        let length = size_of::<libc::sockaddr_ll>() as u32;
+        // SAFETY: the address is a local of that length.
+        let bound = unsafe { libc::bind(file.as_raw_fd(), (&raw const address).cast(), length) };
+        assert_eq!(bound, 0, "bind to c0: {}", std::io::Error::last_os_error());
+        file
+    })
+}
+
+fn steering(status: &Value) -> BTreeMap<String, u64> {
+    let verdicts = status["interfaces"][0]["steering"].as_object().expect("steering counters");
+    verdicts.iter().map(|(name, n)| (name.clone(), n.as_u64().expect("a count"))).collect()
+}
+
+fn total(status: &Value) -> u64 {
+    steering(status).values().sum()
+}
+
+// A datagram longer than the link takes travels as fragments, which steering leaves to the kernel; the gateway's kernel
+// socket gets the whole of it, and answers nothing.
+pub(crate) fn fragments(bench: &mut Bench) -> Verdict {
+    const COUNT: u64 = 20;
+    let gateway = bench.gateway(GATEWAY_V4);
+    let socket = bench.place.rig.within(Ns::Client, || UdpSocket::bind((CLIENT_V4, 0)).expect("bind"));
+    let before = gateway.status();
+    for _ in 0..COUNT {
+        socket.send_to(&[0; 4000], (GATEWAY_V4, TUNNEL_PORT)).expect("send fragments");
+    }
+    let kernel_packets = |status: &Value| number(status, "kernel_udp_packets");
+    let after = until(
+        "the reassembled datagrams arrive",
+        || gateway.status(),
+        |status| kernel_packets(status) >= kernel_packets(&before) + COUNT,
+    );
+    assert_eq!(kernel_packets(&after), kernel_packets(&before) + COUNT, "{after:#}");
+    assert_eq!(crate::tools::dropped(&after, "drop_cid_unknown"), COUNT, "each under its name: {after:#}");
+    if bench.mode.hook().is_some() {
+        // 4,008 bytes of IP payload at 1,480 a fragment.
+        assert_eq!(steering(&after)["pass_fragment"], 3 * COUNT, "{after:#}");
+        assert_eq!(number(&after, "xsk_rx_frames"), 0, "{after:#}");
+    }
+    bench.assert_conserved(&[&gateway]);
+    Ok(())
+}
