@@ -28,7 +28,8 @@ def qemu(emulator):
     """The command of the QEMU that lies unpacked in `emulator`."""
     libraries = [os.path.join(emulator, part) for part in ("lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu")]
     return [
-        os.path.join(emulator, "lib64/ld-linux-x86-64.so.2"), "--library-path", ":".join(libraries),
+        # Not the one in lib64, which is an absolute link: to this machine's own.
+        os.path.join(libraries[0], "ld-linux-x86-64.so.2"), "--library-path", ":".join(libraries),
         os.path.join(emulator, "usr/bin/qemu-system-x86_64"),
         "-L", os.path.join(emulator, "usr/share/qemu"), "-L", os.path.join(emulator, "usr/share/seabios"),
     ]  # fmt: skip
@@ -105,7 +106,7 @@ class Guest:
             return self._ended_well()
         if not self._booted and now - self._started > self._limits.boot:
             raise Trouble(f"the kernel did not boot within {self._limits.boot:g} s; {self._last_words()}")
-        if now - self._heard > self._limits.silence:
+        if self._booted and now - self._heard > self._limits.silence:
             raise Trouble(f"the guest hangs: it said nothing for {self._limits.silence:g} s; {self._last_words()}")
         if now - self._started > self._limits.whole:
             raise Trouble(f"the guest was not done within {self._limits.whole:g} s (--limit); {self._last_words()}")
@@ -120,6 +121,9 @@ class Guest:
             how += f": something killed it; a guest needs {MEMORY_MIB} MiB of memory, did it run out? --jobs 1 needs least"
         self._complaints.seek(0)
         words = " ".join(self._complaints.read().split())
+        if code == 0 and not words and not self._booted:
+            # A triple fault, for one; -no-reboot makes an end of it.
+            raise Trouble(f"the kernel did not boot: it reset the machine; {self._last_words()}")
         if not self._booted and not self.console.text.strip():
             raise Trouble(f"QEMU did not start a guest ({how}): {words or 'it said nothing'}")
         raise Trouble(f"QEMU ended before the guest was done ({how}): {words + '; ' if words else ''}{self._last_words()}")

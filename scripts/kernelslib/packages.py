@@ -146,10 +146,10 @@ class Apt:
         # apt-get update ends with 0 when a suite can't be had; an old list would then pass for a new one.
         complaint = [line for line in done.stderr.splitlines() if line.startswith(("E:", "W: Failed"))]
         if done.returncode or complaint:
-            words = " ".join(complaint) or done.stderr.strip()
+            words = (complaint or done.stderr.splitlines() or ["no reason given"])[0]
             raise Trouble(
-                f"{program} {arguments[0]}: exit {done.returncode}: {words or 'no reason given'}; the first run needs the network "
-                "(deb.debian.org, or a proxy that apt knows), later ones use target/kernels"
+                f"{program} {arguments[0]}: {words} (exit {done.returncode}); the first run needs the network (deb.debian.org, or "
+                "a proxy that apt knows), later ones only target/kernels"
             )
         return done.stdout
 

@@ -212,7 +212,8 @@ class Guests(InADirectory):
     def test_each_defect_is_named(self):
         for behaviour, limits, needed in (
             ("echo 'no such device' >&2; exit 1", {}, r"QEMU did not start a guest \(exit 1\): no such device"),
-            ("exit 0", {}, r"QEMU did not start a guest \(exit 0\): it said nothing"),
+            ("exit 2", {}, r"QEMU did not start a guest \(exit 2\): it said nothing"),
+            ("exit 0", {}, "the kernel did not boot: it reset the machine; its console is empty"),
             ("exec sleep 1000", {"boot": 0.2}, "did not boot within 0.2 s; its console is empty"),
             ("echo early > $console; exec sleep 1000", {"boot": 1}, "did not boot within 1 s; its console ends: early"),
             (HANGING, {"silence": 1}, "hangs: it said nothing for 1 s; its console ends: BEAM booted 6.1"),
