@@ -30,7 +30,7 @@ const QUIRKS: [Quirk; 7] = [
         errno: libc::EOPNOTSUPP,
         advice: "virtio_net has it from Linux 6.14 on",
     },
-    // Noted: 7.2 refuses without the flag. Booted: it grants it with.
+    // Booted: 7.2 refuses without the flag (though the driver says that it has zero-copy), grants it with.
     Quirk {
         driver: "virtio_net",
         asked: Asked::ZeroCopy,
