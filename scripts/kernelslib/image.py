@@ -15,7 +15,8 @@ PROGRAMS = ["ip", "ss", "tc", "ethtool", "curl", "nginx", "bash", "wg", "ping"]
 MODULES = ["virtio_pci", "veth", "8021q", "xsk_diag", "pktgen", "sch_netem", "wireguard"]
 
 INIT = """#!/bin/busybox sh
-/bin/busybox mkdir -p /proc /sys /dev /tmp /run /var/run/netns /etc/netns /var/log /var/lib
+/bin/busybox mkdir -p /proc /sys /dev /tmp /run/netns /etc/netns /var/log /var/lib
+/bin/busybox ln -s /run /var/run
 /bin/busybox mount -t proc proc /proc
 /bin/busybox mount -t sysfs sys /sys
 /bin/busybox mount -t devtmpfs dev /dev

@@ -51,7 +51,9 @@ class Outcome:
         # How long an emulated guest took means nothing to anybody: it isn't kept.
         kept = {key: said[key] for key in ("case", "mode", "result", "why", "facts") if said.get(key)}
         self.cases.append(kept)
-        why = f": {said['why']}" if said.get("why") else ""
+        if said.get("why"):
+            kept["why"] = " ".join(said["why"].split())
+        why = f": {kept['why']}" if said.get("why") else ""
         say(f"{self.plan.name} {said['mode']} {said['case']}: {said['result']}{why}")
 
     def judge(self):

@@ -64,7 +64,7 @@ pub(crate) fn run(args: ConnectArgs) -> Result<(), Failure> {
     });
     // One worker owns every queue, so there is one lane.
     let Some(lane) = lanes.pop() else { return Err(Failure::Runtime(anyhow!("no lane was opened"))) };
-    let seat = Seat { mailbox: mailboxes[0].clone(), cpu: cpus[0], lane: lane.facts };
+    let seat = Seat { mailbox: mailboxes[0].clone(), cpu: cpus[0], lane: lane.facts.into() };
     let engine =
         Engine::new(EngineConfig { protection, ..EngineConfig::new(WorkerId(0), Secrets::random(), None) });
     let role = Role::Client(Box::new(client));

@@ -116,28 +116,33 @@ fn targets(local: SocketAddr) -> Vec<SocketAddr> {
 impl Lane {
     /// Adds a queue's socket, and says aloud how it runs.
     fn add_queue(&mut self, args: &PathArgs, interface: &str, port: xsk::XskPort) {
-        let report = port.report();
+        self.facts.add_queue(interface, port.report());
+        self.frame_count += ((args.umem as usize) << 20) / args.frame_size as usize;
+        self.ports.push(Box::new(port));
+    }
+}
+
+impl LaneFacts {
+    /// Adds a queue, and says aloud how it runs.
+    pub(crate) fn add_queue(&mut self, interface: &str, report: &xsk::QueueReport) {
         let (queue, mode) = (report.queue, report.mode.to_string());
         let why: Vec<String> = report.steps.iter().map(ToString::to_string).collect();
         for step in &why {
             tracing::warn!("{interface} queue {queue}: stepped down: {step}");
         }
         tracing::info!("{interface} queue {queue}: AF_XDP {mode}");
-        let facts = &mut self.facts;
-        match &mut facts.interface {
-            None => facts.interface = Some(interface.to_owned()),
+        match &mut self.interface {
+            None => self.interface = Some(interface.to_owned()),
             Some(names) if names.split(',').any(|name| name == interface) => {}
             Some(names) => *names = format!("{names},{interface}"),
         }
-        facts.queues.push(queue);
-        if facts.mode.is_empty() {
-            facts.mode = mode;
-        } else if facts.mode != mode {
-            facts.mode = format!("{},{mode}", facts.mode);
+        self.queues.push(queue);
+        if self.mode.is_empty() {
+            self.mode = mode;
+        } else if !self.mode.split(',').any(|known| known == mode) {
+            self.mode = format!("{},{mode}", self.mode);
         }
-        facts.why.extend(why.into_iter().filter(|step| !facts.why.contains(step)).collect::<Vec<_>>());
-        self.frame_count += ((args.umem as usize) << 20) / args.frame_size as usize;
-        self.ports.push(Box::new(port));
+        self.why.extend(why.into_iter().filter(|step| !self.why.contains(step)).collect::<Vec<_>>());
     }
 }
 

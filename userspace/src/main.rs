@@ -6,6 +6,7 @@
 mod cli;
 mod connect;
 mod control;
+mod devices;
 mod doctor;
 mod failure;
 mod identity;

@@ -32,7 +32,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
     let cpus = supervisor::cpus(args.path.cpus.as_ref().map(|list| list.0.as_slice()), datapath.lanes.len())?;
     let mut crew = Vec::new();
     for (index, lane) in datapath.lanes.into_iter().enumerate() {
-        let seat = Seat { mailbox: mailboxes[index].clone(), cpu: cpus[index], lane: lane.facts };
+        let seat = Seat { mailbox: mailboxes[index].clone(), cpu: cpus[index], lane: lane.facts.into() };
         let mut engine = EngineConfig::new(WorkerId(index as u8), secrets.clone(), Some(server.clone()));
         engine.connections_max = args.max_connections;
         engine.protection = protection;

@@ -127,6 +127,16 @@ impl FrameStatus {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct InterfaceStatus {
     pub(crate) name: String,
+    pub(crate) driver: Option<String>,
+    /// `up`, `no-carrier`, `down` or `removed`.
+    pub(crate) link: String,
+    pub(crate) mtu: Option<u32>,
+    /// Queues that the NIC receives on.
+    pub(crate) queues_now: u32,
+    /// Queues that have a socket.
+    pub(crate) queues_served: u32,
+    /// Something that an operator should act on.
+    pub(crate) alert: Option<String>,
     /// Verdicts of the XDP program, by name.
     pub(crate) steering: BTreeMap<String, u64>,
 }
@@ -226,7 +236,20 @@ fn screen(status: &Status) -> String {
             .filter(|&(_, &n)| n > 0)
             .map(|(name, n)| format!("{name} {n}"))
             .collect();
-        let _ = writeln!(out, "\nsteering on {}: {}", interface.name, verdicts.join(", "));
+        let mtu = interface.mtu.map_or("-".to_owned(), |mtu| mtu.to_string());
+        let _ = writeln!(
+            out,
+            "\n{}: driver {}, link {}, mtu {mtu}, queues {} ({} with a socket)",
+            interface.name,
+            interface.driver.as_deref().unwrap_or("unknown"),
+            interface.link,
+            interface.queues_now,
+            interface.queues_served
+        );
+        if let Some(alert) = &interface.alert {
+            let _ = writeln!(out, "ALERT: {alert}");
+        }
+        let _ = writeln!(out, "steering on {}: {}", interface.name, verdicts.join(", "));
     }
     let _ = writeln!(out, "\n{}", status.protection.line());
     if status.drops.is_empty() {

@@ -3,10 +3,11 @@
 use crate::{
     cli::DaemonArgs,
     control::{self, Answer, Request},
+    devices,
     failure::Failure,
     interface::{Lane, LaneFacts},
     protection::ProtectionStatus,
-    status::{Conservation, FrameStatus, InterfaceStatus, Rates, SCHEMA, Status, WorkerStatus},
+    status::{Conservation, FrameStatus, Rates, SCHEMA, Status, WorkerStatus},
     worker::{
         Ended, Worker,
         mail::{Command, Mailbox},
@@ -21,7 +22,7 @@ use std::{
     panic::AssertUnwindSafe,
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -44,14 +45,20 @@ pub(crate) struct Identity {
 pub(crate) struct Seat {
     pub(crate) mailbox: Mailbox,
     pub(crate) cpu: Option<u32>,
-    pub(crate) lane: LaneFacts,
+    pub(crate) lane: Mutex<LaneFacts>,
+}
+
+impl Seat {
+    pub(crate) fn lane(&self) -> MutexGuard<'_, LaneFacts> {
+        self.lane.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// The daemon.
 pub(crate) struct Supervisor {
     identity: Identity,
-    seats: Vec<Seat>,
-    interfaces: Vec<xsk::Interface>,
+    pub(crate) seats: Vec<Seat>,
+    pub(crate) interfaces: Vec<xsk::Interface>,
     started: Instant,
     draining: AtomicBool,
 }
@@ -113,6 +120,7 @@ pub(crate) fn run(
         draining: AtomicBool::new(false),
     });
     supervisor.clone().watch_signals(drain_timeout)?;
+    devices::watch(&supervisor).map_err(Failure::Runtime)?;
     if let Some(bound) = &bound {
         let of_thread = supervisor.clone();
         control::serve(bound, Arc::new(move |request| of_thread.answer(&request)))
@@ -279,7 +287,7 @@ impl Supervisor {
             flows_opened: after.iter().map(|s| s.flows_opened).sum(),
             rates: rates(&before, &after, over),
             workers: after.iter().filter_map(|s| self.worker_status(s)).collect(),
-            interfaces: self.interfaces.iter().map(interface_status).collect(),
+            interfaces: self.interfaces.iter().map(devices::status).collect(),
             xsk_rx_frames: xsk(|port| port.rx_datagrams),
             xsk_tx_frames: xsk(|port| port.tx_datagrams),
             kernel_udp_packets: after.iter().map(kernel_packets).sum(),
@@ -292,15 +300,16 @@ impl Supervisor {
 
     fn worker_status(&self, snapshot: &WorkerSnapshot) -> Option<WorkerStatus> {
         let seat = self.seats.get(usize::from(snapshot.id))?;
+        let lane = seat.lane();
         let xsk = |field: fn(&port::Counters) -> u64| fast(snapshot).map(field).sum();
         let kernel = |field: fn(&port::Counters) -> u64| slow(snapshot).map(field).sum();
         Some(WorkerStatus {
             id: snapshot.id,
             cpu: seat.cpu,
-            interface: seat.lane.interface.clone(),
-            queues: seat.lane.queues.clone(),
-            xdp_mode: seat.lane.mode.clone(),
-            xdp_why: seat.lane.why.clone(),
+            interface: lane.interface.clone(),
+            queues: lane.queues.clone(),
+            xdp_mode: lane.mode.clone(),
+            xdp_why: lane.why.clone(),
             connections: snapshot.connections,
             flows: snapshot.flows,
             xsk_rx_frames: xsk(|port| port.rx_datagrams),
@@ -335,14 +344,7 @@ fn slow(snapshot: &WorkerSnapshot) -> impl Iterator<Item = &port::Counters> {
     snapshot.ports.iter().filter(|port| port.frames.is_none()).map(|port| &port.counters)
 }
 
-fn interface_status(interface: &xsk::Interface) -> InterfaceStatus {
-    InterfaceStatus {
-        name: interface.name().to_owned(),
-        steering: merge(interface.steering_counters().into_iter()),
-    }
-}
-
-fn merge<'a>(counters: impl Iterator<Item = (&'a str, u64)>) -> BTreeMap<String, u64> {
+pub(crate) fn merge<'a>(counters: impl Iterator<Item = (&'a str, u64)>) -> BTreeMap<String, u64> {
     let mut merged = BTreeMap::new();
     for (name, n) in counters.filter(|&(_, n)| n > 0) {
         *merged.entry(name.to_owned()).or_default() += n;

@@ -2,8 +2,11 @@
 //! All queues are bounded.
 
 use super::{poll::Waker, snapshot::WorkerSnapshot};
-use crossbeam::{channel::Sender, queue::ArrayQueue};
-use port::{Frame, Received};
+use crossbeam::{
+    channel::Sender,
+    queue::{ArrayQueue, SegQueue},
+};
+use port::{Frame, Port, Received};
 use std::{io, net::SocketAddr, sync::Arc};
 use tunnel::ConnId;
 use upstream::resolver::ResolveError;
@@ -29,6 +32,8 @@ pub(crate) enum Command {
     Drain,
     /// Stop now.
     Stop,
+    /// Serve this AF_XDP socket too: its queue came after the start.
+    AddPort(Box<dyn Port>),
     /// A name was resolved for the request on this stream.
     Resolved { conn: ConnId, stream: tunnel::StreamId, outcome: Result<Vec<SocketAddr>, ResolveError> },
     /// The client's gateway name was resolved.
@@ -46,18 +51,21 @@ pub(crate) struct Mailbox(Arc<Boxes>);
 
 struct Boxes {
     frames: ArrayQueue<Handed>,
-    /// Sized so that it can't be full: every frame a worker may have lent out fits.
+    /// Every frame that the ports of the start may have lent out fits.
     returns: ArrayQueue<(u8, Frame)>,
+    /// For what doesn't: frames of ports that came later. There are no more of them than those ports have.
+    more_returns: SegQueue<(u8, Frame)>,
     commands: ArrayQueue<Command>,
     waker: Waker,
 }
 
 impl Mailbox {
-    /// `lendable_count` is the number of frames that the worker's ports own together.
+    /// `lendable_count` is the number of frames that the worker's ports own together at the start.
     pub(crate) fn new(lendable_count: usize) -> io::Result<Self> {
         Ok(Self(Arc::new(Boxes {
             frames: ArrayQueue::new(FRAMES_MAX),
             returns: ArrayQueue::new(lendable_count.max(1)),
+            more_returns: SegQueue::new(),
             commands: ArrayQueue::new(COMMANDS_MAX),
             waker: Waker::new()?,
         })))
@@ -74,10 +82,9 @@ impl Mailbox {
 
     /// Sends a frame home to port `port` of this worker.
     pub(crate) fn send_home(&self, port: u8, frame: Frame) {
-        // Can't fail by the sizing above; a frame that did not fit would be freed with its token and show up as a
-        // missing frame in the conservation check.
-        let lost = self.0.returns.push((port, frame)).is_err();
-        debug_assert!(!lost, "the return ring holds every frame of its worker");
+        if let Err(home) = self.0.returns.push((port, frame)) {
+            self.0.more_returns.push(home);
+        }
         self.0.waker.wake();
     }
 
@@ -93,7 +100,7 @@ impl Mailbox {
     }
 
     pub(super) fn next_return(&self) -> Option<(u8, Frame)> {
-        self.0.returns.pop()
+        self.0.returns.pop().or_else(|| self.0.more_returns.pop())
     }
 
     pub(super) fn next_command(&self) -> Option<Command> {
@@ -101,6 +108,7 @@ impl Mailbox {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.0.frames.is_empty() && self.0.returns.is_empty() && self.0.commands.is_empty()
+        let Boxes { frames, returns, more_returns, commands, waker: _ } = &*self.0;
+        frames.is_empty() && returns.is_empty() && more_returns.is_empty() && commands.is_empty()
     }
 }

@@ -146,6 +146,11 @@ impl Worker {
     fn turn(&mut self, now: Instant) -> io::Result<bool> {
         self.loops += 1;
         self.core.now = now;
+        // First, so that the ports put them on their fill rings in this turn: a queue whose frames were all with other
+        // workers hears of no packet that would cause another one.
+        while let Some((port, frame)) = self.mailbox.next_return() {
+            self.ports.take_home(port, frame);
+        }
         let mut more = self.ports.receive(now, &mut self.core.engine)?;
         more |= self.read_mail(now);
         self.core.engine.run(now);
@@ -193,9 +198,6 @@ impl Worker {
     /// Takes what other threads sent. True if something was there.
     fn read_mail(&mut self, now: Instant) -> bool {
         let mut any = false;
-        while let Some((port, frame)) = self.mailbox.next_return() {
-            self.ports.take_home(port, frame);
-        }
         self.handed.extend(std::iter::from_fn(|| self.mailbox.next_frame()).take(HANDED_MAX));
         if !self.handed.is_empty() {
             self.ports.accept_handed(now, &mut self.core.engine, &mut self.handed);
@@ -215,6 +217,12 @@ impl Worker {
                 let _ = reply.send(Box::new(self.snapshot()));
             }
             Command::Stop => self.ended = Some(Ended::Stopped),
+            Command::AddPort(port) => {
+                // The port is dropped, and its queue left to the kernel again.
+                if let Err(error) = self.ports.add(&self.core.poll, port) {
+                    tracing::error!(%error, "a new queue can't be served");
+                }
+            }
             Command::Drain => {
                 self.core.draining = true;
                 match &mut self.role {

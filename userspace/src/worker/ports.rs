@@ -47,8 +47,9 @@ impl HandOver {
 
 /// The ports of one worker.
 ///
-/// First come the AF_XDP sockets, if any; the last is a kernel UDP socket: all there is without AF_XDP, else the slow
-/// path beside it. It reserves the port number, receives what steering passed on (fragments, queues without a socket),
+/// First come the AF_XDP sockets, if any; then a kernel UDP socket: all there is without AF_XDP, else the slow
+/// path beside it. Behind it are sockets of queues that came after the start, which only receive: what no port before
+/// the kernel socket has a route for, that one sends. It reserves the port number, receives what steering passed on (fragments, queues without a socket),
 /// and sends where AF_XDP has no route or neighbour yet.
 pub(super) struct Ports {
     worker: u8,
@@ -93,6 +94,16 @@ impl Ports {
         for (index, port) in self.ports.iter().enumerate() {
             poll.watch_readable(port.poll_fd(), Token::Port(index as u32))?;
         }
+        Ok(())
+    }
+
+    /// Adds a port while the worker runs. The others keep their indices, which frames on their way home name.
+    pub(super) fn add(&mut self, poll: &Poll, port: Box<dyn Port>) -> io::Result<()> {
+        let index =
+            u8::try_from(self.ports.len()).map_err(|_| io::Error::other("a worker has 256 ports at most"))?;
+        poll.watch_readable(port.poll_fd(), Token::Port(u32::from(index)))?;
+        self.ports.push(port);
+        self.writable_watched.push(false);
         Ok(())
     }
 

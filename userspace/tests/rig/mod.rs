@@ -43,6 +43,8 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 pub(crate) const CLIENT_V4: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 2);
 pub(crate) const GATEWAY_V4: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
 pub(crate) const GATEWAY_INNER_V4: Ipv4Addr = Ipv4Addr::new(198, 19, 0, 1);
+/// For a test that puts a VLAN device on `g0`.
+pub(crate) const GATEWAY_VLAN_V4: Ipv4Addr = Ipv4Addr::new(198, 18, 7, 1);
 pub(crate) const ORIGIN_V4: Ipv4Addr = Ipv4Addr::new(198, 19, 0, 2);
 pub(crate) const CLIENT_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 2);
 pub(crate) const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 1);

@@ -10,7 +10,7 @@ use rcgen::{
     KeyUsagePurpose, SanType,
 };
 
-use super::{GATEWAY_INNER_V4, GATEWAY_NAME, GATEWAY_V4, GATEWAY_V6};
+use super::{GATEWAY_INNER_V4, GATEWAY_NAME, GATEWAY_V4, GATEWAY_V6, GATEWAY_VLAN_V4};
 
 /// Paths of PEM files under one directory. `stranger` is signed by a CA that nobody here trusts.
 #[derive(Debug)]
@@ -71,8 +71,13 @@ fn alt_names(name: &str, usage: &ExtendedKeyUsagePurpose) -> Vec<SanType> {
     if *usage != ExtendedKeyUsagePurpose::ServerAuth {
         return vec![dns(&format!("{name}.beam.example"))];
     }
-    let addresses: [IpAddr; 4] =
-        [GATEWAY_V4.into(), GATEWAY_V6.into(), GATEWAY_INNER_V4.into(), IpAddr::from([127, 0, 0, 1])];
+    let addresses: [IpAddr; 5] = [
+        GATEWAY_V4.into(),
+        GATEWAY_V6.into(),
+        GATEWAY_INNER_V4.into(),
+        GATEWAY_VLAN_V4.into(),
+        IpAddr::from([127, 0, 0, 1]),
+    ];
     [dns(GATEWAY_NAME), dns("localhost")].into_iter().chain(addresses.map(SanType::IpAddress)).collect()
 }
 

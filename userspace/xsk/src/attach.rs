@@ -4,6 +4,7 @@ use crate::{
     OpenError,
     netlink::Requests,
     preflight::{self, Nic},
+    quirks::{self, Asked},
     sys,
 };
 use aya::{
@@ -16,27 +17,46 @@ use netlink_packet_route::{
     link::{LinkAttribute, LinkMessage, LinkXdp, XdpAttached},
 };
 use std::{
+    collections::BTreeSet,
     io,
     os::fd::{AsRawFd, BorrowedFd},
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 /// The TARGETS map.
 pub(crate) type TargetMap = HashMap<MapData, [u8; steer::maps::TARGET_KEY_BYTES], u32>;
 
 /// The XSKS map: which queue's packets go to which socket. Shared by the interface and its ports.
-pub(crate) struct Sockets(Mutex<XskMap<MapData>>);
+pub(crate) struct Sockets(Mutex<Steered>);
+
+struct Steered {
+    map: XskMap<MapData>,
+    queues: BTreeSet<u32>,
+}
 
 impl Sockets {
     /// Steers a queue to its socket.
     pub(crate) fn insert(&self, queue: u32, socket: BorrowedFd<'_>) -> Result<(), String> {
-        let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        map.set(queue, socket.as_raw_fd(), 0).map_err(|error| chain(&error))
+        let mut steered = self.lock();
+        steered.map.set(queue, socket.as_raw_fd(), 0).map_err(|error| chain(&error))?;
+        steered.queues.insert(queue);
+        Ok(())
     }
 
     /// Gives a queue back to the kernel. The kernel itself does so when the socket closes, so failure is harmless.
     pub(crate) fn remove(&self, queue: u32) {
-        let _ = self.0.lock().unwrap_or_else(PoisonError::into_inner).unset(queue);
+        let mut steered = self.lock();
+        let _ = steered.map.unset(queue);
+        steered.queues.remove(&queue);
+    }
+
+    /// The queues that have a socket now.
+    pub(crate) fn queues(&self) -> BTreeSet<u32> {
+        self.lock().queues.clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Steered> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -92,7 +112,14 @@ impl Program {
             PerCpuArray::try_from(take(steer::maps::COUNTERS)?).map_err(|error| refused(&error))?;
         let mut program = Self { link: None, ebpf };
         program.xdp()?.load().map_err(|error| refused(&error))?;
-        Ok((program, Maps { sockets: Sockets(Mutex::new(sockets)), targets, counters }))
+        Ok((
+            program,
+            Maps {
+                sockets: Sockets(Mutex::new(Steered { map: sockets, queues: BTreeSet::new() })),
+                targets,
+                counters,
+            },
+        ))
     }
 
     fn xdp(&mut self) -> Result<&mut Xdp, OpenError> {
@@ -166,10 +193,13 @@ fn fatal(nic: &Nic, doing: &'static str, error: &dyn std::error::Error) -> Attac
 }
 
 fn refusal(nic: &Nic, hook: Hook, error: &ProgramError) -> AttachError {
-    let ProgramError::SyscallError(syscall) = error else {
-        return AttachError::Unsupported(chain(error));
+    let errno = errno(error);
+    let asked_driver = (hook == Hook::Native).then_some(nic.driver.as_deref()).flatten();
+    let unsupported = |why: String| {
+        let advice = quirks::advice(asked_driver, Asked::Native, errno);
+        AttachError::Unsupported(advice.map_or_else(|| why.clone(), |advice| format!("{why}; {advice}")))
     };
-    match syscall.io_error.raw_os_error() {
+    match errno {
         // Another program came between preflight and now.
         Some(libc::EBUSY | libc::EEXIST) => match preflight::find(&nic.name) {
             Ok(now) => match now.attached {
@@ -181,17 +211,31 @@ fn refusal(nic: &Nic, hook: Hook, error: &ProgramError) -> AttachError {
         Some(libc::ENODEV | libc::ENXIO) => fatal(nic, "attaching the XDP program", error),
         Some(libc::EPERM | libc::EACCES) => fatal(nic, "attaching the XDP program", error),
         Some(libc::EOPNOTSUPP) if hook == Hook::Native => {
-            AttachError::Unsupported("the driver has no native XDP (EOPNOTSUPP)".into())
+            unsupported("the driver has no native XDP (EOPNOTSUPP)".into())
         }
-        Some(libc::ERANGE) => AttachError::Unsupported(format!(
+        Some(libc::ERANGE) => unsupported(format!(
             "the driver refuses XDP at MTU {} (ERANGE); about {} is the most where pages are 4 KiB",
             nic.mtu, PAGE_MTU_MAX
         )),
-        Some(libc::ENOSPC) => AttachError::Unsupported(
+        Some(libc::ENOSPC) => unsupported(
             "the driver wants more RX queues, or fewer TX queues at the other end of a veth (ENOSPC)".into(),
         ),
-        _ => AttachError::Unsupported(chain(error)),
+        // Drivers refuse settings that don't go with XDP this way, the MTU above all. The kernel's words are in the chain.
+        Some(libc::EINVAL) => unsupported(format!("{} (MTU {})", chain(error), nic.mtu)),
+        _ => unsupported(chain(error)),
     }
+}
+
+/// The operating system's part of an error.
+pub(crate) fn errno(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(errno) = error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error) {
+            return Some(errno);
+        }
+        cause = error.source();
+    }
+    None
 }
 
 /// A 4 KiB page less XDP headroom, Ethernet header and the kernel's skb_shared_info.

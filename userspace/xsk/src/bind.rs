@@ -3,7 +3,9 @@
 use crate::{
     Config, OpenError, Step, ZeroCopy,
     attach::{Hook, chain},
-    preflight,
+    genl,
+    preflight::{self, Nic},
+    quirks::{self, Asked},
     rings::{Parts, Rings},
     sys,
 };
@@ -41,11 +43,17 @@ pub(crate) struct Bound {
 }
 
 /// Binds `queue`.
-pub(crate) fn bind(config: &Config, queue: u32, queue_count: usize, hook: Hook) -> Result<Bound, OpenError> {
+pub(crate) fn bind(
+    config: &Config,
+    nic: &Nic,
+    queue: u32,
+    queue_count: usize,
+    hook: Hook,
+) -> Result<Bound, OpenError> {
     let needed_bytes = config.umem_bytes as u64 * queue_count as u64;
     let mut steps = Vec::new();
     let (umem, descriptors) = umem(config, needed_bytes, &mut steps)?;
-    let (tx, rx, rings) = socket(config, &umem, queue, hook, &mut steps)?;
+    let (tx, rx, rings) = socket(config, nic, &umem, queue, hook, &mut steps)?;
     let Some((fill, completion)) = rings else {
         let source = io::Error::other("libxdp returned no fill and completion ring");
         return Err(system(config, "creating the XDP socket", source));
@@ -111,6 +119,7 @@ type Queues = (xsk_rs::TxQueue, xsk_rs::RxQueue, Option<(xsk_rs::FillQueue, xsk_
 /// Zero-copy if wanted and there, else copy.
 fn socket(
     config: &Config,
+    nic: &Nic,
     umem: &Umem,
     queue: u32,
     hook: Hook,
@@ -125,8 +134,11 @@ fn socket(
         if error.raw_os_error() == Some(libc::EBUSY) {
             return Err(refused(config, queue, error));
         }
-        let why = zero_copy_refusal(&error);
+        let mut why = zero_copy_refusal(nic, &error);
         if config.zero_copy == ZeroCopy::On {
+            if let Some(features) = genl::xdp_features(nic.index) {
+                why = format!("{why}; the driver says that it has: {}", features.names());
+            }
             return Err(OpenError::NoZeroCopy { interface: config.interface.clone(), queue, why });
         }
         steps.push(Step { tried: "zero-copy", why });
@@ -134,10 +146,14 @@ fn socket(
     patiently(config, umem, queue, BindFlags::XDP_COPY).map_err(|error| refused(config, queue, error))
 }
 
-fn zero_copy_refusal(error: &io::Error) -> String {
-    match error.raw_os_error() {
+fn zero_copy_refusal(nic: &Nic, error: &io::Error) -> String {
+    let why = match error.raw_os_error() {
         Some(libc::EOPNOTSUPP) => "the driver has no zero-copy (EOPNOTSUPP)".to_owned(),
         _ => format!("the driver refused it: {error}"),
+    };
+    match quirks::advice(nic.driver.as_deref(), Asked::ZeroCopy, error.raw_os_error()) {
+        Some(advice) => format!("{why}; {advice}"),
+        None => why,
     }
 }
 

@@ -1,20 +1,29 @@
 //! [`open`]: the mode ladder from top to bottom, and [`Interface`]: what outlives it.
 
 use crate::{
-    Config, LinkState, Mode, OpenError, QueueMode, QueueReport, Step, TargetsError, XskPort, ZeroCopy,
+    Config, LinkState, Mode, OpenError, QueueMode, QueueReport, Queues, Step, TargetsError, XskPort,
+    ZeroCopy,
     attach::{AttachError, Hook, Maps, Program, Sockets},
     bind::{self, Bound},
+    genl,
     mirror::{Control, Mirror, Reader, neighbour_use},
     netlink::Requests,
+    news::News,
     port::Parts,
     preflight::{self, Nic},
+    sys,
     targets::Targets,
     templates::Templates,
 };
 use aya::maps::{MapData, PerCpuArray};
 use netlink_packet_core::NLM_F_CREATE;
 use port::Port;
-use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    fmt, io,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 use steer::Counter;
 
 /// One interface with its XDP program attached. Dropping it detaches the program: the kernel gets every packet then.
@@ -22,12 +31,18 @@ use steer::Counter;
 /// Drop it before the ports (the other order is safe too: each port takes its own queue out of the steering map).
 pub struct Interface {
     // In this order: detach, then stop following the kernel, then the maps.
-    _program: Program,
+    program: Mutex<Program>,
     _control: Control,
     nic: Nic,
-    reports: Vec<QueueReport>,
+    config: Config,
+    hook: Hook,
+    /// The steps down that all queues share.
+    steps: Vec<Step>,
+    reports: Mutex<Vec<QueueReport>>,
     mirror: Arc<Mirror>,
+    news: Arc<News>,
     targets: Arc<Targets>,
+    sockets: Arc<Sockets>,
     counters: PerCpuArray<MapData, u64>,
 }
 
@@ -48,37 +63,50 @@ pub fn open(config: &Config) -> Result<(Interface, Vec<XskPort>), OpenError> {
     let Maps { sockets, targets, counters } = maps;
     let mirror = Arc::new(Mirror::default());
     let (sockets, targets) = (Arc::new(sockets), Arc::new(Targets::new(targets, mirror.clone())));
+    let news = Arc::new(News::default());
     let control = {
-        let targets = targets.clone();
+        let (targets, news) = (targets.clone(), news.clone());
         let follow = move || {
             if let Err(error) = targets.follow() {
                 tracing::error!(%error, "the new local addresses aren't steered; the kernel's socket serves them");
             }
         };
-        Control::start(mirror.clone(), follow).map_err(|source| OpenError::System {
-            doing: "following routes and neighbours",
-            interface: nic.name.clone(),
-            source,
+        Control::start(mirror.clone(), follow, move || news.announce()).map_err(|source| {
+            OpenError::System {
+                doing: "following routes and neighbours",
+                interface: nic.name.clone(),
+                source,
+            }
         })?
     };
 
     let (hook, steps) = attach(&mut program, &nic, config)?;
-    let ports = match bind_all(config, &nic, &queues, hook, &steps, &sockets, &mirror) {
-        Ok(ports) => ports,
-        Err(error) => {
-            program.detach();
-            return Err(error);
-        }
+    let interface = Interface {
+        program: Mutex::new(program),
+        _control: control,
+        nic,
+        config: config.clone(),
+        hook,
+        steps,
+        reports: Mutex::default(),
+        mirror,
+        news,
+        targets,
+        sockets,
+        counters,
     };
-    let reports = ports.iter().map(|port| port.report().clone()).collect();
-    let interface =
-        Interface { _program: program, _control: control, nic, reports, mirror, targets, counters };
+    let ports = interface.bind(&queues)?;
     Ok((interface, ports))
 }
 
 /// The upper half of the ladder: in the driver, else in the generic hook.
 fn attach(program: &mut Program, nic: &Nic, config: &Config) -> Result<(Hook, Vec<Step>), OpenError> {
-    let unsupported = |hook: Hook, why: String| {
+    let unsupported = |hook: Hook, mut why: String| {
+        if hook == Hook::Native
+            && let Some(features) = genl::xdp_features(nic.index)
+        {
+            why = format!("{why}; the driver says that it has: {}", features.names());
+        }
         let hint = match hook {
             // Zero-copy exists in the driver only, so without it there is nothing to step down to.
             Hook::Native if config.zero_copy != ZeroCopy::On => "Use --xdp auto or --xdp skb",
@@ -112,49 +140,132 @@ fn attach(program: &mut Program, nic: &Nic, config: &Config) -> Result<(Hook, Ve
     }
 }
 
-/// The lower half: zero-copy, else copy, queue by queue.
-fn bind_all(
-    config: &Config,
-    nic: &Nic,
-    queues: &[u32],
-    hook: Hook,
-    steps: &[Step],
-    sockets: &Arc<Sockets>,
-    mirror: &Arc<Mirror>,
-) -> Result<Vec<XskPort>, OpenError> {
-    let mut ports = Vec::with_capacity(queues.len());
-    for &queue in queues {
-        let Bound { rings, frames, zero_copy, steps: more } = bind::bind(config, queue, queues.len(), hook)?;
-        let mode = match (hook, zero_copy) {
-            (Hook::Native, true) => QueueMode::NativeZeroCopy,
-            (Hook::Native, false) => QueueMode::NativeCopy,
-            (Hook::Skb, _) => QueueMode::SkbCopy,
-        };
-        // xsk-rs hands the fill ring out with the bound socket, so it can't be filled before the bind as drivers
-        // like best; it is filled here, before the first packet is steered, and the driver is woken.
-        ports.push(XskPort::new(Parts {
-            report: QueueReport { queue, mode, steps: steps.iter().cloned().chain(more).collect() },
-            sockets: sockets.clone(),
-            rings,
-            templates: Templates::new(nic.index, Reader::new(mirror.clone())),
-            frames,
-            ring_size: config.ring_size as usize,
-            verify_checksums: config.verify_checksums,
-            busy_poll: config.busy_poll_usec.is_some(),
-            level: config.simd,
-        }));
-    }
-    for port in &ports {
-        sockets.insert(port.queue(), port.poll_fd()).map_err(|why| OpenError::System {
-            doing: "steering a queue to its socket",
-            interface: nic.name.clone(),
-            source: io::Error::other(why),
-        })?;
-    }
-    Ok(ports)
-}
-
 impl Interface {
+    /// The lower half: zero-copy, else copy, queue by queue. All of them or none.
+    fn bind(&self, queues: &[u32]) -> Result<Vec<XskPort>, OpenError> {
+        let (nic, config, hook) = (&self.nic, &self.config, self.hook);
+        let queue_count = self.sockets.queues().len() + queues.len();
+        let mut ports = Vec::with_capacity(queues.len());
+        for &queue in queues {
+            let Bound { rings, frames, zero_copy, steps } =
+                bind::bind(config, nic, queue, queue_count, hook)?;
+            let mode = match (hook, zero_copy) {
+                (Hook::Native, true) => QueueMode::NativeZeroCopy,
+                (Hook::Native, false) => QueueMode::NativeCopy,
+                (Hook::Skb, _) => QueueMode::SkbCopy,
+            };
+            // The order that drivers like best is attach, fill, bind. xsk-rs makes it attach, bind, fill: it hands the
+            // fill ring out only with the bound socket (`Socket::new`), and neither the ring that the UMEM keeps until
+            // then nor the UMEM's descriptor can be reached. A driver that found the ring empty at the bind has set
+            // NEED_WAKEUP by the time that its first poll is over, and is woken: see `XskPort::refill`.
+            ports.push(XskPort::new(Parts {
+                report: QueueReport { queue, mode, steps: self.steps.iter().cloned().chain(steps).collect() },
+                sockets: self.sockets.clone(),
+                rings,
+                templates: Templates::new(nic.index, Reader::new(self.mirror.clone())),
+                frames,
+                ring_size: config.ring_size as usize,
+                verify_checksums: config.verify_checksums,
+                busy_poll: config.busy_poll_usec.is_some(),
+                level: config.simd,
+            }));
+        }
+        for port in &ports {
+            let inserted = self.sockets.insert(port.queue(), port.poll_fd());
+            inserted.map_err(|why| OpenError::System {
+                doing: "steering a queue to its socket",
+                interface: nic.name.clone(),
+                source: io::Error::other(why),
+            })?;
+        }
+        let mut reports = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
+        reports.extend(ports.iter().map(|port| port.report().clone()));
+        Ok(ports)
+    }
+
+    /// Opens a socket on each queue that the NIC has got since, if all queues were asked for. Steered at once.
+    ///
+    /// Needs what [`open`] needs. The calling thread's network namespace has to be that of the interface.
+    ///
+    /// # Errors
+    /// As [`open`]; the new queues are left to the kernel then.
+    pub fn serve_new_queues(&self) -> Result<Vec<XskPort>, OpenError> {
+        let queues = self.unserved_queues();
+        if queues.is_empty() {
+            return Ok(Vec::new());
+        }
+        let ports = self.bind(&queues)?;
+        if self.hook == Hook::Native && self.nic.driver.as_deref() == Some("veth") {
+            self.attach_again()?;
+        }
+        Ok(ports)
+    }
+
+    /// veth runs the program only on the queues that it had when the program was attached: `veth_set_channels` gives
+    /// new ones a NAPI, but not the program (seen on 6.18, where their `rx_queue_N_xdp_packets` grew and steering counted
+    /// nothing). Meanwhile the kernel's socket gets the packets. Real drivers pass the program on with the ring: igb.
+    fn attach_again(&self) -> Result<(), OpenError> {
+        let mut program = self.program.lock().unwrap_or_else(PoisonError::into_inner);
+        program.detach();
+        program.attach(&self.nic, self.hook).map_err(|error| match error {
+            AttachError::Fatal(error) => error,
+            AttachError::Unsupported(why) => OpenError::System {
+                doing: "attaching the XDP program again",
+                interface: self.nic.name.clone(),
+                source: io::Error::other(why),
+            },
+        })
+    }
+
+    /// Queues without a socket that were asked for: they came after the start. Their packets take the kernel's path.
+    #[must_use]
+    pub fn unserved_queues(&self) -> Vec<u32> {
+        if self.config.queues != Queues::All {
+            return Vec::new();
+        }
+        let served = self.sockets.queues();
+        let count = self.queue_count().unwrap_or(0).min(steer::maps::QUEUE_COUNT_MAX);
+        (0..count).filter(|queue| !served.contains(queue)).collect()
+    }
+
+    /// Queues that the NIC receives on, now; `None` when the interface is gone.
+    #[must_use]
+    pub fn queue_count(&self) -> Option<u32> {
+        // By its present name: interfaces can be renamed while they are up.
+        let tables = self.mirror.tables();
+        let link = tables.links.get(&self.nic.index)?;
+        Some(sys::rx_queue_count(&link.name).unwrap_or(self.nic.queue_count))
+    }
+
+    /// Queues that have a socket.
+    #[must_use]
+    pub fn served_count(&self) -> u32 {
+        self.sockets.queues().len() as u32
+    }
+
+    /// Sleeps until links or settings of this host's interfaces changed more often than `seen`; returns how often they
+    /// did. Changes that only the kernel knows of (a driver that resets itself) go unnoticed.
+    pub fn wait_for_change(&self, seen: u64) -> u64 {
+        self.news.wait(seen)
+    }
+
+    /// Name of the interface's driver; `None` when it has none to tell.
+    #[must_use]
+    pub fn driver(&self) -> Option<String> {
+        self.nic.driver.clone()
+    }
+
+    /// The command that leaves the NIC `count` queues.
+    #[must_use]
+    pub fn queue_command(&self, count: u32) -> String {
+        let kinds = if sys::has_combined_channels(self.name()) {
+            format!("combined {count}")
+        } else {
+            format!("rx {count}")
+        };
+        format!("ethtool -L {} {kinds}", self.name())
+    }
+
     /// Name of the interface.
     #[must_use]
     pub fn name(&self) -> &str {
@@ -182,10 +293,10 @@ impl Interface {
         self.targets.set(targets)
     }
 
-    /// How each queue runs, in the order of the ports.
+    /// How each queue runs, in the order of the ports as they were opened.
     #[must_use]
-    pub fn reports(&self) -> &[QueueReport] {
-        &self.reports
+    pub fn reports(&self) -> Vec<QueueReport> {
+        self.reports.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The link, now.
@@ -239,6 +350,6 @@ impl Interface {
 
 impl fmt::Debug for Interface {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Interface").field("name", &self.nic.name).field("reports", &self.reports).finish()
+        f.debug_struct("Interface").field("name", &self.nic.name).field("reports", &self.reports()).finish()
     }
 }

@@ -13,9 +13,10 @@ pub(crate) enum Kick {
     Moved,
     /// Out of something that comes back by itself: socket buffer, driver, completion ring.
     Busy,
-    /// The link is down: it may come up again.
-    LinkDown,
-    /// The socket isn't bound any more, because its interface is gone.
+    /// The link is down, or the driver has its queues torn down to set them up anew: it may come up again. Whether
+    /// the interface is gone for good is for rtnetlink to say.
+    Down,
+    /// The socket itself is broken.
     Gone(Errno),
 }
 
@@ -34,7 +35,11 @@ pub(crate) fn classify(result: Result<(), Errno>) -> Kick {
             | Errno::INVAL
             | Errno::IO,
         ) => Kick::Busy,
-        Err(Errno::NETDOWN) => Kick::LinkDown,
+        // ENETDOWN: not up (net/xdp/xsk.c, xsk_check_common), or a driver that resets (igb_xsk_wakeup and its like).
+        // ENXIO and ENODEV: not bound (xsk_check_common), which is for good only after an NETDEV_UNREGISTER; but before
+        // Linux 5.19 drivers also said ENXIO of a queue whose XDP was off or whose pool was away for the time of a
+        // reset. They say EINVAL now, above.
+        Err(Errno::NETDOWN | Errno::NXIO | Errno::NODEV) => Kick::Down,
         Err(errno) => Kick::Gone(errno),
     }
 }
@@ -57,7 +62,7 @@ pub(crate) fn gone(errno: Errno) -> io::Error {
 
 #[cfg(test)]
 mod tests {
-    //! Goal: only an unbound socket breaks a port.
+    //! Goal: only a broken socket breaks a port; a device that resets, or is gone, doesn't.
     use super::*;
 
     #[test]
@@ -67,9 +72,9 @@ mod tests {
         for errno in [Errno::BUSY, Errno::NOBUFS, Errno::NOMEM] {
             assert_eq!(classify(Err(errno)), Kick::Busy);
         }
-        assert_eq!(classify(Err(Errno::NETDOWN)), Kick::LinkDown);
-        for errno in [Errno::NXIO, Errno::NODEV, Errno::BADF] {
-            assert_eq!(classify(Err(errno)), Kick::Gone(errno));
+        for errno in [Errno::NETDOWN, Errno::NXIO, Errno::NODEV] {
+            assert_eq!(classify(Err(errno)), Kick::Down);
         }
+        assert_eq!(classify(Err(Errno::BADF)), Kick::Gone(Errno::BADF));
     }
 }

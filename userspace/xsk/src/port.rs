@@ -46,8 +46,8 @@ const KICK_COUNT_MAX: usize = 64;
 const AGAIN_SOON: Duration = Duration::from_micros(50);
 /// How soon while sent frames are slow to come back.
 const AGAIN_STARVED: Duration = Duration::from_micros(200);
-/// How soon while the link is down.
-const AGAIN_LINK_DOWN: Duration = Duration::from_millis(20);
+/// How soon at the latest, and while the link is down.
+const AGAIN_AT_LAST: Duration = Duration::from_millis(20);
 
 /// The AF_XDP port of one queue.
 ///
@@ -74,10 +74,32 @@ pub struct XskPort {
     /// Transmit frames that the worker is sealing into.
     reserved: usize,
     tx_budget: usize,
+    stall: Stall,
     verify_checksums: bool,
     busy_poll: bool,
     gone: Option<Errno>,
     counters: Counters,
+}
+
+/// How long nothing has moved on the transmit side.
+///
+/// In zero-copy mode `send` says yes and leaves the work to the driver, which doesn't touch the TX ring while there is
+/// no carrier (`igb_xmit_zc` and its like), nor completes what the NIC holds: without this, one datagram would have the
+/// worker look 20,000 times a second for as long as a cable is out.
+#[derive(Default)]
+struct Stall {
+    /// What waited, and what was idle, when it was looked at last.
+    seen: (usize, usize),
+    look_count: u32,
+}
+
+impl Stall {
+    /// When to look again: soon after anything has moved, then twice as late with every look in vain.
+    fn pause(&mut self, soon: Duration, now: (usize, usize)) -> Duration {
+        self.look_count = if now == self.seen { self.look_count.saturating_add(1) } else { 0 };
+        self.seen = now;
+        soon.saturating_mul(1 << self.look_count.min(16)).min(AGAIN_AT_LAST)
+    }
 }
 
 /// What [`XskPort::new`] puts together.
@@ -125,6 +147,7 @@ impl XskPort {
             out: 0,
             reserved: 0,
             tx_budget,
+            stall: Stall::default(),
             verify_checksums,
             busy_poll,
             gone: None,
@@ -160,6 +183,11 @@ impl XskPort {
         self.rings.statistics()
     }
 
+    /// Tops the fill ring up, and wakes a driver that has run dry.
+    ///
+    /// A driver may run dry just after this has looked. It is then woken by poll(2)'s half in the kernel (`xsk_poll`),
+    /// which epoll asks when a socket is added to it and again before each sleep that follows an event of the socket:
+    /// so the flag is looked at by the kernel after every burst, and once after the first fill.
     fn refill(&mut self) {
         self.rings.fill(&mut self.idle_rx);
         if self.rings.fill_needs_wakeup() {
@@ -356,8 +384,8 @@ impl Port for XskPort {
                     self.reap();
                     break;
                 }
-                Kick::LinkDown => {
-                    pause = AGAIN_LINK_DOWN;
+                Kick::Down => {
+                    pause = AGAIN_AT_LAST;
                     break;
                 }
                 Kick::Gone(errno) => {
@@ -369,11 +397,15 @@ impl Port for XskPort {
         self.reap();
         // Completions raise no poll event: a sender that ran out of frames has to come back for them.
         let starved = self.idle_tx.len() < self.tx_budget / 4;
-        Ok(match (waiting, starved) {
-            (0, false) => Flushed::Idle,
-            (0, true) => Flushed::Again(AGAIN_STARVED),
-            _ => Flushed::Again(pause),
-        })
+        let soon = match (waiting, starved) {
+            (0, false) => {
+                self.stall = Stall::default();
+                return Ok(Flushed::Idle);
+            }
+            (0, true) => AGAIN_STARVED,
+            _ => pause,
+        };
+        Ok(Flushed::Again(self.stall.pause(soon, (waiting, self.idle_tx.len()))))
     }
 
     fn poll_fd(&self) -> BorrowedFd<'_> {
@@ -415,5 +447,23 @@ impl Drop for XskPort {
     fn drop(&mut self) {
         // Before the rings go: from here on the kernel's own socket gets this queue's packets.
         self.sockets.remove(self.report.queue);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    //! Goal: a transmit side where nothing moves is looked at ever less often, and soon again once something moves.
+    use super::*;
+
+    #[test]
+    fn looks_in_vain_become_rare() {
+        let mut stall = Stall::default();
+        let pauses: Vec<Duration> = (0..12).map(|_| stall.pause(AGAIN_SOON, (3, 500))).collect();
+        assert_eq!(pauses[0], AGAIN_SOON);
+        assert!(pauses.windows(2).all(|pair| pair[1] == (pair[0] * 2).min(AGAIN_AT_LAST)), "{pauses:?}");
+        assert_eq!(pauses[11], AGAIN_AT_LAST);
+        assert_eq!(stall.pause(AGAIN_SOON, (2, 501)), AGAIN_SOON, "one was sent");
+        assert_eq!(stall.pause(AGAIN_SOON, (2, 502)), AGAIN_SOON, "one was completed");
+        assert_eq!(Stall { look_count: u32::MAX, ..stall }.pause(AGAIN_SOON, (2, 502)), AGAIN_AT_LAST);
     }
 }

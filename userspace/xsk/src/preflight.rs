@@ -18,10 +18,11 @@ use std::io;
 pub(crate) struct Nic {
     pub(crate) index: u32,
     pub(crate) name: String,
+    pub(crate) driver: Option<String>,
     pub(crate) mtu: u32,
     pub(crate) up: bool,
     layer: LinkLayerType,
-    queue_count: u32,
+    pub(crate) queue_count: u32,
     pub(crate) attached: Option<Attached>,
 }
 
@@ -86,6 +87,7 @@ pub(crate) fn find(interface: &str) -> Result<Nic, OpenError> {
     let Some(mut nic) = found else {
         return Err(OpenError::NoSuchInterface { interface: interface.to_owned(), available });
     };
+    nic.driver = sys::driver(interface);
     nic.queue_count = sys::rx_queue_count(interface).unwrap_or(nic.queue_count);
     Ok(nic)
 }
@@ -94,6 +96,7 @@ fn nic(message: &LinkMessage) -> Nic {
     let mut nic = Nic {
         index: message.header.index,
         name: String::new(),
+        driver: None,
         mtu: 0,
         up: message.header.flags.contains(LinkFlags::Up),
         layer: message.header.link_layer_type,

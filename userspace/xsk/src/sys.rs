@@ -62,25 +62,78 @@ struct Channels {
     combined: u32,
 }
 
+/// The head of struct ethtool_rxnfc, and room for the rest, which the kernel copies whole.
+#[repr(C)]
+#[derive(Default)]
+struct Classification {
+    command: u32,
+    flow_type: u32,
+    data: u64,
+    rest: [u64; 22],
+}
+
+/// The head of struct ethtool_drvinfo, and room for the rest.
+#[repr(C)]
+struct DriverInfo {
+    command: u32,
+    driver: [u8; 32],
+    rest: [u8; 160],
+}
+
 /// Queues that the NIC receives on now; `None` when its driver can't say.
+///
+/// ETHTOOL_GCHANNELS where the driver has it (virtio_net, igb, vmxnet3, veth), else ETHTOOL_GRXRINGS; e1000e has neither.
+/// Not rtnetlink's IFLA_NUM_RX_QUEUES, which is what was allocated, not what is in use. Not sysfs either: it shows the
+/// network namespace that it was mounted in, and of an igb that is down all 8 queues where one is in use (seen on 7.2).
 pub(crate) fn rx_queue_count(interface: &str) -> Option<u32> {
-    const SIOCETHTOOL: libc::c_ulong = 0x8946;
+    const ETHTOOL_GRXRINGS: u32 = 0x2d;
+    if let Some(channels) = channels(interface)
+        && channels.combined + channels.rx > 0
+    {
+        return Some(channels.combined + channels.rx);
+    }
+    let mut rings = Classification { command: ETHTOOL_GRXRINGS, ..Classification::default() };
+    ethtool(interface, &mut rings).ok()?;
+    u32::try_from(rings.data).ok().filter(|&count| count > 0)
+}
+
+/// Whether the NIC's channels are for both directions, so that `ethtool -L` wants them as `combined`.
+pub(crate) fn has_combined_channels(interface: &str) -> bool {
+    channels(interface).is_some_and(|channels| channels.max_combined > 0)
+}
+
+fn channels(interface: &str) -> Option<Channels> {
     const ETHTOOL_GCHANNELS: u32 = 0x3c;
-    use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
-    let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None).ok()?;
     let mut channels = Channels { command: ETHTOOL_GCHANNELS, ..Channels::default() };
+    ethtool(interface, &mut channels).ok().map(|()| channels)
+}
+
+/// Name of the interface's driver; `None` when it has none to tell.
+pub(crate) fn driver(interface: &str) -> Option<String> {
+    const ETHTOOL_GDRVINFO: u32 = 3;
+    let mut info = DriverInfo { command: ETHTOOL_GDRVINFO, driver: [0; 32], rest: [0; 160] };
+    ethtool(interface, &mut info).ok()?;
+    let name = info.driver.split(|&byte| byte == 0).next()?;
+    std::str::from_utf8(name).ok().filter(|name| !name.is_empty()).map(str::to_owned)
+}
+
+/// An ethtool command. `T` is the structure of linux/ethtool.h that the command number at its head goes with.
+fn ethtool<T>(interface: &str, data: &mut T) -> io::Result<()> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+    const SIOCETHTOOL: libc::c_ulong = 0x8946;
+    let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
     // SAFETY: all-zero bytes are a valid ifreq: integers, and pointers that may be null.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     if interface.len() >= request.ifr_name.len() {
-        return None;
+        return Err(io::ErrorKind::InvalidInput.into());
     }
     for (to, from) in request.ifr_name.iter_mut().zip(interface.bytes()) {
         *to = from as libc::c_char;
     }
-    request.ifr_ifru.ifru_data = (&raw mut channels).cast();
-    // SAFETY: the request names a Channels, which is what this command of this ioctl fills; both outlive the call.
+    request.ifr_ifru.ifru_data = (data as *mut T).cast();
+    // SAFETY: the request names the structure that its command fills; both outlive the call.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCETHTOOL as _, &raw mut request) };
-    (result == 0).then_some(channels.combined + channels.rx).filter(|&count| count > 0)
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Detaches a bpf_link from its hook, whoever holds it open.

@@ -5,12 +5,14 @@
 
 mod rig;
 
-use beam_xsk::{LinkState, XskPort};
+use beam_xsk::{Interface, LinkState, XskPort};
 use port::{Path, Port, Sent};
 use rig::{OURS, PEER, PORT, Rig, Side};
 use std::{
     net::{SocketAddr, UdpSocket},
     process::{Command, Stdio},
+    sync::{Arc, mpsc::channel},
+    thread,
     time::Duration,
 };
 
@@ -174,6 +176,78 @@ fn links_that_go_down_or_away_are_noticed() {
     assert_eq!(port.send(&near, None, b"x", None), Sent::NoRoute);
     assert_eq!(interface.mtu(), None);
     rig::assert_conserved(port);
+}
+
+/// A NIC that gets queues is noticed (`ethtool -L` tells the control thread by ethtool netlink), and each new queue gets
+/// a socket: from then on no packet passes on to the kernel.
+#[test]
+fn queues_that_come_are_noticed_and_served() {
+    if !rig::root_or_skip("queues_that_come_are_noticed_and_served") {
+        return;
+    }
+    let rig = Rig::new(4);
+    // The sender's end first: it must not have more queues than the receiver.
+    rig.peer("ethtool -L p0 tx 2");
+    rig.ours("ethtool -L x0 rx 2");
+    let (interface, mut ports) = rig.open(&rig::config());
+    let queues = |interface: &Interface| {
+        rig.inside(Side::Ours, || {
+            (interface.queue_count(), interface.served_count(), interface.unserved_queues())
+        })
+    };
+    assert_eq!(queues(&interface), (Some(2), 2, vec![]));
+    let command = rig.inside(Side::Ours, || interface.queue_command(2));
+    assert_eq!(command, "ethtool -L x0 rx 2");
+    let interface = Arc::new(interface);
+    let (news, more_news) = channel();
+    let watched = interface.clone();
+    thread::spawn(move || {
+        let mut seen = 0;
+        while news.send(seen).is_ok() {
+            seen = watched.wait_for_change(seen);
+        }
+    });
+    // What the attachment made of the link is heard by then.
+    while more_news.recv_timeout(Duration::from_millis(300)).is_ok() {}
+    rig.ours("ethtool -L x0 rx 4");
+    more_news.recv_timeout(rig::PATIENCE).expect("the control thread hears of the new queues");
+    rig.peer("ethtool -L p0 tx 4");
+    assert_eq!(queues(&interface), (Some(4), 2, vec![2, 3]));
+
+    let sockets: Vec<UdpSocket> = (0..64).map(|_| rig.socket(Side::Peer, "198.18.0.2:0")).collect();
+    let to = SocketAddr::new(rig::ip(OURS[0]), PORT);
+    let more = rig.inside(Side::Ours, || interface.serve_new_queues()).unwrap();
+    assert_eq!(more.iter().map(XskPort::queue).collect::<Vec<_>>(), [2, 3]);
+    assert_eq!((queues(&interface), interface.reports().len()), ((Some(4), 4, vec![]), 4));
+    ports.extend(more);
+    for socket in &sockets {
+        socket.send_to(b"to some queue", to).unwrap();
+    }
+    let received = rig::receive_any(&mut ports, sockets.len());
+    assert_eq!((received.len(), rig::steering(&interface, "ours_no_socket")), (sockets.len(), 0));
+    let mut met = [false; 4];
+    for (index, received) in received {
+        met[index] = true;
+        ports[index].recycle(received.frame);
+    }
+    assert_eq!(met, [true; 4], "64 ports fall on every queue");
+    ports.iter_mut().for_each(rig::assert_conserved);
+    drop(ports);
+    assert_eq!(interface.served_count(), 0);
+}
+
+#[test]
+fn queues_that_nobody_asked_for_are_left_alone() {
+    if !rig::root_or_skip("queues_that_nobody_asked_for_are_left_alone") {
+        return;
+    }
+    let rig = Rig::new(2);
+    let config = beam_xsk::Config { queues: beam_xsk::Queues::List(vec![1]), ..rig::config() };
+    let (interface, _ports) = rig.open(&config);
+    rig.inside(Side::Ours, || {
+        assert_eq!((interface.queue_count(), interface.served_count()), (Some(2), 1));
+        assert_eq!(interface.unserved_queues(), []);
+    });
 }
 
 #[test]

@@ -4,10 +4,10 @@ use crate::{
     Verdict,
     bench::{Bench, FILE_BYTES, Mode, Origin, needs},
     pair::number,
-    rig::{Beam, GATEWAY_V4, GATEWAY_V6, Ns},
+    rig::{Beam, GATEWAY_V4, GATEWAY_V6, GATEWAY_VLAN_V4, Ns},
 };
 use serde_json::Value;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 /// UDP payload of a full packet on a 1500-byte link over IPv6, where path MTU discovery ends.
 const PACKET_BYTES_MAX: u64 = 1452;
@@ -31,7 +31,6 @@ pub(crate) fn fetch_v6(bench: &mut Bench) -> Verdict {
 // Both ends beneath a VLAN device. An end on AF_XDP would take frames without a tag too, but the kernel's VLAN device
 // doesn't: so each end also talks to a kernel socket.
 pub(crate) fn vlan(bench: &mut Bench) -> Verdict {
-    const GATEWAY: Ipv4Addr = Ipv4Addr::new(198, 18, 7, 1);
     for (ns, address) in [(Ns::Gateway, "198.18.7.1/24"), (Ns::Client, "198.18.7.2/24")] {
         let below = ns.interface();
         let vlan = format!("{below}.7");
@@ -44,12 +43,12 @@ pub(crate) fn vlan(bench: &mut Bench) -> Verdict {
     let offload = offload.lines().find_map(|line| line.trim().strip_prefix("rx-vlan-offload: "));
     bench.fact("rx_vlan_offload", offload.unwrap_or("?").to_owned());
     let mut origin = Origin::start(bench, FILE_BYTES);
-    fetch(bench, bench.mode, bench.mode, GATEWAY.into(), &origin);
+    fetch(bench, bench.mode, bench.mode, GATEWAY_VLAN_V4.into(), &origin);
     if bench.mode != Mode::Off {
         drop(origin);
         origin = Origin::start(bench, SMALL_FILE_BYTES);
-        fetch(bench, bench.mode, Mode::Off, GATEWAY.into(), &origin);
-        fetch(bench, Mode::Off, bench.mode, GATEWAY.into(), &origin);
+        fetch(bench, bench.mode, Mode::Off, GATEWAY_VLAN_V4.into(), &origin);
+        fetch(bench, Mode::Off, bench.mode, GATEWAY_VLAN_V4.into(), &origin);
     }
     Ok(())
 }

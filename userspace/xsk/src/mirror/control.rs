@@ -5,7 +5,10 @@ use super::{
     Mirror,
     working::{Changes, Working},
 };
-use crate::netlink::{Drained, Events, Requests};
+use crate::{
+    genl::SettingsEvents,
+    netlink::{Drained, Events, Requests},
+};
 use rustix::{
     event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll},
     io::{Errno, write},
@@ -32,14 +35,19 @@ pub(crate) struct Control {
 }
 
 impl Control {
-    /// Fills the mirror, then starts the thread in the caller's network namespace. `on_addresses` is called there
-    /// whenever local addresses changed, after the mirror has them.
+    /// Fills the mirror, then starts the thread in the caller's network namespace. There `on_addresses` is called
+    /// whenever local addresses changed, and `on_device` whenever links or settings of devices did, after the mirror
+    /// has them.
     pub(crate) fn start(
         mirror: Arc<Mirror>,
         on_addresses: impl FnMut() + Send + 'static,
+        on_device: impl FnMut() + Send + 'static,
     ) -> io::Result<Self> {
         // Listen first: what changes during the first dump is then heard after it.
         let events = Events::open()?;
+        let settings = SettingsEvents::open()
+            .inspect_err(|error| tracing::debug!(%error, "changes of settings by ethtool go unnoticed"))
+            .ok();
         let mut requests = Requests::open()?;
         let mut working = Working::default();
         working.reload(&mut requests)?;
@@ -48,10 +56,12 @@ impl Control {
         let thread_stop = stop.clone();
         let mut follower = Follower {
             events,
+            settings,
             requests,
             working,
             mirror,
             on_addresses,
+            on_device,
             routes_due: None,
             reload_due: None,
             routes_asked: Instant::now(),
@@ -72,27 +82,33 @@ impl Drop for Control {
     }
 }
 
-struct Follower<F> {
+struct Follower<F, G> {
     events: Events,
+    /// `None` where the kernel has no ethtool netlink.
+    settings: Option<SettingsEvents>,
     requests: Requests,
     working: Working,
     mirror: Arc<Mirror>,
     on_addresses: F,
+    on_device: G,
     routes_due: Option<Instant>,
     reload_due: Option<Instant>,
     routes_asked: Instant,
 }
 
-impl<F: FnMut()> Follower<F> {
+impl<F: FnMut(), G: FnMut()> Follower<F, G> {
     fn run(&mut self, stop: &OwnedFd) {
         loop {
             let timeout = self.sleep(Instant::now()).map(|sleep| Timespec {
                 tv_sec: sleep.as_secs() as i64,
                 tv_nsec: i64::from(sleep.subsec_nanos()),
             });
+            // Where there is no third descriptor, one of the others stands for it.
+            let settings = self.settings.as_ref().map_or(self.events.as_fd(), AsFd::as_fd);
             let mut fds = [
                 PollFd::from_borrowed_fd(self.events.as_fd(), PollFlags::IN),
                 PollFd::from_borrowed_fd(stop.as_fd(), PollFlags::IN),
+                PollFd::from_borrowed_fd(settings, PollFlags::IN),
             ];
             match poll(&mut fds, timeout.as_ref()) {
                 Ok(_) | Err(Errno::INTR) => {}
@@ -133,7 +149,7 @@ impl<F: FnMut()> Follower<F> {
         if self.reload_due.is_some_and(|due| due <= now) {
             self.reload_due = None;
             match self.working.reload(&mut self.requests) {
-                Ok(()) => (changes.publish, changes.addresses) = (true, true),
+                Ok(()) => (changes.publish, changes.addresses, changes.links) = (true, true, true),
                 Err(error) => self.retry_later(now, &error),
             }
         } else if self.routes_due.is_some_and(|due| due <= now) {
@@ -149,7 +165,22 @@ impl<F: FnMut()> Follower<F> {
         if changes.addresses {
             (self.on_addresses)();
         }
+        if changes.links | self.settings_changed() {
+            (self.on_device)();
+        }
         self.working.keep_alive(&mut self.requests, now);
+    }
+
+    fn settings_changed(&mut self) -> bool {
+        match self.settings.as_mut().map(SettingsEvents::drain) {
+            None => false,
+            Some(Ok(any)) => any,
+            Some(Err(error)) => {
+                tracing::warn!(%error, "ethtool netlink failed; changes of settings go unnoticed from now on");
+                self.settings = None;
+                true
+            }
+        }
     }
 
     fn retry_later(&mut self, now: Instant, error: &io::Error) {

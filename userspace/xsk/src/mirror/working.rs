@@ -33,6 +33,8 @@ pub(super) struct Changes {
     pub(super) publish: bool,
     /// Local addresses came or went.
     pub(super) addresses: bool,
+    /// Some link is another than before.
+    pub(super) links: bool,
     /// Routes may have: they are asked for anew, because the kernel doesn't announce the IPv4 routes that go with a
     /// link or an address, and says of an IPv6 route only that some next hop was appended.
     pub(super) routes: bool,
@@ -124,14 +126,14 @@ impl Working {
                     && self.tables.links.get(&index) != Some(&link)
                 {
                     Arc::make_mut(&mut self.tables.links).insert(index, link);
-                    (changes.publish, changes.routes) = (true, true);
+                    (changes.publish, changes.routes, changes.links) = (true, true, true);
                 }
             }
             RouteNetlinkMessage::DelLink(message)
                 if message.header.interface_family == AddressFamily::Unspec =>
             {
                 Arc::make_mut(&mut self.tables.links).remove(&message.header.index);
-                (changes.publish, changes.routes) = (true, true);
+                (changes.publish, changes.routes, changes.links) = (true, true, true);
             }
             RouteNetlinkMessage::NewAddress(message) => self.address(parse::address(&message), true, changes),
             RouteNetlinkMessage::DelAddress(message) => {
