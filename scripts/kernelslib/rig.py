@@ -16,9 +16,11 @@ from . import image, machine, network
 from .common import Trouble, lives, say
 
 LOOK_EVERY_S = 0.2
+PKTGEN = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "pktgen")
 
 JOB = """stty -F /dev/ttyS1 raw -echo
 export BEAM_BIN=/usr/bin/beam BEAM_RIG_NICS=eth0,eth1 BEAM_RIG_SLOW=8 BEAM_DRIVERS_RESULTS=/dev/ttyS1 BEAM_RIG_BEST={best}
+export BEAM_PKTGEN=/usr/share/pktgen
 /usr/bin/drivers {flags}
 echo "BEAM runner ended with $?"
 """
@@ -88,6 +90,7 @@ class Rig:
         os.makedirs(self.logs, exist_ok=True)
         os.mkdir(self.directory)
         self.files = {f"usr/bin/{name}": self._stripped(name, path) for name, path in self.binaries.items()}
+        self.files |= {f"usr/share/pktgen/{name}": os.path.join(PKTGEN, name) for name in os.listdir(PKTGEN)}
 
     def _stripped(self, name, path):
         """Debug information would only fill the guest's memory."""

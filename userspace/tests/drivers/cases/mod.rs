@@ -3,6 +3,7 @@
 mod frames;
 mod ladder;
 mod lifecycle;
+mod pktgen;
 mod queues;
 mod transfer;
 mod wan;
@@ -35,6 +36,7 @@ pub(crate) const ALL: &[Case] = &[
     Case { name: "vlan", when: When::EveryMode, run: transfer::vlan },
     Case { name: "frames", when: When::Xdp, run: frames::crafted },
     Case { name: "fragments", when: When::EveryMode, run: frames::fragments },
+    Case { name: "pktgen", when: When::Xdp, run: pktgen::pktgen },
     Case { name: "hand-over", when: When::EveryMode, run: queues::hand_over },
     Case { name: "queue-growth", when: When::EveryMode, run: queues::growth },
     Case { name: "link-flap", when: When::EveryMode, run: lifecycle::link_flap },

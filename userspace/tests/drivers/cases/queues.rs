@@ -2,7 +2,7 @@
 
 use crate::{
     NotHere, Verdict,
-    bench::{Bench, Tunnel},
+    bench::{Bench, Mode, Tunnel},
     pair::{number, over_workers, until, workers},
     rig::{Beam, EchoServer, GATEWAY_V4, Ns, ORIGIN_V4},
     tools::{self, counter, dial, relay::Relay, stranger::Stranger},
@@ -97,8 +97,12 @@ pub(crate) fn hand_over(bench: &mut Bench) -> Verdict {
     Ok(())
 }
 
-// `ethtool -L` while beam runs. Where the driver takes it, packets of the new queue find no socket and reach the same
-// connections by the kernel's; where it doesn't, nothing changes. The file arrives in either case.
+fn most_now(status: &Value) -> Value {
+    status["interfaces"][0]["queues_now"].clone()
+}
+
+// `ethtool -L` while beam runs. Where the driver takes it, the new queues get sockets, and packets that were quicker reach
+// the same connections by the kernel's; where it doesn't, nothing changes. The file arrives in either case.
 pub(crate) fn growth(bench: &mut Bench) -> Verdict {
     with_queues(bench, 2)?;
     let most = bench.queues_max().unwrap_or(2).min(4);
@@ -113,6 +117,14 @@ pub(crate) fn growth(bench: &mut Bench) -> Verdict {
     match &answer {
         Ok(_) => assert_eq!(now, most, "ethtool -L said yes"),
         Err(_) => assert_eq!(now, from, "ethtool -L said no"),
+    }
+    if bench.mode != Mode::Off {
+        let served = |status: &Value| status["interfaces"][0]["queues_served"].clone();
+        let status =
+            until("every queue has a socket", || tunnel.gateway.status(), |now| served(now) == most_now(now));
+        assert_eq!(served(&status), now, "{status:#}");
+        assert_eq!(status["interfaces"][0]["alert"], Value::Null, "{status:#}");
+        bench.assert_mode(bench.mode, Ns::Gateway, &tunnel.gateway);
     }
     bench.fact("grown", format!("{from} to {now}: {}", answer.as_ref().err().map_or("taken", |why| why)));
     let statuses = bench.assert_conserved(&[&tunnel.gateway, &tunnel.client]);

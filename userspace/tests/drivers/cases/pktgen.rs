@@ -1,0 +1,99 @@
+//! The kernel's own packet generator against a gateway, by the scripts of `scripts/pktgen`: what was sent is what arrived
+//! at the sockets and what was dropped under a name, to the packet.
+
+use crate::{
+    NotHere, Verdict,
+    bench::Bench,
+    pair::{TUNNEL_PORT, number, settled},
+    rig::{GATEWAY_V4, Ns, checkout},
+};
+use serde_json::Value;
+use std::path::PathBuf;
+
+/// One a millisecond: slow enough for every ring.
+const PACED: [&str; 4] = ["-n", "400", "-w", "1000000"];
+/// As fast as it goes, with more packets than any ring holds.
+const UNPACED: [&str; 2] = ["-n", "12000"];
+
+/// Names that the XDP program gives to packets for the gateway's address and port.
+const FOR_US: [&str; 2] = ["ours_", "drop_"];
+
+pub(crate) fn pktgen(bench: &mut Bench) -> Verdict {
+    if !std::path::Path::new("/proc/net/pktgen").exists() {
+        return Err(NotHere("this kernel has no pktgen".into()));
+    }
+    // Else a NIC keeps frames of VLANs that nobody asked for to itself, uncounted: igb and vmxnet3 do.
+    bench.in_gateway("ip", &["link", "set", "g0", "promisc", "on"]);
+    let gateway = bench.gateway(GATEWAY_V4);
+    let mac = bench.in_gateway("cat", &["/sys/class/net/g0/address"]);
+    let runs: [(&str, &[&str]); 6] = [
+        ("single-flow", &PACED),
+        ("many-flows", &PACED),
+        ("imix", &PACED),
+        ("vlan", &PACED),
+        ("version-flood", &PACED),
+        ("single-flow", &UNPACED),
+    ];
+    let mut before = settled(&gateway);
+    for (script, more) in runs {
+        let port = TUNNEL_PORT.to_string();
+        let path = scripts().join(script);
+        let path = crate::pair::path(&path);
+        let to = GATEWAY_V4.to_string();
+        let mut args = vec![path.as_str(), "-i", "c0", "-d", &to, "-m", mac.trim(), "-p", &port, "-j"];
+        args.extend(more);
+        let said = bench.must_in(Ns::Client, "bash", &args);
+        let said: Value = serde_json::from_str(&said).expect("the script prints one JSON object");
+        let sent = number(&said, "packets");
+        let after = settled(&gateway);
+        let steered = over_steering(&before, &after, |name| FOR_US.iter().any(|ours| name.starts_with(ours)));
+        assert_eq!(steered, sent, "{script} {more:?}: steered and sent; before {before:#} after {after:#}");
+        let redirected = over_steering(&before, &after, |name| name == "ours_redirected");
+        let received = number(&after, "xsk_rx_frames") - number(&before, "xsk_rx_frames");
+        let no_room = drops(&before, &after, |name| name.starts_with("xsk_rx_"));
+        assert_eq!(received + no_room, redirected, "{script} {more:?}: at the socket; {before:#} {after:#}");
+        if more == &PACED {
+            assert_eq!(no_room, 0, "{script} at its slow pace: {after:#}");
+        }
+        let named = drops(&before, &after, |name| !name.starts_with("xsk_rx_"))
+            + counted(&before, &after, "version_negotiations_sent");
+        assert_eq!(
+            named, received,
+            "{script} {more:?}: each under a name; before {before:#} after {after:#}"
+        );
+        let pace = if more == &PACED { "paced" } else { "unpaced" };
+        bench.fact(
+            &format!("{script}_{pace}"),
+            format!("sent {sent} = received {received} + no room {no_room}"),
+        );
+        before = after;
+    }
+    bench.assert_conserved(&[&gateway]);
+    Ok(())
+}
+
+/// Where the scripts are: in the checkout, or where this program was carried.
+fn scripts() -> PathBuf {
+    std::env::var_os("BEAM_PKTGEN").map_or_else(|| checkout().join("scripts/pktgen"), PathBuf::from)
+}
+
+/// By how much the counters grew whose name is `wanted`.
+fn grown(before: &Value, after: &Value, wanted: impl Fn(&str) -> bool) -> u64 {
+    let sum = |counters: &Value| -> u64 {
+        let counters = counters.as_object().expect("an object of counters");
+        counters.iter().filter(|(name, _)| wanted(name)).map(|(_, n)| n.as_u64().expect("a count")).sum()
+    };
+    sum(after) - sum(before)
+}
+
+fn over_steering(before: &Value, after: &Value, wanted: impl Fn(&str) -> bool) -> u64 {
+    grown(&before["interfaces"][0]["steering"], &after["interfaces"][0]["steering"], wanted)
+}
+
+fn drops(before: &Value, after: &Value, wanted: impl Fn(&str) -> bool) -> u64 {
+    grown(&before["drops"], &after["drops"], wanted)
+}
+
+fn counted(before: &Value, after: &Value, name: &str) -> u64 {
+    grown(&before["counters"], &after["counters"], |counter| counter == name)
+}
