@@ -52,10 +52,11 @@ class Outcome:
             raise Trouble(f"the runner knows a result {said['result']!r}; known here: pass, fail, skip")
         # How long an emulated guest took means nothing to anybody: it isn't kept.
         kept = {key: said[key] for key in ("case", "mode", "result", "why", "facts") if said.get(key)}
-        self.cases.append(kept)
         if said.get("why"):
+            # A panic's words stand on several lines; a table has one.
             kept["why"] = " ".join(said["why"].split())
         why = f": {kept['why']}" if said.get("why") else ""
+        self.cases.append(kept)
         say(f"{self.plan.name} {said['mode']} {said['case']}: {said['result']}{why}")
 
     def judge(self):

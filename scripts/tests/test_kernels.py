@@ -368,6 +368,10 @@ class Reports(unittest.TestCase):
             self.assertIn("test result: FAILED", report.table(built))
         self.assertFalse(report.build([], HOST)["ok"])
 
+    def test_a_mode_without_cases_is_no_defect_where_only_some_cases_were_asked_for(self):
+        built = report.build([outcome_of("6.1", "igb", *BOTH[:2])], HOST, some_cases=True)
+        self.assertEqual((built["ok"], [row["mode"] for row in built["rows"]]), (True, ["copy"]))
+
 
 class Page(unittest.TestCase):
     def test_the_readme_says_what_the_saved_result_says(self):

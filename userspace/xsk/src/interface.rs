@@ -203,7 +203,7 @@ impl Interface {
 
     /// veth runs the program only on the queues that it had when the program was attached: `veth_set_channels` gives
     /// new ones a NAPI, but not the program (seen on 6.18, where their `rx_queue_N_xdp_packets` grew and steering counted
-    /// nothing). Meanwhile the kernel's socket gets the packets. Real drivers pass the program on with the ring: igb.
+    /// nothing). Meanwhile the kernel's socket gets the packets. Not for other drivers: attaching resets a real NIC's link.
     fn attach_again(&self) -> Result<(), OpenError> {
         let mut program = self.program.lock().unwrap_or_else(PoisonError::into_inner);
         program.detach();
