@@ -62,6 +62,17 @@ impl Beam {
     }
 }
 
+impl Drop for Beam {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let out = Command::new(binary()).args(["status", "--control"]).arg(&self.control).output();
+            // A daemon that is gone says nothing, and its log follows anyway.
+            let said = out.map(|out| String::from_utf8_lossy(&out.stdout).into_owned()).unwrap_or_default();
+            eprintln!("--- status of {}:\n{said}---", self.control.display());
+        }
+    }
+}
+
 /// Runs `beam status -j --control PATH`; panics with its complaint when it fails or answers another schema.
 pub(crate) fn read_status(control: &Path) -> serde_json::Value {
     let out = Command::new(binary())
