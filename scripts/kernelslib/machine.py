@@ -19,7 +19,7 @@ MEMORY_MIB = 1536
 class Limits:
     """All in seconds. Each case has a limit of its own inside the guest, well below the silence that means a hang."""
 
-    # 20 on a quiet machine, seen to take over 100 on one with four busy guests a core.
+    # About 20 on a quiet machine; two cores with a load of 10 took over 100.
     boot: float = 300
     silence: float = 420
     whole: float = 3600
