@@ -70,9 +70,9 @@ NICS = {
         Nic("virtio", "virtio_net", _VIRTIO, native=ALWAYS, zero_copy=(6, 14)),
         # 2 vectors a pair, one for the control queue, one for configuration changes.
         Nic("virtio-mq", "virtio_net", f"{_VIRTIO},mq=on,vectors=10", native=ALWAYS, zero_copy=(6, 14), queue_pairs=4),
-        # Native since 5.10 (commit 9cbc948b5a20), zero-copy since 6.14 ("igb: Add AF_XDP zero-copy Rx/Tx support").
+        # Native since 5.10, zero-copy since 6.14 ("igb: Add AF_XDP zero-copy Rx support" and its Tx half).
         Nic("igb", "igb", "igb", native=(5, 10), zero_copy=(6, 14), own_port=True),
-        # Native since 6.6 (commit 54f00cce1178 "vmxnet3: Add XDP support."); no zero-copy.
+        # Native since 6.6 ("vmxnet3: Add XDP support."); no zero-copy.
         Nic("vmxnet3", "vmxnet3", "vmxnet3", native=(6, 6), zero_copy=NEVER),
         # No ndo_bpf at all: generic XDP only.
         Nic("e1000e", "e1000e", "e1000e", native=NEVER, zero_copy=NEVER, own_port=True),
