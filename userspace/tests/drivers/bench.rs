@@ -213,13 +213,20 @@ impl Bench {
     /// about the sockets.
     pub(crate) fn assert_mode(&self, mode: Mode, ns: Ns, beam: &Beam) {
         let status = beam.status();
+        // Queues that virtio_net adds for XDP are bound in copy mode (`xsk/src/quirks.rs`); they come after the others.
+        let may_copy_later = mode == Mode::ZeroCopy && status["interfaces"][0]["driver"] == "virtio_net";
         for worker in workers(&status) {
-            assert_eq!(worker["xdp_mode"], mode.in_status(), "{status:#}");
+            let modes = worker["xdp_mode"].as_str().expect("a worker has a mode");
+            let later = modes.strip_prefix(mode.in_status());
+            let is_right = later == Some("") || (may_copy_later && later == Some(",native-copy"));
+            assert!(is_right, "{mode:?}, but the status says {modes}: {status:#}");
         }
         assert_eq!(self.place.rig.xdp_hook(ns, ns.interface()), mode.hook(), "the kernel's word, {ns:?}");
         if let Some(zero_copy) = self.zero_copy_sockets(ns) {
             let wanted = mode == Mode::ZeroCopy;
-            assert!(zero_copy.iter().all(|&is| is == wanted), "{mode:?}, but ss says {zero_copy:?}");
+            let right_count = zero_copy.iter().filter(|&&is| is == wanted).count();
+            let is_right = right_count == zero_copy.len() || (may_copy_later && right_count > 0);
+            assert!(is_right, "{mode:?}, but ss says {zero_copy:?}");
             assert_eq!(zero_copy.is_empty(), mode == Mode::Off, "XDP sockets in {ns:?}: {zero_copy:?}");
         }
     }

@@ -125,7 +125,14 @@ fn socket(
     hook: Hook,
     steps: &mut Vec<Step>,
 ) -> Result<Queues, OpenError> {
-    if hook == Hook::Native && config.zero_copy != ZeroCopy::Off {
+    let must_copy =
+        (queue >= nic.queue_count).then(|| quirks::new_queues_copy(nic.driver.as_deref())).flatten();
+    if hook == Hook::Native
+        && config.zero_copy != ZeroCopy::Off
+        && let Some(why) = must_copy
+    {
+        steps.push(Step { tried: "zero-copy", why: why.to_owned() });
+    } else if hook == Hook::Native && config.zero_copy != ZeroCopy::Off {
         let error = match patiently(config, umem, queue, BindFlags::XDP_ZEROCOPY) {
             Ok(queues) => return Ok(queues),
             Err(error) => error,

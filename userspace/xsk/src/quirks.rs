@@ -84,6 +84,21 @@ pub(crate) fn advice(driver: Option<&str>, asked: Asked, errno: Option<i32>) -> 
     QUIRKS.iter().find(fits).map(|quirk| quirk.advice)
 }
 
+/// Why queues that come after the start are bound in copy mode, whatever was asked, where that is so.
+///
+/// virtio_net adds one queue pair a CPU when a program is attached, if the device has that many, and receives on them too
+/// (`virtnet_xdp_set`). When the program goes they go, *before* the sockets do, and then `virtnet_xsk_pool_disable` refuses
+/// to let go of a pool whose queue is beyond `curr_queue_pairs` (EINVAL, which nobody looks at). The next attachment
+/// fills the queue from that freed pool. Booted: 7.2 fell over its null pointer in `xp_alloc_batch`, below
+/// `virtnet_rx_resume_all`, after a gateway with such a socket had been killed.
+pub(crate) fn new_queues_copy(driver: Option<&str>) -> Option<&'static str> {
+    (driver == Some("virtio_net")).then_some(
+        "virtio_net would keep the memory of a queue that it adds for XDP beyond the end of its socket, and crash \
+         the kernel (7.2); such queues copy. To have zero-copy on all: ethtool -L, as many queues as the device has, \
+         before the start",
+    )
+}
+
 #[cfg(test)]
 mod tests {
     //! Goal: advice is given for exactly the refusal that it is about.
