@@ -18,7 +18,7 @@ from .rig import Rig
 # What CI runs: the newest kernel, one NIC, both ways into AF_XDP.
 CI = {"kernel": ["newest"], "nic": ["virtio"], "mode": ["zero-copy", "copy"]}
 # Not those that take longest (wide-area, wireguard), nor those that this NIC's one queue has no use for.
-CI_CASES = ("ladder", "mtu", "fetch-v4", "fetch-v6", "vlan", "frames", "fragments", "link-flap", "kill", "term")
+CI_CASES = ("ladder", "mtu", "fetch-v4", "fetch-v6", "vlan", "frames", "fragments", "pktgen", "link-flap", "kill", "term")
 CI_LIMIT_S = 900
 LIMIT_S = 3600
 
