@@ -5,12 +5,12 @@
 
 use crate::{
     status::InterfaceStatus,
-    supervisor::{Supervisor, merge},
+    supervisor::{Seat, Supervisor, merge},
     worker::mail::Command,
 };
 use anyhow::Context;
-use std::sync::Arc;
-use xsk::{Interface, LinkState};
+use std::{sync::Arc, time::Duration};
+use xsk::{Interface, LinkState, OpenError};
 
 /// Starts the threads.
 pub(crate) fn watch(supervisor: &Arc<Supervisor>) -> anyhow::Result<()> {
@@ -24,10 +24,15 @@ pub(crate) fn watch(supervisor: &Arc<Supervisor>) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// How soon to try again what the kernel refused for now.
+const RETRY_AFTER: Duration = Duration::from_secs(30);
+
 /// Until the interface is gone.
 fn follow(supervisor: &Supervisor, index: usize) {
     let interface = &supervisor.interfaces[index];
-    let (mut link, mut unserved, mut seen) = (LinkState::Up, Vec::new(), 0);
+    let (mut link, mut seen) = (LinkState::Up, 0);
+    // The new queues that were last tried, in vain.
+    let mut refused = Vec::new();
     loop {
         let now = interface.link_state();
         if now != link {
@@ -37,12 +42,23 @@ fn follow(supervisor: &Supervisor, index: usize) {
         if link == LinkState::Removed {
             return;
         }
-        let new = interface.unserved_queues();
-        if new != unserved && !new.is_empty() {
-            serve_new_queues(supervisor, interface);
+        let unserved = interface.unserved_queues();
+        let mut retry = None;
+        if unserved.is_empty() {
+            refused.clear();
+        } else if let Err(error) = serve_new_queues(supervisor, interface) {
+            if unserved != refused {
+                tracing::warn!("{}: the new queues can't be served: {error}", interface.name());
+                if let Some(alert) = alert(interface) {
+                    tracing::warn!("{alert}");
+                }
+            }
+            refused = unserved;
+            // What the driver doesn't have it won't have later.
+            let is_final = matches!(error, OpenError::NoZeroCopy { .. });
+            retry = (!is_final).then_some(RETRY_AFTER);
         }
-        unserved = interface.unserved_queues();
-        seen = interface.wait_for_change(seen);
+        seen = interface.wait_for_change(seen, retry);
     }
 }
 
@@ -55,31 +71,28 @@ fn say_link(name: &str, link: LinkState) {
     }
 }
 
-fn serve_new_queues(supervisor: &Supervisor, interface: &Interface) {
-    let ports = match interface.serve_new_queues() {
-        Ok(ports) => ports,
-        Err(error) => {
-            tracing::warn!("{}: the new queues can't be served: {error}", interface.name());
-            if let Some(alert) = alert(interface) {
-                tracing::warn!("{alert}");
-            }
-            return;
-        }
-    };
-    for port in ports {
+fn serve_new_queues(supervisor: &Supervisor, interface: &Interface) -> Result<(), OpenError> {
+    for port in interface.serve_new_queues()? {
         let report = port.report().clone();
-        let least_loaded = supervisor.seats.iter().min_by_key(|seat| seat.lane().queues.len());
-        let Some(seat) = least_loaded else { return };
+        // One that sends by this interface already, else its answers would leave by the kernel's path.
+        let load = |seat: &Seat| {
+            let lane = seat.lane();
+            (lane.interface.as_deref() != Some(interface.name()), lane.queues.len())
+        };
         // A command that isn't taken drops the port, and so leaves the queue to the kernel.
-        if seat.mailbox.command(Command::AddPort(Box::new(port))) {
+        if let Some(seat) = supervisor.seats.iter().min_by_key(|seat| load(seat))
+            && seat.mailbox.command(Command::AddPort(Box::new(port)))
+        {
             seat.lane().add_queue(interface.name(), &report);
+        } else {
+            tracing::warn!("{}: no worker takes queue {}", interface.name(), report.queue);
         }
     }
-    tracing::info!(
-        "{} has {} queues now, and all of them have a socket",
-        interface.name(),
-        interface.served_count()
-    );
+    if interface.unserved_queues().is_empty() {
+        let count = interface.served_count();
+        tracing::info!("{} has {count} queues now, and all of them have a socket", interface.name());
+    }
+    Ok(())
 }
 
 /// What `beam status` says of an interface.
@@ -96,8 +109,14 @@ pub(crate) fn status(interface: &Interface) -> InterfaceStatus {
     }
 }
 
-/// Queues without a socket, and what to do about them.
+/// A lost program or queues without a socket, and what to do about them.
 fn alert(interface: &Interface) -> Option<String> {
+    if !interface.has_program() {
+        let name = interface.name();
+        return Some(format!(
+            "{name} has no XDP program: every packet takes the kernel's path; the log says why. Restart beam"
+        ));
+    }
     let unserved = interface.unserved_queues();
     if unserved.is_empty() {
         return None;

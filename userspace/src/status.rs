@@ -81,6 +81,7 @@ pub(crate) struct WorkerStatus {
     pub(crate) loops: u64,
     pub(crate) sleeps: u64,
     /// Where the frames of each AF_XDP socket are.
+    #[serde(default)]
     pub(crate) frames: Vec<FrameStatus>,
 }
 
@@ -124,7 +125,8 @@ impl FrameStatus {
     }
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct InterfaceStatus {
     pub(crate) name: String,
     pub(crate) driver: Option<String>,

@@ -1,5 +1,5 @@
 //! What other threads may send to a worker: frames of its connections, its own frames coming home, commands.
-//! All queues are bounded.
+//! All queues are bounded; the one for frames of ports that came later, by the number of those frames.
 
 use super::{poll::Waker, snapshot::WorkerSnapshot};
 use crossbeam::{

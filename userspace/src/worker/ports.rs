@@ -47,10 +47,10 @@ impl HandOver {
 
 /// The ports of one worker.
 ///
-/// First come the AF_XDP sockets, if any; then a kernel UDP socket: all there is without AF_XDP, else the slow
-/// path beside it. Behind it are sockets of queues that came after the start, which only receive: what no port before
-/// the kernel socket has a route for, that one sends. It reserves the port number, receives what steering passed on (fragments, queues without a socket),
-/// and sends where AF_XDP has no route or neighbour yet.
+/// First come the AF_XDP sockets, if any; then a kernel UDP socket: all there is without AF_XDP, else the slow path
+/// beside it. The kernel socket reserves the port number, receives what steering passed on (fragments, queues without a
+/// socket), and sends where AF_XDP has no route or neighbour yet. Behind it come the AF_XDP sockets of queues that are
+/// newer than the daemon: those only receive, for the ports before them send everything.
 pub(super) struct Ports {
     worker: u8,
     ports: Vec<Box<dyn Port>>,

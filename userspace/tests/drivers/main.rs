@@ -94,6 +94,7 @@ impl Options {
                     }
                     options.cases = Some(names);
                 }
+                "--test-threads" | "--skip" | "--format" | "--color" => drop(args.next()),
                 flag if flag.starts_with('-') => {}
                 filter => {
                     let matching = cases::ALL.iter().filter(|case| case.name.contains(filter));

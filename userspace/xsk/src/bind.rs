@@ -125,23 +125,19 @@ fn socket(
     hook: Hook,
     steps: &mut Vec<Step>,
 ) -> Result<Queues, OpenError> {
-    let must_copy =
-        (queue >= nic.queue_count).then(|| quirks::new_queues_copy(nic.driver.as_deref())).flatten();
-    if hook == Hook::Native
-        && config.zero_copy != ZeroCopy::Off
-        && let Some(why) = must_copy
-    {
-        steps.push(Step { tried: "zero-copy", why: why.to_owned() });
-    } else if hook == Hook::Native && config.zero_copy != ZeroCopy::Off {
-        let error = match patiently(config, umem, queue, BindFlags::XDP_ZEROCOPY) {
-            Ok(queues) => return Ok(queues),
-            Err(error) => error,
+    if hook == Hook::Native && config.zero_copy != ZeroCopy::Off {
+        let is_new = queue >= nic.queue_count;
+        let mut why = match is_new.then(|| quirks::new_queues_copy(nic.driver.as_deref())).flatten() {
+            Some(why) => why.to_owned(),
+            None => match patiently(config, umem, queue, BindFlags::XDP_ZEROCOPY) {
+                Ok(queues) => return Ok(queues),
+                // A queue that is held stays held in copy mode.
+                Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
+                    return Err(refused(config, queue, error));
+                }
+                Err(error) => zero_copy_refusal(nic, &error),
+            },
         };
-        // A queue that is held stays held in copy mode.
-        if error.raw_os_error() == Some(libc::EBUSY) {
-            return Err(refused(config, queue, error));
-        }
-        let mut why = zero_copy_refusal(nic, &error);
         if config.zero_copy == ZeroCopy::On {
             if let Some(features) = genl::xdp_features(nic.index) {
                 why = format!("{why}; the driver says that it has: {}", features.names());

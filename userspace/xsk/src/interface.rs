@@ -21,10 +21,17 @@ use port::Port;
 use std::{
     fmt, io,
     net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
 };
 use steer::Counter;
+
+/// How long to try to attach the program again.
+const ATTACH_AGAIN_PATIENCE: Duration = Duration::from_secs(2);
+const ATTACH_AGAIN_INTERVAL: Duration = Duration::from_millis(50);
 
 /// One interface with its XDP program attached. Dropping it detaches the program: the kernel gets every packet then.
 ///
@@ -39,6 +46,7 @@ pub struct Interface {
     /// The steps down that all queues share.
     steps: Vec<Step>,
     reports: Mutex<Vec<QueueReport>>,
+    has_program: AtomicBool,
     mirror: Arc<Mirror>,
     news: Arc<News>,
     targets: Arc<Targets>,
@@ -89,6 +97,7 @@ pub fn open(config: &Config) -> Result<(Interface, Vec<XskPort>), OpenError> {
         hook,
         steps,
         reports: Mutex::default(),
+        has_program: AtomicBool::new(true),
         mirror,
         news,
         targets,
@@ -96,6 +105,7 @@ pub fn open(config: &Config) -> Result<(Interface, Vec<XskPort>), OpenError> {
         counters,
     };
     let ports = interface.bind(&queues)?;
+    interface.note_reports(&ports);
     Ok((interface, ports))
 }
 
@@ -178,9 +188,12 @@ impl Interface {
                 source: io::Error::other(why),
             })?;
         }
+        Ok(ports)
+    }
+
+    fn note_reports(&self, ports: &[XskPort]) {
         let mut reports = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
         reports.extend(ports.iter().map(|port| port.report().clone()));
-        Ok(ports)
     }
 
     /// Opens a socket on each queue that the NIC has got since, if all queues were asked for. Steered at once.
@@ -194,10 +207,18 @@ impl Interface {
         if queues.is_empty() {
             return Ok(Vec::new());
         }
+        // Sockets are bound by the interface's name: another may have that one by now.
+        let name_now = self.mirror.tables().links.get(&self.nic.index).map(|link| link.name.clone());
+        if name_now.as_deref() != Some(self.name()) {
+            let source = io::Error::other(format!("it is called {} now", name_now.unwrap_or_default()));
+            let interface = self.name().to_owned();
+            return Err(OpenError::System { doing: "serving new queues", interface, source });
+        }
         let ports = self.bind(&queues)?;
         if self.hook == Hook::Native && self.nic.driver.as_deref() == Some("veth") {
             self.attach_again()?;
         }
+        self.note_reports(&ports);
         Ok(ports)
     }
 
@@ -207,14 +228,33 @@ impl Interface {
     fn attach_again(&self) -> Result<(), OpenError> {
         let mut program = self.program.lock().unwrap_or_else(PoisonError::into_inner);
         program.detach();
-        program.attach(&self.nic, self.hook).map_err(|error| match error {
-            AttachError::Fatal(error) => error,
-            AttachError::Unsupported(why) => OpenError::System {
-                doing: "attaching the XDP program again",
-                interface: self.nic.name.clone(),
-                source: io::Error::other(why),
-            },
-        })
+        self.has_program.store(false, Ordering::Relaxed);
+        let began = Instant::now();
+        loop {
+            let error = match program.attach(&self.nic, self.hook) {
+                Ok(()) => {
+                    self.has_program.store(true, Ordering::Relaxed);
+                    return Ok(());
+                }
+                Err(AttachError::Fatal(error)) => error,
+                Err(AttachError::Unsupported(why)) => OpenError::System {
+                    doing: "attaching the XDP program again",
+                    interface: self.nic.name.clone(),
+                    source: io::Error::other(why),
+                },
+            };
+            // The old link may be held open by whoever lists links just now.
+            if began.elapsed() > ATTACH_AGAIN_PATIENCE {
+                return Err(error);
+            }
+            std::thread::sleep(ATTACH_AGAIN_INTERVAL);
+        }
+    }
+
+    /// False when the program was lost over [`Self::serve_new_queues`]: the kernel gets every packet.
+    #[must_use]
+    pub fn has_program(&self) -> bool {
+        self.has_program.load(Ordering::Relaxed)
     }
 
     /// Queues without a socket that were asked for: they came after the start. Their packets take the kernel's path.
@@ -245,8 +285,10 @@ impl Interface {
 
     /// Sleeps until links or settings of this host's interfaces changed more often than `seen`; returns how often they
     /// did. Changes that only the kernel knows of (a driver that resets itself) go unnoticed.
-    pub fn wait_for_change(&self, seen: u64) -> u64 {
-        self.news.wait(seen)
+    ///
+    /// Returns after `at_most` in any case.
+    pub fn wait_for_change(&self, seen: u64, at_most: Option<Duration>) -> u64 {
+        self.news.wait(seen, at_most)
     }
 
     /// Name of the interface's driver; `None` when it has none to tell.

@@ -34,7 +34,7 @@ use std::{
     io,
     os::fd::{AsFd, BorrowedFd},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 use wire::{checksum::Checksum, datagram::Reject, encap::Template, headers::Malformed};
 
@@ -88,17 +88,27 @@ pub struct XskPort {
 /// worker look 20,000 times a second for as long as a cable is out.
 #[derive(Default)]
 struct Stall {
-    /// What waited, and what was idle, when it was looked at last.
-    seen: (usize, usize),
+    /// How many datagrams were sent, completed and waiting, when it was looked at last.
+    seen: (u64, u64, usize),
     look_count: u32,
+    /// When the pause that was last asked for is over. Looks before that say nothing: a worker that receives looks often.
+    due: Option<Instant>,
 }
 
 impl Stall {
-    /// When to look again: soon after anything has moved, then twice as late with every look in vain.
-    fn pause(&mut self, soon: Duration, now: (usize, usize)) -> Duration {
-        self.look_count = if now == self.seen { self.look_count.saturating_add(1) } else { 0 };
-        self.seen = now;
-        soon.saturating_mul(1 << self.look_count.min(16)).min(AGAIN_AT_LAST)
+    /// When to look again: soon after anything has moved, then twice as late with every pause in vain. So nothing waits
+    /// longer than twice as long as it had waited anyway.
+    fn pause(&mut self, soon: Duration, moved: (u64, u64, usize), now: Instant) -> Duration {
+        if moved != self.seen {
+            (self.seen, self.look_count) = (moved, 0);
+        } else if self.due.is_some_and(|due| due <= now) {
+            self.look_count = self.look_count.saturating_add(1);
+        }
+        let pause = soon.saturating_mul(1 << self.look_count.min(16)).min(AGAIN_AT_LAST);
+        if self.due.is_none_or(|due| due <= now) || self.look_count == 0 {
+            self.due = Some(now + pause);
+        }
+        pause
     }
 }
 
@@ -405,7 +415,8 @@ impl Port for XskPort {
             (0, true) => AGAIN_STARVED,
             _ => pause,
         };
-        Ok(Flushed::Again(self.stall.pause(soon, (waiting, self.idle_tx.len()))))
+        let moved = (self.counters.tx_datagrams, self.counters.tx_completed, waiting);
+        Ok(Flushed::Again(self.stall.pause(soon, moved, Instant::now())))
     }
 
     fn poll_fd(&self) -> BorrowedFd<'_> {
@@ -457,13 +468,29 @@ mod tests {
 
     #[test]
     fn looks_in_vain_become_rare() {
-        let mut stall = Stall::default();
-        let pauses: Vec<Duration> = (0..12).map(|_| stall.pause(AGAIN_SOON, (3, 500))).collect();
+        let (mut stall, mut now) = (Stall::default(), Instant::now());
+        let stuck = (7, 4, 3);
+        let pauses: Vec<Duration> = (0..12)
+            .map(|_| {
+                let pause = stall.pause(AGAIN_SOON, stuck, now);
+                now += pause;
+                pause
+            })
+            .collect();
         assert_eq!(pauses[0], AGAIN_SOON);
         assert!(pauses.windows(2).all(|pair| pair[1] == (pair[0] * 2).min(AGAIN_AT_LAST)), "{pauses:?}");
         assert_eq!(pauses[11], AGAIN_AT_LAST);
-        assert_eq!(stall.pause(AGAIN_SOON, (2, 501)), AGAIN_SOON, "one was sent");
-        assert_eq!(stall.pause(AGAIN_SOON, (2, 502)), AGAIN_SOON, "one was completed");
-        assert_eq!(Stall { look_count: u32::MAX, ..stall }.pause(AGAIN_SOON, (2, 502)), AGAIN_AT_LAST);
+        for moved in [(8, 4, 3), (8, 5, 3), (8, 5, 2)] {
+            assert_eq!(stall.pause(AGAIN_SOON, moved, now), AGAIN_SOON, "{moved:?}");
+        }
+    }
+
+    // A worker whose receiving side is busy flushes at every turn: that is no reason to wait longer.
+    #[test]
+    fn looks_ahead_of_time_do_not_count() {
+        let (mut stall, now) = (Stall::default(), Instant::now());
+        for _ in 0..100 {
+            assert_eq!(stall.pause(AGAIN_SOON, (7, 4, 3), now), AGAIN_SOON);
+        }
     }
 }

@@ -84,7 +84,7 @@ pub(crate) fn advice(driver: Option<&str>, asked: Asked, errno: Option<i32>) -> 
     QUIRKS.iter().find(fits).map(|quirk| quirk.advice)
 }
 
-/// Why queues that come after the start are bound in copy mode, whatever was asked, where that is so.
+/// Why queues that come after the start get no zero-copy, whatever the driver says, where that is so.
 ///
 /// virtio_net adds one queue pair a CPU when a program is attached, if the device has that many, and receives on them too
 /// (`virtnet_xdp_set`). When the program goes they go, *before* the sockets do, and then `virtnet_xsk_pool_disable` refuses
@@ -93,9 +93,8 @@ pub(crate) fn advice(driver: Option<&str>, asked: Asked, errno: Option<i32>) -> 
 /// `virtnet_rx_resume_all`, after a gateway with such a socket had been killed.
 pub(crate) fn new_queues_copy(driver: Option<&str>) -> Option<&'static str> {
     (driver == Some("virtio_net")).then_some(
-        "virtio_net would keep the memory of a queue that it adds for XDP beyond the end of its socket, and crash \
-         the kernel (7.2); such queues copy. To have zero-copy on all: ethtool -L, as many queues as the device has, \
-         before the start",
+        "virtio_net adds this queue for XDP, and would crash the kernel (7.2) once its socket is gone. To have \
+         zero-copy on all queues, give the NIC as many as its device has before the start: ethtool -L",
     )
 }
 

@@ -25,7 +25,9 @@ pub(crate) fn link_flap(bench: &mut Bench) -> Verdict {
             assert_eq!(counter(status, "connections_closed"), 0, "one connection: {status:#}");
         }
         assert_eq!(counter(&statuses[1], "reconnects"), 0, "{:#}", statuses[1]);
-        bench.fact(&format!("{}_drops", ns.interface()), statuses[0]["drops"].clone());
+        for (end, status) in ["gateway", "client"].into_iter().zip(&statuses) {
+            bench.fact(&format!("{}_down_{end}_drops", ns.interface()), status["drops"].clone());
+        }
         // And it still works.
         bench.fetch(&tunnel.origin);
     }

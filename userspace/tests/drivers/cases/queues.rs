@@ -97,8 +97,9 @@ pub(crate) fn hand_over(bench: &mut Bench) -> Verdict {
     Ok(())
 }
 
-fn most_now(status: &Value) -> Value {
-    status["interfaces"][0]["queues_now"].clone()
+fn driver(bench: &Bench) -> String {
+    let info = bench.in_gateway("ethtool", &["-i", "g0"]);
+    info.lines().find_map(|line| line.strip_prefix("driver: ")).unwrap_or_default().to_owned()
 }
 
 // `ethtool -L` while beam runs. Where the driver takes it, the new queues get sockets, and packets that were quicker reach
@@ -116,14 +117,24 @@ pub(crate) fn growth(bench: &mut Bench) -> Verdict {
     let now = bench.queue_count().expect("it had said so before");
     match &answer {
         Ok(_) => assert_eq!(now, most, "ethtool -L said yes"),
-        Err(_) => assert_eq!(now, from, "ethtool -L said no"),
+        // virtnet_set_channels refuses while a program is loaded; every other driver that has queues takes it.
+        Err(why) => {
+            let refuses = bench.mode.hook() == Some("native") && driver(bench) == "virtio_net";
+            assert!(refuses && why.contains("Invalid argument"), "ethtool -L said no: {why}");
+        }
     }
     if bench.mode != Mode::Off {
-        let served = |status: &Value| status["interfaces"][0]["queues_served"].clone();
-        let status =
-            until("every queue has a socket", || tunnel.gateway.status(), |now| served(now) == most_now(now));
-        assert_eq!(served(&status), now, "{status:#}");
-        assert_eq!(status["interfaces"][0]["alert"], Value::Null, "{status:#}");
+        let number = |status: &Value, name: &str| number(&status["interfaces"][0], name);
+        // virtio_net adds queues for XDP by itself; those get no zero-copy, and `on` wants nothing less.
+        let may_lack = bench.mode == Mode::ZeroCopy && driver(bench) == "virtio_net";
+        let status = until(
+            "every queue has a socket",
+            || tunnel.gateway.status(),
+            |now| may_lack || number(now, "queues_served") == number(now, "queues_now"),
+        );
+        assert!(number(&status, "queues_served") >= from.max(if may_lack { 0 } else { now }), "{status:#}");
+        let has_alert = status["interfaces"][0]["alert"] != Value::Null;
+        assert_eq!(has_alert, number(&status, "queues_served") < number(&status, "queues_now"), "{status:#}");
         bench.assert_mode(bench.mode, Ns::Gateway, &tunnel.gateway);
     }
     bench.fact("grown", format!("{from} to {now}: {}", answer.as_ref().err().map_or("taken", |why| why)));
