@@ -306,6 +306,8 @@ pub(crate) struct Origin {
 
 /// The file of the issue.
 pub(crate) const FILE_BYTES: u64 = 16 << 20;
+/// For cases about something else than a transfer, which need one to happen in the middle of.
+const QUARTER_BYTES: u64 = FILE_BYTES / 4;
 
 const NGINX: &str = "
 # One process, ours to stop: a worker would outlive a master that is killed.
@@ -372,7 +374,7 @@ pub(crate) struct Tunnel {
 
 impl Tunnel {
     pub(crate) fn start(bench: &Bench) -> Self {
-        let origin = Origin::start(bench, FILE_BYTES);
+        let origin = Origin::start(bench, QUARTER_BYTES);
         let gateway = bench.gateway(GATEWAY_V4);
         let client = bench.client(GATEWAY_V4, &origin);
         Self { client, gateway, origin }

@@ -30,13 +30,13 @@ pub(crate) enum When {
 /// All of them, in the order in which they run.
 pub(crate) const ALL: &[Case] = &[
     Case { name: "ladder", when: When::Once, run: ladder::ladder },
-    Case { name: "mtu", when: When::Xdp, run: ladder::mtu },
+    Case { name: "mtu", when: When::Once, run: ladder::mtu },
     Case { name: "fetch-v4", when: When::EveryMode, run: transfer::fetch_v4 },
     Case { name: "fetch-v6", when: When::EveryMode, run: transfer::fetch_v6 },
     Case { name: "vlan", when: When::EveryMode, run: transfer::vlan },
     Case { name: "frames", when: When::Xdp, run: frames::crafted },
     Case { name: "fragments", when: When::EveryMode, run: frames::fragments },
-    Case { name: "pktgen", when: When::Xdp, run: pktgen::pktgen },
+    Case { name: "pktgen", when: When::Once, run: pktgen::pktgen },
     Case { name: "hand-over", when: When::EveryMode, run: queues::hand_over },
     Case { name: "queue-growth", when: When::EveryMode, run: queues::growth },
     Case { name: "link-flap", when: When::EveryMode, run: lifecycle::link_flap },
