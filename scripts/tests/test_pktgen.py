@@ -263,7 +263,7 @@ class Commands(unittest.TestCase):
         self.assertEqual(self.commands("single-flow", *WHERE, *arguments), expected)
 
     def test_leading_zeroes_are_no_octal(self):
-        arguments = ["-n", "0100", "-s", "0100", "-w", "010", "-p", "0080-0099", "-c", "08", "-b", "010", "-t", "01", "-f", "00"]
+        arguments = ["-n", "0100", "-s", "0100", "-w", "010", "-p", "080-099", "-c", "08", "-b", "010", "-t", "01", "-f", "00"]
         expected = self.common(count=100, size=100, delay=10, ports=(80, 100))
         expected += ["flag UDPDST_RND", "clone_skb 8", "burst 10"]
         self.assertEqual(self.commands("single-flow", *WHERE, *arguments), expected)
