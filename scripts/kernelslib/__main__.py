@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import sys
 from demolib.rig import Stopped, stop_on
 
 from . import machine, matrix, page, report as reporting
-from .common import Trouble, say
+from .common import Trouble, explained, say
 from .packages import Packages
 from .rig import Rig
 
@@ -87,21 +88,39 @@ def known_cases(runner):
     return [line.split()[0] for line in done.stdout.splitlines() if line.split()]
 
 
-def show_list(plans, runner):
+def show_list(plans, known):
     for plan in plans:
-        print(f"{plan.kernel:8} {plan.nic.name:10} {', '.join(plan.modes)}")
-    print("cases:", *known_cases(runner))
+        only = f" (cases: {', '.join(plan.nic.cases)})" if plan.nic.cases else ""
+        print(f"{plan.kernel:8} {plan.nic.name:10} {', '.join(plan.modes)}{only}")
+    print("cases:", *known)
+
+
+def check_cases(wanted, known):
+    unknown = sorted(set(wanted) - set(known))
+    if unknown:
+        raise Trouble(f"no case is called {', '.join(unknown)}; known: {', '.join(known)}")
 
 
 def limits(flags):
     """A test of the limits wants them short."""
-    seconds = {name: os.environ.get(f"BEAM_KERNELS_{name.upper()}_S") for name in ("boot", "silence")}
-    return machine.Limits(whole=flags.limit, **{name: float(text) for name, text in seconds.items() if text})
+    seconds = {}
+    for name in ("boot", "silence"):
+        variable = f"BEAM_KERNELS_{name.upper()}_S"
+        text = os.environ.get(variable)
+        if not text:
+            continue
+        if not re.fullmatch(r"[0-9]{1,6}(\.[0-9]+)?", text):
+            raise Trouble(f"{variable} is {text!r}; it wants a number of seconds")
+        seconds[name] = float(text)
+    return machine.Limits(whole=flags.limit, **seconds)
 
 
 def run(flags, plans, binaries):
     directory = os.path.join(os.environ["BEAM_TARGET"], "kernels")
-    os.makedirs(directory, exist_ok=True)
+    try:
+        os.makedirs(directory, exist_ok=True)
+    except OSError as error:
+        raise Trouble(f"{directory} can't be made: {error.strerror}") from None
     packages = Packages(directory)
     rig = Rig(directory, packages, binaries, limits(flags), flags.case, flags.keep)
     try:
@@ -115,7 +134,7 @@ def run(flags, plans, binaries):
         host = reporting.host_facts(binaries["beam"], machine.qemu(emulator), page.REPOSITORY)
         return reporting.build(outcomes, host, some_cases=bool(flags.case) and not flags.ci)
     except OSError as error:
-        raise Trouble(f"{error}; is there room in {directory}, and may it be written?") from None
+        raise Trouble(explained(error, directory)) from None
     finally:
         # A second Ctrl-C must not leave half of it behind.
         on_signals(signal.SIG_IGN)
@@ -132,17 +151,17 @@ def main(argv):
     try:
         plans = matrix.plan(flags.kernel, flags.nic, flags.mode)
         check_host(plans)
+        limits(flags)
         if flags.only_parse:
             return 0
         on_signals(stop_on)
         binaries = {"beam": os.environ["BEAM_BIN"], "drivers": os.environ["BEAM_RIG_RUNNER"]}
+        known = known_cases(binaries["drivers"]) if flags.list or flags.case or flags.save else []
         if flags.list:
-            show_list(plans, binaries["drivers"])
+            show_list(plans, known)
             return 0
         if flags.case:
-            unknown = sorted(set(flags.case) - set(known := known_cases(binaries["drivers"])))
-            if unknown:
-                raise Trouble(f"no case is called {', '.join(unknown)}; known: {', '.join(known)}")
+            check_cases(flags.case, known)
         report = run(flags, plans, binaries)
     except Trouble as trouble:
         say(f"error: {trouble}")
@@ -151,17 +170,25 @@ def main(argv):
         say(f"{signal.Signals(stopped.number).name}: everything was taken down")
         return 128 + stopped.number
     print(json.dumps(report) if flags.json else reporting.table(report), flush=True)
-    if flags.save:
-        keep_result(report)
-    return 0 if report["ok"] else 1
+    is_kept = keep_result(report, known) if flags.save else True
+    return 0 if report["ok"] and is_kept else 1
 
 
-def keep_result(report):
+def keep_result(report, known):
+    """Saves a complete matrix; whether it was one."""
     if report["troubles"]:
         say("not saved: not every guest came to its end, so this is no complete matrix")
-        return
-    page.save(report)
+        return False
+    if nowhere := reporting.passed_nowhere(report, known):
+        say(f"not saved: of these cases, none passed on any guest: {', '.join(nowhere)}; the table says why")
+        return False
+    try:
+        page.save(report)
+    except OSError as error:
+        say(f"not saved: {error}")
+        return False
     say("kept as benches/results/kernels.json, and README.md's section made of it")
+    return True
 
 
 sys.exit(main(sys.argv[1:]))

@@ -7,12 +7,18 @@ import re
 import shutil
 import subprocess
 
-from .common import Trouble
+from .common import Trouble, no_room, says_full
 
 # Programs that the cases run, as this machine has them, with their libraries.
-PROGRAMS = ["ip", "ss", "tc", "ethtool", "curl", "nginx", "bash", "wg", "ping"]
-# Modules that the cases need; what a kernel has built in (virtio_pci is since 6.12) is left out.
+PROGRAMS = ["ip", "ss", "tc", "ethtool", "curl", "nginx", "bash", "wg", "ping", "flock"]
+# Modules that the cases need; a case without its module would say "skip", so each must be there or be built in.
 MODULES = ["virtio_pci", "veth", "8021q", "xsk_diag", "pktgen", "sch_netem", "wireguard"]
+# What Debian left out of a kernel; the runner then asks beam alone whether a socket is in zero-copy.
+LACKING = {"linux-6.1": {"xsk_diag"}}
+# For kernels whose packages don't list what is built in, as 7.2's.
+BUILT_IN = {"virtio_pci"}
+# What INIT says of a module that the kernel doesn't take; machine.py looks for it.
+REFUSED = "BEAM module refused:"
 
 INIT = """#!/bin/busybox sh
 /bin/busybox mkdir -p /proc /sys /dev /tmp /run/netns /etc/netns /var/log /var/lib
@@ -32,7 +38,7 @@ export PATH=/usr/bin:/bin:/sbin HOME=/
 ip link set lo up
 echo "BEAM booted $(uname -r)"
 for module in $(cat /modules/list); do
-    insmod "/modules/$module.ko" || echo "BEAM module $module refused"
+    insmod "/modules/$module.ko" || echo "@REFUSED@ $module"
 done
 . /job
 echo "BEAM done"
@@ -40,7 +46,7 @@ echo "BEAM done"
 stty -F /dev/ttyS0 115200
 stty -F /dev/ttyS1 115200
 poweroff -f
-"""
+""".replace("@REFUSED@", REFUSED)
 
 PASSWD = "root:x:0:0:root:/:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\nwww-data:x:33:33:www-data:/:/bin/false\n"
 GROUP = "root:x:0:\nnogroup:x:65534:\nwww-data:x:33:\n"
@@ -78,8 +84,11 @@ def pack(root, archive):
     """Makes the initramfs of a tree: uncompressed, as the emulator would be slow to inflate it."""
     busybox = os.path.join(root, "bin/busybox")
     names = subprocess.run(["find", "."], cwd=root, capture_output=True, check=True).stdout
+    command = [busybox, "cpio", "-o", "-H", "newc"]
     with open(archive, "wb") as file:
-        packed = subprocess.run([busybox, "cpio", "-o", "-H", "newc"], cwd=root, input=names, stdout=file, stderr=subprocess.PIPE)
+        packed = subprocess.run(command, cwd=root, input=names, stdout=file, stderr=subprocess.PIPE)
+    if says_full(packed.stderr.decode(errors="replace")):
+        raise Trouble(no_room(os.path.dirname(archive)))
     if packed.returncode:
         raise Trouble(f"busybox cpio: exit {packed.returncode}: {packed.stderr.decode(errors='replace').strip()}")
 
@@ -122,28 +131,49 @@ def _modules(root, kernel, wanted):
     files = {}
     for path in glob.glob(os.path.join(kernel, "**/*.ko*"), recursive=True):
         files[os.path.basename(path).split(".ko")[0].replace("-", "_")] = path
+    built_in = _built_in(kernel)
     directory = os.path.join(root, "modules")
     os.makedirs(directory)
     order = []
 
-    def add(name):
+    def add(name, wanted_by="the guest"):
         name = name.replace("-", "_")
-        if name in order or name not in files:
+        if name in order or name in built_in:
             return
+        if name not in files:
+            raise Trouble(
+                f"{os.path.basename(kernel)} has no module {name}, which {wanted_by} needs, nor is it built in: look at "
+                "MODULES in scripts/kernelslib/packages.py for what is unpacked, and in image.py for what is wanted"
+            )
         body = _body(files[name])
         for needed in re.findall(rb"\0depends=([^\0]*)", body):
             for other in filter(None, needed.decode().split(",")):
-                add(other)
+                add(other, name)
         with open(os.path.join(directory, f"{name}.ko"), "wb") as file:
             file.write(body)
         order.append(name)
 
     for name in wanted:
-        add(name)
+        if name not in LACKING.get(os.path.basename(kernel), ()):
+            add(name)
     _write(os.path.join(directory, "list"), "".join(f"{name}\n" for name in order), 0o644)
+
+
+def _built_in(kernel):
+    """The modules that are a part of the kernel itself."""
+    names = set()
+    lists = glob.glob(os.path.join(kernel, "**/modules.builtin"), recursive=True)
+    for path in lists:
+        with open(path, encoding="utf-8") as file:
+            names |= {os.path.basename(line.strip()).removesuffix(".ko").replace("-", "_") for line in file}
+    return names if lists else BUILT_IN
 
 
 def _body(path):
     with open(path, "rb") as file:
         body = file.read()
-    return lzma.decompress(body) if path.endswith(".xz") else body
+    try:
+        return lzma.decompress(body) if path.endswith(".xz") else body
+    except lzma.LZMAError as error:
+        directory = path.split("/lib/modules/")[0].removesuffix("/usr")
+        raise Trouble(f"{path} can't be decompressed: {error}; remove {directory}, and it is fetched again") from None

@@ -5,12 +5,14 @@ this process: the kernel kills it, whatever killed us.
 """
 
 import os
+import re
 import signal
 import subprocess
 import time
 from dataclasses import dataclass
 
 from .common import Trouble
+from .image import REFUSED
 
 MEMORY_MIB = 1536
 
@@ -104,6 +106,10 @@ class Guest:
         if "Kernel panic" in self.console.text:
             panic = next(line for line in self.console.text.splitlines() if "Kernel panic" in line)
             raise Trouble(f"the kernel panicked: {panic.strip()}")
+        if refusal := re.search(rf"{re.escape(REFUSED)} (\S+)\s", self.console.text):
+            before = self.console.text[: refusal.start()].splitlines()
+            words = next((line.strip() for line in reversed(before) if line.strip()), "it said nothing")
+            raise Trouble(f"the kernel refused its module {refusal[1]}: {words}")
         if ended:
             return self._ended_well()
         if not self._booted and now - self._started > self._limits.boot:

@@ -30,6 +30,8 @@ class Nic:
     own_port: bool = False
     # More than one queue pair: a tap device carries them, a hub doesn't.
     queue_pairs: int = 1
+    # The cases worth their time here; all, where none is named.
+    cases: tuple = ()
 
     def modes(self, kernel):
         """The modes of this driver on that kernel, best first."""
@@ -68,8 +70,10 @@ NICS = {
         # Zero-copy: receiving came with 6.11, sending and the flag that allows the bind with 6.14; 6.12 answers
         # EOPNOTSUPP (run here).
         Nic("virtio", "virtio_net", _VIRTIO, native=ALWAYS, zero_copy=(6, 14)),
-        # 2 vectors a pair, one for the control queue, one for configuration changes.
-        Nic("virtio-mq", "virtio_net", f"{_VIRTIO},mq=on,vectors=10", native=ALWAYS, zero_copy=(6, 14), queue_pairs=4),
+        # 2 vectors a pair, one for the control queue, one for configuration changes. What several queues make no difference
+        # to is virtio's.
+        Nic("virtio-mq", "virtio_net", f"{_VIRTIO},mq=on,vectors=10", native=ALWAYS, zero_copy=(6, 14), queue_pairs=4,
+            cases=("ladder", "fetch-v4", "hand-over", "queue-growth", "link-flap", "kill")),
         # Native since 5.10, zero-copy since 6.14 ("igb: Add AF_XDP zero-copy Rx support" and its Tx half).
         Nic("igb", "igb", "igb", native=(5, 10), zero_copy=(6, 14), own_port=True),
         # Native since 6.6 ("vmxnet3: Add XDP support."); no zero-copy.

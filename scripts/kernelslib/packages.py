@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import tarfile
 
-from .common import Trouble, say
+from .common import EMULATOR_ROOM_BYTES, KERNEL_ROOM_BYTES, Trouble, make_sure_of_room, no_room, say, says_full
 
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 # As apt would keep them on a machine that follows these suites.
@@ -24,12 +24,14 @@ STABLE = "stable", [
 UNSTABLE = "unstable", [("http://deb.debian.org/debian", "unstable")]
 
 EMULATOR = ["qemu-system-x86", "busybox-static"]
-# The lists of packages, the archives, and what is unpacked of them, rounded up.
-EMULATOR_ROOM_BYTES = 400_000_000
-KERNEL_ROOM_BYTES = 400_000_000
+EMULATOR_SUITE = "bookworm-backports"
+# Counted up when what is unpacked changes in a way that the keys below don't tell.
+LAYOUT = 2
 # Of a kernel's modules: all of a NIC's, and what these depend on. The rest would be 300 MB.
 MODULES = re.compile(r"kernel/(arch|crypto|lib|net|drivers/(dca|i2c|net|pps|ptp|virtio))/")
 UNUSED = re.compile(r"kernel/drivers/net/wireless/")
+# The kernel itself, and the list of the modules that are built into it.
+BESIDES = re.compile(r"/(vmlinuz[^/]*|modules\.builtin)$")
 
 # The kernel's name : where its packages are, and the pattern (POSIX) of the one that holds it. Debian's 6.1 and 6.12 change
 # their names with every upload: the highest version is taken.
@@ -62,23 +64,25 @@ class Packages:
     def emulator(self):
         """The directory with QEMU, its libraries and busybox."""
         root = os.path.join(self.directory, "emulator")
-        if not os.path.exists(os.path.join(root, "complete")):
-            _room(self.directory, EMULATOR_ROOM_BYTES)
+        key = _key(EMULATOR_SUITE, *EMULATOR)
+        if not _is_complete(root, key):
+            make_sure_of_room(self.directory, EMULATOR_ROOM_BYTES)
             apt = self._apt(STABLE)
             say(f"downloading {' '.join(EMULATOR)} and all libraries that they need (37 MB)")
-            _unpack(apt.download_with_libraries(EMULATOR, "bookworm-backports"), root)
+            _unpack(apt.download_with_libraries(EMULATOR, EMULATOR_SUITE), root, key)
         return root
 
     def kernel(self, name):
         """The directory of an unpacked kernel, by its name in KERNELS."""
         root = os.path.join(self.directory, f"linux-{name}")
-        if not os.path.exists(os.path.join(root, "complete")):
-            _room(self.directory, KERNEL_ROOM_BYTES)
-            suites, pattern = KERNELS[name]
+        suites, pattern = KERNELS[name]
+        key = _key(suites[0], pattern, MODULES.pattern, UNUSED.pattern, BESIDES.pattern)
+        if not _is_complete(root, key):
+            make_sure_of_room(self.directory, KERNEL_ROOM_BYTES)
             apt = self._apt(suites)
             packages = apt.newest_kernel() if pattern is None else [apt.highest(pattern)]
             say(f"downloading {' '.join(packages)} (70 to 120 MB)")
-            _unpack(apt.download(packages), root, _is_wanted_of_a_kernel)
+            _unpack(apt.download(packages), root, key, _is_wanted_of_a_kernel)
         return root
 
     def _apt(self, suites):
@@ -123,6 +127,12 @@ class Apt:
                 "Debug::NoLocking=1",
                 "APT::Sandbox::User=" + ("root" if os.geteuid() == 0 else ""),
                 "APT::Architecture=amd64",
+                # Whatever this machine's apt.conf allows: nothing unsigned.
+                "Acquire::AllowInsecureRepositories=false",
+                "Acquire::AllowWeakRepositories=false",
+                "Acquire::AllowDowngradeToInsecureRepositories=false",
+                "APT::Get::AllowUnauthenticated=false",
+                "Acquire::Check-Valid-Until=true",
                 # Only lists of packages.
                 "Acquire::Languages=none",
                 "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false",
@@ -146,10 +156,12 @@ class Apt:
         # apt-get update ends with 0 when a suite can't be had; an old list would then pass for a new one.
         complaint = [line for line in done.stderr.splitlines() if line.startswith(("E:", "W: Failed"))]
         if done.returncode or complaint:
+            if says_full(done.stderr):
+                raise Trouble(no_room(self.root))
             words = (complaint or done.stderr.splitlines() or ["no reason given"])[0]
             raise Trouble(
-                f"{program} {arguments[0]}: {words} (exit {done.returncode}); the first run needs the network (deb.debian.org, or "
-                "a proxy that apt knows), later ones only target/kernels"
+                f"{program} {arguments[0]}: {words} (exit {done.returncode}); the first run needs the network "
+                "(deb.debian.org, or a proxy that apt knows), later ones only target/kernels"
             )
         return done.stdout
 
@@ -196,13 +208,28 @@ class Apt:
 
 
 def _is_wanted_of_a_kernel(name):
-    if re.search(r"/vmlinuz[^/]*$", name):
+    if BESIDES.search(name):
         return True
     return bool(re.search(r"\.ko(\.\w+)?$", name) and MODULES.search(name) and not UNUSED.search(name))
 
 
-def _unpack(archives, root, is_wanted=None):
-    """Unpacks packages into `root`, all of them or the files that are wanted, and removes the archives."""
+def _key(*words):
+    """What decides which files are unpacked: a directory with another key was unpacked by another version of this file."""
+    return "\n".join([f"layout {LAYOUT}", *map(str, words), ""])
+
+
+def _is_complete(root, key):
+    try:
+        with open(os.path.join(root, "complete"), encoding="utf-8") as file:
+            return file.read() == key
+    except FileNotFoundError:
+        return False
+
+
+def _unpack(archives, root, key, is_wanted=None):
+    """Unpacks packages into `root`, all of them or the files that are wanted, and removes the archives.
+
+    The key is written last, so it also says that nothing is missing."""
     shutil.rmtree(root, ignore_errors=True)
     os.makedirs(root)
     for archive in archives:
@@ -211,30 +238,37 @@ def _unpack(archives, root, is_wanted=None):
         else:
             _unpack_some(archive, root, is_wanted)
         os.unlink(archive)
-    with open(os.path.join(root, "complete"), "w", encoding="ascii"):
-        pass
+    with open(os.path.join(root, "complete"), "w", encoding="utf-8") as file:
+        file.write(key)
 
 
 def _unpack_some(archive, root, is_wanted):
-    with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", archive], stdout=subprocess.PIPE) as dpkg:
-        with tarfile.open(fileobj=dpkg.stdout, mode="r|") as tar:
-            for member in tar:
-                if member.isfile() and is_wanted(member.name):
-                    tar.extract(member, root, filter="data")
-    if dpkg.returncode:
-        raise Trouble(f"dpkg-deb --fsys-tarfile {os.path.basename(archive)}: exit {dpkg.returncode}")
+    broken = None
+    # dpkg-deb's few words wait in the pipe until its end.
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", archive], stdin=subprocess.DEVNULL, **pipes) as dpkg:
+        try:
+            with tarfile.open(fileobj=dpkg.stdout, mode="r|") as tar:
+                for member in tar:
+                    if member.isfile() and is_wanted(member.name):
+                        tar.extract(member, root, filter="data")
+        except tarfile.TarError as error:
+            # Most likely dpkg-deb broke off, and its own words say more.
+            broken = error
+        # Else it waits for somebody to read on.
+        dpkg.stdout.close()
+        words = dpkg.stderr.read().decode(errors="replace").strip()
+    if dpkg.returncode or broken:
+        why = words or broken or "no reason given"
+        raise Trouble(
+            f"dpkg-deb --fsys-tarfile {os.path.basename(archive)}: exit {dpkg.returncode}: {why}; "
+            "run it again, which downloads it again"
+        )
 
 
 def _run_dpkg(*arguments):
     done = subprocess.run(["dpkg-deb", *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    if says_full(done.stderr):
+        raise Trouble(no_room(arguments[-1]))
     if done.returncode:
         raise Trouble(f"dpkg-deb {arguments[0]}: exit {done.returncode}: {done.stderr.strip()}")
-
-
-def _room(directory, needed_bytes):
-    free_bytes = shutil.disk_usage(directory).free
-    if free_bytes < needed_bytes:
-        raise Trouble(
-            f"{free_bytes >> 20} MiB are free for the emulator and its kernels, {needed_bytes >> 20} are needed; "
-            "make room, or set CARGO_TARGET_DIR to a directory on a larger disk"
-        )

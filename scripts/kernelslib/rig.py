@@ -4,6 +4,7 @@ One thread looks at all guests in turn, so a signal finds everything in one plac
 that started it, dies exactly with this process.
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -13,7 +14,7 @@ import time
 from demolib.rig import stops_held_back
 
 from . import image, machine, network
-from .common import Trouble, lives, say
+from .common import GUEST_ROOM_BYTES, Trouble, explained, lives, make_sure_of_room, say
 
 LOOK_EVERY_S = 0.2
 PKTGEN = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "pktgen")
@@ -122,7 +123,7 @@ class Rig:
         except Trouble as trouble:
             self._end(run, str(trouble))
         except OSError as error:
-            self._end(run, f"the guest's files could not be made: {error}; is there room in {self.directory}?")
+            self._end(run, f"the guest's files could not be made: {explained(error, self.directory)}")
 
     def _look(self, run):
         try:
@@ -139,10 +140,27 @@ class Rig:
         if outcome.is_good:
             self._forget(outcome.plan.name)
         else:
-            outcome.log = run.save_log(os.path.join(self.logs, f"{outcome.plan.name}.log"))
+            outcome.log = self._save_log(run)
         if trouble:
             say(f"{outcome.plan.name}: error: {trouble}" + (f" (console log: {outcome.log})" if outcome.log else ""))
-        run.close()
+        self._take_down(run)
+
+    def _save_log(self, run):
+        """The path of the saved log; None, with a word about it, where it can't be saved."""
+        path = os.path.join(self.logs, f"{run.outcome.plan.name}.log")
+        try:
+            return run.save_log(path)
+        except OSError as error:
+            say(f"{run.outcome.plan.name}: its console log could not be saved as {path}: {error.strerror or error}")
+            return None
+
+    def _take_down(self, run):
+        """Whatever happens to this one, the others get their turn."""
+        try:
+            run.close()
+        except OSError as error:
+            say(f"{run.outcome.plan.name}: not all of it could be removed: {error}")
+        # Only now: a signal during the above leaves it to `close`.
         self.running.remove(run)
 
     def _forget(self, name):
@@ -154,13 +172,23 @@ class Rig:
     def close(self):
         for run in list(self.running):
             # What ends early is worth a look, too.
-            run.save_log(os.path.join(self.logs, f"{run.outcome.plan.name}.log"))
-            run.close()
-        self.running.clear()
-        if self.keep:
-            say(f"kept: {self.directory}")
+            self._save_log(run)
+            self._take_down(run)
+        if self.keep and os.path.isdir(self.directory):
+            self._keep()
         else:
             shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _keep(self):
+        """Under another name: what is called run-* is removed by the next run."""
+        kept = os.path.join(os.path.dirname(self.directory), f"kept-{os.getpid()}")
+        while os.path.exists(kept):
+            kept += "-again"
+        try:
+            os.rename(self.directory, kept)
+            say(f"kept: {kept}")
+        except OSError as error:
+            say(f"kept: {self.directory}, until the next run removes it: it could not be renamed: {error}")
 
 
 class Run:
@@ -173,11 +201,11 @@ class Run:
 
     def boot(self):
         plan = self.outcome.plan
+        make_sure_of_room(self.rig.directory, GUEST_ROOM_BYTES)
         emulator, kernel = self.rig.packages.emulator(), self.rig.packages.kernel(plan.kernel)
         root, initrd = os.path.join(self.directory, "root"), os.path.join(self.directory, "initrd")
         os.makedirs(root)
-        flags = f"--modes {','.join(plan.modes)}" + (f" --cases {','.join(self.rig.cases)}" if self.rig.cases else "")
-        job = JOB.format(best=plan.best, flags=flags)
+        job = JOB.format(best=plan.best, flags=flags(plan, self.rig.cases))
         vmlinuz = image.build(root, emulator, kernel, plan.nic.driver, self.rig.files, job)
         image.pack(root, initrd)
         if not self.rig.keep:
@@ -207,12 +235,20 @@ class Run:
         return path
 
     def close(self):
-        if self.guest:
-            self.guest.close()
-        if self.bridge:
-            self.bridge.close()
-        if not self.rig.keep:
-            shutil.rmtree(self.directory, ignore_errors=True)
+        # From the last to the first, each whatever happens to the others.
+        with contextlib.ExitStack() as ends:
+            if not self.rig.keep:
+                ends.callback(shutil.rmtree, self.directory, ignore_errors=True)
+            if self.bridge:
+                ends.callback(self.bridge.close)
+            if self.guest:
+                ends.callback(self.guest.close)
+
+
+def flags(plan, asked_for):
+    """What the guest's runner is told: the plan's modes, and which cases if not all."""
+    cases = asked_for or plan.nic.cases
+    return f"--modes {','.join(plan.modes)}" + (f" --cases {','.join(cases)}" if cases else "")
 
 
 def _sweep(directory):

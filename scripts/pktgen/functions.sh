@@ -6,7 +6,8 @@
 #   script_check         looks at all options together; may call `usage_error`
 #   script_device DEV    writes what is its own to a device of pktgen: `send "$DEV" "parameter value"`
 #
-# Needs bash, awk, and ip for what isn't given; busybox's will do. The letters are those of the kernel's samples.
+# Needs bash, flock, awk, and ip for what isn't given; busybox's awk and ip will do. The letters are those of the kernel's
+# samples.
 #
 # How a run goes: every command is one write(2) to a file in /proc/net/pktgen, whose errno *and* whose `Result:` line are
 # looked at, since pktgen reports some refusals by one of them only. `start` blocks in the kernel until all threads are
@@ -19,8 +20,8 @@ readonly name=${0##*/}
 
 interface='' destination='' mac='' ports='443' size='' threads=1 first_thread=0 clones=0 count=100000 burst=1 delay_ns=0
 ipv6=0 verbose=0 json=0
-# Extra bytes of a frame for VLAN tags.
-tag_bytes=0
+# Extra bytes of a frame for VLAN tags. The largest frame, where that isn't -s.
+tag_bytes=0 largest=''
 declare -a devices=() prefix=()
 interrupted='' owns_pktgen=0
 
@@ -68,9 +69,12 @@ usage() {
 EOF
 }
 
-# number LETTER VALUE MIN MAX
+# number LETTER VARIABLE MIN MAX: checks it, and leaves it without leading zeroes, which bash would take for octal.
 number() {
-    [[ $2 =~ ^[0-9]{1,10}$ ]] && (($2 >= $3 && $2 <= $4)) || usage_error "-$1 wants a number from $3 to $4, not '$2'"
+    local -n number_=$2
+    [[ $number_ =~ ^[0-9]{1,10}$ ]] && ((10#$number_ >= $3 && 10#$number_ <= $4)) ||
+        usage_error "-$1 wants a number from $3 to $4, not '$number_'"
+    number_=$((10#$number_))
 }
 
 parse() {
@@ -111,29 +115,31 @@ check() {
     [[ $interface =~ ^[A-Za-z0-9_.:-]{1,15}$ && $interface != .* ]] || usage_error "-i: '$interface' names no interface"
     [[ -n $destination ]] || usage_error "-d is needed: the address to send to"
     [[ $mac =~ ^(([0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2})?$ ]] || usage_error "-m wants a MAC address, not '$mac'"
-    number n "$count" 0 9999999999
-    number t "$threads" 1 1024
-    number f "$first_thread" 0 8191
-    number c "$clones" 0 1000000000
-    number b "$burst" 1 1024
+    number n count 0 9999999999
+    number t threads 1 1024
+    number f first_thread 0 8191
+    number c clones 0 1000000000
+    number b burst 1 1024
     # pktgen takes 2147483647 for "never".
-    number w "$delay_ns" 0 2147483646
+    number w delay_ns 0 2147483646
     check_ports
     script_check
     local smallest=$(((ipv6 ? 78 : 58) + tag_bytes))
     ((smallest >= 60)) || smallest=60
     size=${size:-$smallest}
     # pktgen silently sends more than asked for where its own 16 bytes don't fit.
-    number s "$size" "$smallest" 65535
+    number s size "$smallest" 65535
     if ((ipv6)); then check_prefix6; else check_prefix4; fi
 }
 
 check_ports() {
     local low=${ports%-*} high=${ports#*-}
-    number p "$low" 1 65535
-    [[ $low == "$high" ]] && return
+    number p low 1 65535
+    ports=$low
+    [[ $low != "$high" ]] || return 0
     # The kernel's upper end is exclusive and has 16 bits.
-    number p "$high" "$((low + 1))" 65534
+    [[ $high =~ ^0*"$low"$ ]] || number p high "$((low + 1))" 65534
+    ports=$low-$high
 }
 
 # Leaves in `prefix` the commands that set the destination.
@@ -206,7 +212,7 @@ groups6() {
 
 # Makes sure that pktgen is there, ours to use, and idle.
 prepare() {
-    local complaint='' running lock
+    local complaint='' running
     [[ $(id -u) -eq 0 ]] || unfit "pktgen needs root; run: sudo $name ..."
     if [[ ! -e $proc/pgctrl ]]; then
         complaint=$(modprobe pktgen 2>&1) || true
@@ -214,11 +220,8 @@ prepare() {
             "${complaint:-modprobe said nothing}. This kernel ($(uname -r)) needs CONFIG_NET_PKTGEN (Debian's stock" \
             "kernels have it; scripts/kernels boots some). A generator of beam's own, 'beam pktgen', is to come"
     fi
-    # One network namespace has one pktgen, and `start` starts all that is configured. The lock keeps two scripts apart
-    # from here on; it goes with the process.
-    exec {lock}<"$proc/pgctrl"
-    ! command -v flock >/dev/null || flock -n "$lock" ||
-        unfit "another script drives pktgen in this network namespace; wait for it"
+    check_mtu
+    take_lock
     running=$(devices_in Running)
     [[ -z $running ]] || unfit "pktgen is busy in this network namespace, sending from $running;" \
         "wait, or stop it: echo stop > $proc/pgctrl"
@@ -230,9 +233,34 @@ prepare() {
     fi
 }
 
+# pktgen hands larger frames to the driver all the same, and what comes of that is the driver's.
+check_mtu() {
+    local mtu most
+    mtu=$(ip link show dev "$interface" 2>/dev/null |
+        awk '{ for (i = 1; i < NF; i++) if ($i == "mtu") { print $(i + 1); exit } }') || true
+    # Of an interface that isn't there, pktgen itself says so.
+    [[ $mtu =~ ^[0-9]+$ ]] || return 0
+    most=$((mtu + 14 + tag_bytes))
+    ((${largest:-$size} <= most)) ||
+        unfit "frames of ${largest:-$size} bytes don't pass $interface: its MTU is $mtu, so a frame may have $most" \
+            "(14 of Ethernet$( ((!tag_bytes)) || echo ", $tag_bytes of VLAN tags"));" \
+            "lower -s, or: ip link set dev $interface mtu $((${largest:-$size} - 14 - tag_bytes))"
+}
+
+# One network namespace has one pktgen, and `start` starts all that is configured. The lock keeps two scripts apart from
+# here on, and goes with the process. It is on the namespace itself, of which there is one inode however it is reached;
+# of pktgen's own files there is one for each process, as /proc/net is.
+take_lock() {
+    local lock
+    command -v flock >/dev/null || unfit "flock is not here, and it keeps two scripts apart; install util-linux"
+    exec {lock}</proc/self/ns/net
+    flock -n "$lock" || unfit "another script drives pktgen in this network namespace; wait for it"
+}
+
 # The devices that the threads list behind "Running:" or "Stopped:".
 devices_in() {
-    cat "$proc"/kpktgend_* | awk -v list="$1:" '$1 == list { for (i = 2; i <= NF; i++) { printf "%s%s", space, $i; space = " " } }'
+    cat "$proc"/kpktgend_* |
+        awk -v list="$1:" '$1 == list { for (i = 2; i <= NF; i++) { printf "%s%s", space, $i; space = " " } }'
 }
 
 # The text behind "Result: " of a file of pktgen.
@@ -307,7 +335,8 @@ configure6() {
     # Over IPv6 a UDP checksum of zero is not allowed (RFC 8200 8.1); pktgen computes one when told to.
     send "$1" "flag UDPCSUM"
     # Left alone, pktgen takes the link-local address.
-    source=$(ip -6 -o addr show dev "$interface" scope global 2>/dev/null | awk '{ sub(/\/.*/, "", $4); print $4; exit }') || true
+    source=$(ip -6 -o addr show dev "$interface" scope global 2>/dev/null |
+        awk '{ sub(/\/.*/, "", $4); print $4; exit }') || true
     [[ -z $source ]] || send "$1" "src6 $source"
 }
 
@@ -372,7 +401,8 @@ report() {
             "$(per_second "$all_packets" "$all_us")"
     fi
     if [[ -z $interrupted ]] && ((all_packets < count * threads)); then
-        die "$all_packets packets were sent and $((count * threads)) were asked for: the link of $interface is down, or was for a while"
+        die "$all_packets packets were sent and $((count * threads)) were asked for: the link of $interface is down," \
+            "or was for a while"
     fi
 }
 

@@ -1,6 +1,7 @@
 """Goal: the scripts of scripts/pktgen refuse what pktgen can't do, say exactly the right things to it, and believe it.
 Method: the scripts run against a directory that looks like /proc/net/pktgen; each of its files holds what the kernel
-would answer and collects what was written. The `modprobe`, `id` and `ip` on the PATH are the tests' own."""
+would answer and collects what was written. The `modprobe`, `id` and `ip` on the PATH are the tests' own. The lock is the
+real one, of a network namespace; scripts/tests/test_kernels_boot.py holds two scripts against the real pktgen."""
 
 import json
 import os
@@ -27,6 +28,17 @@ OK = "OK: 2500000(c2499993+d7) usec, 1000 (60byte,0frags)"
 
 
 ROOT = tempfile.TemporaryDirectory()
+
+
+def of_its_own():
+    """What gives a command a network namespace, so that two runs of these tests don't lock each other out."""
+    for command in (["unshare", "--net"], ["unshare", "--map-root-user", "--net"]):
+        if not subprocess.run([*command, "true"], capture_output=True, check=False).returncode:
+            return command
+    return []
+
+
+ALONE = of_its_own()
 
 
 def tearDownModule():
@@ -69,7 +81,7 @@ class Fake:
         return {**os.environ, "BEAM_PKTGEN_PROC": str(self.proc), "PATH": path}
 
     def run(self, script, *arguments):
-        command = [SCRIPTS / script, *arguments]
+        command = [*ALONE, SCRIPTS / script, *arguments]
         return subprocess.run(command, env=self.environment(), capture_output=True, text=True, timeout=20)
 
     def written(self, name):
@@ -148,19 +160,54 @@ class Refusals(unittest.TestCase):
                 self.assertIn(needed, result.stderr)
 
     def test_two_at_once(self):
-        fake = Fake(result="OK: Starting")
-        first = subprocess.Popen([SCRIPTS / "single-flow", *WHERE], env=fake.environment(), stderr=subprocess.PIPE)
-        while "start" not in fake.written("pgctrl"):
-            time.sleep(0.02)
-        second = fake.run("single-flow", *WHERE)
-        self.assertEqual(second.returncode, 4)
-        self.assertIn("another script drives pktgen", second.stderr)
-        self.assertEqual(fake.written("pgctrl"), ["start"])
-        first.kill()
-        first.communicate()
-        # Nothing of the first is in the way once it is gone.
-        fake.write("eth9@0", fake.start["eth9@0"].replace("OK: Starting", OK))
-        self.assertEqual(fake.run("single-flow", *WHERE).returncode, 0)
+        # Each has files of its own, as each process of a real pktgen does: only their network namespace is one.
+        fakes = [Fake(result="OK: Starting"), Fake()]
+        # The second runs beside the first, in its namespace, and once more when that is killed.
+        both = """ "$0" "$@" & first=$!
+            until grep -q start "$FIRST/pgctrl"; do sleep 0.02; done
+            code=0; BEAM_PKTGEN_PROC=$SECOND "$0" "$@" || code=$?; echo "beside it: $code"
+            kill -KILL $first; wait $first
+            # A sleep that the first left holds the lock, too, for its 0.1 s.
+            sleep 0.5
+            code=0; BEAM_PKTGEN_PROC=$SECOND "$0" "$@" >&2 || code=$?; echo "after it: $code"
+        """
+        command = [*ALONE, "bash", "-c", both, SCRIPTS / "single-flow", *WHERE]
+        environment = {**fakes[0].environment(), "FIRST": str(fakes[0].proc), "SECOND": str(fakes[1].proc)}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=20)
+        self.assertEqual(done.stdout.splitlines(), ["beside it: 4", "after it: 0"], done.stderr)
+        self.assertIn("another script drives pktgen in this network namespace", done.stderr)
+        self.assertEqual(fakes[0].written("pgctrl"), ["start"])
+
+    @unittest.skipUnless(ALONE, "needs network namespaces of its own")
+    def test_two_at_once_in_two_namespaces_are_not_in_each_others_way(self):
+        first, second = Fake(result="OK: Starting"), Fake()
+        held = subprocess.Popen([*ALONE, SCRIPTS / "single-flow", *WHERE], env=first.environment(), stderr=subprocess.PIPE)
+        try:
+            until = time.monotonic() + 10
+            while "start" not in first.written("pgctrl") and time.monotonic() < until:
+                time.sleep(0.02)
+            self.assertEqual(second.run("single-flow", *WHERE).returncode, 0)
+        finally:
+            held.kill()
+            held.communicate()
+
+    def test_frames_that_the_interface_does_not_take(self):
+        fake = Fake()
+        fake.tool("ip", "echo '2: eth9: <BROADCAST,UP> mtu 1400 qdisc mq state UP'")
+        for script, arguments, needed in (
+            ("single-flow", ["-s", "1415"], "frames of 1415 bytes don't pass eth9: its MTU is 1400, so a frame may have 1414"),
+            ("single-flow", ["-s", "1415"], "lower -s, or: ip link set dev eth9 mtu 1401"),
+            ("vlan", ["-V", "5", "-s", "1419"], "may have 1418 (14 of Ethernet, 4 of VLAN tags)"),
+            ("vlan", ["-V", "5", "-Q", "6", "-s", "1423"], "may have 1422 (14 of Ethernet, 8 of VLAN tags)"),
+            ("imix", [], "frames of 1514 bytes don't pass eth9"),
+        ):
+            with self.subTest(script=script, arguments=arguments):
+                result = fake.run(script, *WHERE, *arguments)
+                self.assertEqual((result.returncode, result.stdout), (4, ""), result.stderr)
+                self.assertIn(needed, result.stderr)
+        self.assertEqual(fake.written("pgctrl"), [])
+        for script, arguments in (("single-flow", ["-s", "1414"]), ("vlan", ["-V", "5", "-s", "1418"]), ("version-flood", [])):
+            self.assertEqual(fake.run(script, *WHERE, *arguments).returncode, 0)
 
     def test_what_pktgen_refuses_by_its_result_line(self):
         """Unknown flags, say: the write succeeds, and only `Result:` tells."""
@@ -214,6 +261,20 @@ class Commands(unittest.TestCase):
         expected = self.common(count=5, size=128, delay=1000, ports=(4000, 5000))
         expected += ["flag UDPDST_RND", "clone_skb 7", "burst 16"]
         self.assertEqual(self.commands("single-flow", *WHERE, *arguments), expected)
+
+    def test_leading_zeroes_are_no_octal(self):
+        arguments = ["-n", "0100", "-s", "0100", "-w", "010", "-p", "080-099", "-c", "08", "-b", "010", "-t", "01", "-f", "00"]
+        expected = self.common(count=100, size=100, delay=10, ports=(80, 100))
+        expected += ["flag UDPDST_RND", "clone_skb 8", "burst 10"]
+        self.assertEqual(self.commands("single-flow", *WHERE, *arguments), expected)
+        self.assertEqual(self.commands("single-flow", *WHERE, "-n", "09", "-p", "080-80"), self.common(count=9, ports=(80, 80)))
+        self.assertEqual(self.commands("vlan", *WHERE, "-V", "010")[-1], "vlan_id 10")
+        fake = Fake(threads=10, packets=9)
+        result = fake.run("single-flow", *WHERE, "-n", "09", "-t", "010", "-j")
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertEqual(json.loads(result.stdout)["packets"], 90)
+        # Eleven would be one too many, and nine in octal is none.
+        self.assertIn("no CPU 10", fake.run("single-flow", *WHERE, "-t", "011").stderr)
 
     def test_prefixes(self):
         for destination, prefix in (
@@ -322,7 +383,7 @@ class Results(unittest.TestCase):
     def test_signals_stop_the_run_and_its_counts_are_told(self):
         for number, count, code in ((signal.SIGINT, "0", 0), (signal.SIGTERM, "100", 143)):
             fake = Fake(packets=42, result="OK: Starting")
-            command = [SCRIPTS / "single-flow", *WHERE, "-n", count, "-j"]
+            command = [*ALONE, SCRIPTS / "single-flow", *WHERE, "-n", count, "-j"]
             process = subprocess.Popen(
                 command, env=fake.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
             )
