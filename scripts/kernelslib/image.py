@@ -13,6 +13,8 @@ from .common import Trouble, no_room, says_full
 PROGRAMS = ["ip", "ss", "tc", "ethtool", "curl", "nginx", "bash", "wg", "ping", "flock"]
 # Modules that the cases need; a case without its module would say "skip", so each must be there or be built in.
 MODULES = ["virtio_pci", "veth", "8021q", "xsk_diag", "pktgen", "sch_netem", "wireguard"]
+# The driver of the NIC that sends what others won't (matrix.Nic.injector).
+INJECTOR = "virtio_net"
 # What Debian left out of a kernel; the runner then asks beam alone whether a socket is in zero-copy.
 LACKING = {"linux-6.1": {"xsk_diag"}}
 # For kernels whose packages don't list what is built in, as 7.2's.
@@ -68,7 +70,8 @@ def build(root, emulator, kernel, driver, files, job):
     for name, source in {**binaries, **files}.items():
         _copy(source, os.path.join(root, name))
     _libraries(root, [*binaries.values(), *(source for source in files.values() if _is_elf(source))])
-    _modules(root, kernel, [*MODULES, driver])
+    # The driver's NICs come first: they are to be eth0 and eth1.
+    _modules(root, kernel, [*MODULES, driver, INJECTOR])
     for name, text, mode in (
         ("init", INIT, 0o755),
         ("job", job, 0o644),

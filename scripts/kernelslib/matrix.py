@@ -39,6 +39,11 @@ class Nic:
         has = {"zero-copy": version >= self.zero_copy, "copy": version >= self.native}
         return [mode for mode in MODES if has.get(mode, True)]
 
+    @property
+    def injector(self):
+        """The guest's name of a third NIC on the hub, for frames that QEMU's models of physical NICs won't send."""
+        return "" if self.driver == "virtio_net" else "eth2"
+
     def arguments(self):
         """What QEMU is told: two NICs, on one hub or on the taps that network.Bridge makes."""
         words = []
@@ -54,6 +59,9 @@ class Nic:
                 words += ["-device", f"pcie-root-port,id=port{number},chassis={number + 1}"]
                 device += f",bus=port{number}"
             words += ["-device", device]
+        if self.injector:
+            words += ["-netdev", "hubport,id=end2,hubid=0"]
+            words += ["-device", "virtio-net-pci,netdev=end2,mac=52:54:00:12:00:03,romfile="]
         return words
 
 

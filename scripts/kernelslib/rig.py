@@ -21,7 +21,7 @@ PKTGEN = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))
 
 JOB = """stty -F /dev/ttyS1 raw -echo
 export BEAM_BIN=/usr/bin/beam BEAM_RIG_NICS=eth0,eth1 BEAM_RIG_SLOW=8 BEAM_DRIVERS_RESULTS=/dev/ttyS1 BEAM_RIG_BEST={best}
-export BEAM_PKTGEN=/usr/share/pktgen
+export BEAM_PKTGEN=/usr/share/pktgen{injector}
 /usr/bin/drivers {flags}
 echo "BEAM runner ended with $?"
 """
@@ -205,7 +205,8 @@ class Run:
         emulator, kernel = self.rig.packages.emulator(), self.rig.packages.kernel(plan.kernel)
         root, initrd = os.path.join(self.directory, "root"), os.path.join(self.directory, "initrd")
         os.makedirs(root)
-        job = JOB.format(best=plan.best, flags=flags(plan, self.rig.cases))
+        injector = f" BEAM_RIG_INJECTOR={plan.nic.injector}" if plan.nic.injector else ""
+        job = JOB.format(best=plan.best, flags=flags(plan, self.rig.cases), injector=injector)
         vmlinuz = image.build(root, emulator, kernel, plan.nic.driver, self.rig.files, job)
         image.pack(root, initrd)
         if not self.rig.keep:

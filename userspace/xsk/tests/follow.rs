@@ -204,7 +204,7 @@ fn queues_that_come_are_noticed_and_served() {
     thread::spawn(move || {
         let mut seen = 0;
         while news.send(seen).is_ok() {
-            seen = watched.wait_for_change(seen);
+            seen = watched.wait_for_change(seen, None);
         }
     });
     // What the attachment made of the link is heard by then.
