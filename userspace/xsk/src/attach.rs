@@ -210,6 +210,11 @@ fn refusal(nic: &Nic, hook: Hook, error: &ProgramError) -> AttachError {
         },
         Some(libc::ENODEV | libc::ENXIO) => fatal(nic, "attaching the XDP program", error),
         Some(libc::EPERM | libc::EACCES) => fatal(nic, "attaching the XDP program", error),
+        // vmxnet3 says so of an MTU that is too large (seen: 2000 on 6.12 and 7.2), too.
+        Some(libc::EOPNOTSUPP) if hook == Hook::Native && nic.mtu > ORDINARY_MTU => unsupported(format!(
+            "the driver has no native XDP, or none at MTU {} (EOPNOTSUPP); to find out: ip link set {} mtu {ORDINARY_MTU}",
+            nic.mtu, nic.name
+        )),
         Some(libc::EOPNOTSUPP) if hook == Hook::Native => {
             unsupported("the driver has no native XDP (EOPNOTSUPP)".into())
         }
@@ -237,6 +242,9 @@ pub(crate) fn errno(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
     }
     None
 }
+
+/// Ethernet's; no driver's XDP refuses it.
+const ORDINARY_MTU: u32 = 1500;
 
 /// A 4 KiB page less XDP headroom, Ethernet header and the kernel's skb_shared_info.
 pub(crate) const PAGE_MTU_MAX: u32 = 4096 - 256 - 2 - 14 - 320;
