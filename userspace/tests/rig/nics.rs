@@ -27,6 +27,7 @@ impl Nics {
         for (name, ns) in self.pairs() {
             // As a test before may have left it, had it failed half-way.
             must("ip", &["link", "set", name, "down", "mtu", "1500", "promisc", "off"]);
+            let _ = output("ethtool", &["-K", name, "rx-vlan-offload", "on"]);
             must("ip", &["link", "set", name, "netns", &rig.netns(ns), "name", ns.interface()]);
             // QEMU 10's igb makes IP fragments of what the driver asks it to segment (seen: the peer's steering counted
             // `pass_fragment`): its segmentation of UDP predates UDP_SEGMENT.

@@ -37,6 +37,10 @@ pub(crate) fn crafted(bench: &mut Bench) -> Verdict {
     bench.in_gateway("ip", &["address", "add", "2001:db8::1/64", "dev", "g0", "nodad"]);
     // A NIC that filters VLANs would keep frames of unknown ones to itself.
     bench.in_gateway("ip", &["link", "set", "g0", "promisc", "on"]);
+    // One that takes tags off the frames would make others of them.
+    let strips = bench.try_in(Ns::Gateway, "ethtool", &["-K", "g0", "rx-vlan-offload", "off"]);
+    bench.fact("rx_vlan_offload_off", strips.map_or_else(|why| why, |_| "set".into()));
+    bench.wait_for_link(Ns::Gateway);
     let gateway = serve_wildcard(bench);
     let mac = bench.in_gateway("cat", &["/sys/class/net/g0/address"]);
     let mac: Vec<u8> = mac.trim().split(':').map(|byte| u8::from_str_radix(byte, 16).expect("hex")).collect();
