@@ -385,8 +385,10 @@ class Results(unittest.TestCase):
             fake = Fake(packets=42, result="OK: Starting")
             command = [*ALONE, SCRIPTS / "single-flow", *WHERE, "-n", count, "-j"]
             process = subprocess.Popen(
-                command, env=fake.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-            )
+                command, env=fake.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                # A job in the background ignores SIGINT, and so would its children: no shell can trap that.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            )  # fmt: skip
             until = time.monotonic() + 10
             while "start" not in fake.written("pgctrl") and time.monotonic() < until:
                 time.sleep(0.02)

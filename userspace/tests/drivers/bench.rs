@@ -73,14 +73,12 @@ impl Mode {
 /// What this machine is, for the results.
 pub(crate) fn facts() -> Map<String, Value> {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let place = Bench::new(Mode::Off, Mode::Off);
-    let driver = place.in_gateway("ethtool", &["-i", "g0"]);
-    let driver = driver.lines().find_map(|line| line.strip_prefix("driver: ")).unwrap_or("?").to_owned();
+    let bench = Bench::new(Mode::Off, Mode::Off);
     let mut facts = Map::new();
     facts.insert("release".into(), release.trim().into());
-    facts.insert("driver".into(), driver.into());
-    facts.insert("queues".into(), place.queue_count().map_or(Value::Null, Value::from));
-    facts.insert("queues_max".into(), place.queues_max().map_or(Value::Null, Value::from));
+    facts.insert("driver".into(), bench.driver().into());
+    facts.insert("queues".into(), bench.queue_count().map_or(Value::Null, Value::from));
+    facts.insert("queues_max".into(), bench.queues_max().map_or(Value::Null, Value::from));
     facts
 }
 
@@ -155,6 +153,12 @@ impl Bench {
     pub(crate) fn wait_for_link(&self, ns: Ns) {
         let flags = || self.must_in(ns, "ip", &["-br", "link", "show", "dev", ns.interface()]);
         until("the link comes up", flags, |flags| flags.contains("LOWER_UP"));
+    }
+
+    /// Name of the gateway's NIC's driver.
+    pub(crate) fn driver(&self) -> String {
+        let info = self.in_gateway("ethtool", &["-i", "g0"]);
+        info.lines().find_map(|line| line.strip_prefix("driver: ")).unwrap_or("?").to_owned()
     }
 
     /// Combined channels of the gateway's NIC, now and at most; `None` where the driver doesn't say.

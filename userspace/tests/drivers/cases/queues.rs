@@ -97,11 +97,6 @@ pub(crate) fn hand_over(bench: &mut Bench) -> Verdict {
     Ok(())
 }
 
-fn driver(bench: &Bench) -> String {
-    let info = bench.in_gateway("ethtool", &["-i", "g0"]);
-    info.lines().find_map(|line| line.strip_prefix("driver: ")).unwrap_or_default().to_owned()
-}
-
 // `ethtool -L` while beam runs. Where the driver takes it, the new queues get sockets, and packets that were quicker reach
 // the same connections by the kernel's; where it doesn't, nothing changes. The file arrives in either case.
 pub(crate) fn growth(bench: &mut Bench) -> Verdict {
@@ -119,14 +114,14 @@ pub(crate) fn growth(bench: &mut Bench) -> Verdict {
         Ok(_) => assert_eq!(now, most, "ethtool -L said yes"),
         // virtnet_set_channels refuses while a program is loaded; every other driver that has queues takes it.
         Err(why) => {
-            let refuses = bench.mode.hook() == Some("native") && driver(bench) == "virtio_net";
+            let refuses = bench.mode.hook() == Some("native") && bench.driver() == "virtio_net";
             assert!(refuses && why.contains("Invalid argument"), "ethtool -L said no: {why}");
         }
     }
     if bench.mode != Mode::Off {
         let number = |status: &Value, name: &str| number(&status["interfaces"][0], name);
         // virtio_net adds queues for XDP by itself; those get no zero-copy, and `on` wants nothing less.
-        let may_lack = bench.mode == Mode::ZeroCopy && driver(bench) == "virtio_net";
+        let may_lack = bench.mode == Mode::ZeroCopy && bench.driver() == "virtio_net";
         let status = until(
             "every queue has a socket",
             || tunnel.gateway.status(),
