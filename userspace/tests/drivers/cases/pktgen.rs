@@ -73,7 +73,7 @@ pub(crate) fn pktgen(bench: &mut Bench) -> Verdict {
         let pace = if is_paced { "paced" } else { "unpaced" };
         bench.fact(
             &format!("{script}_{pace}"),
-            format!("sent {sent} = received {received} + no room {no_room}"),
+            format!("sent {sent} = received {received} + no room {no_room} + by the NIC {by_nic}"),
         );
         before = after;
     }

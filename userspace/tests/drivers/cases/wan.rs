@@ -144,7 +144,6 @@ pub(crate) fn wide_area(bench: &mut Bench) -> Verdict {
         }
         let downward = router.statistics("r0");
         assert!(downward["drops"].as_u64() > Some(0), "no packet was lost on its way down: {downward:#}");
-        facts.push(("gateway_packets_lost".into(), statuses[0]["counters"]["packets_lost"].clone()));
     }
     facts.push(("netem".into(), NETEM[1..].join(" ").into()));
     facts.into_iter().for_each(|(name, value)| bench.fact(&name, value));
