@@ -8,7 +8,7 @@ import sys
 
 from . import report as reporting
 from .job import Origin, Tunnel, measure
-from .rig import DemoError, Loopback, Namespaces, Stopped, run, say, stop_on
+from .rig import DemoError, Loopback, Namespaces, Stopped, on_signals, run, say, stop_on
 
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 LARGE_BYTES = 1 << 30
@@ -73,11 +73,6 @@ def keep_up(place, kinds, beam):
     print(f"  {inside} curl -o /dev/null http://127.0.0.1:{place.forward_port}/large".lstrip(), file=sys.stderr)
     print(f"  {beam} status --control {place.path('gateway.sock')}", file=sys.stderr, flush=True)
     signal.pause()
-
-
-def on_signals(handler):
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, handler)
 
 
 def main(argv):

@@ -178,7 +178,7 @@ def host_facts(beam, repo):
         "load_average_1m": round(os.getloadavg()[0], 2),
         "kernel": platform.release(),
         "beam": version.strip(),
-        "commit": f"not known: {beam} was given" if "BEAM_DEMO_FOREIGN" in os.environ else built_from,
+        "commit": f"not known: {beam} was given" if "BEAM_FOREIGN" in os.environ else built_from,
     }
 
 

@@ -58,6 +58,11 @@ def stop_on(number, _frame):
         raise Stopped(number)
 
 
+def on_signals(handler):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, handler)
+
+
 @contextlib.contextmanager
 def stops_held_back():
     """A signal in here counts when it is over: a child is either not started or on the list of those to stop."""

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 
-from demolib.rig import Stopped, stop_on
+from demolib.rig import Stopped, on_signals, stop_on
 
 from . import machine, matrix, page, report as reporting
 from .common import Trouble, explained, say
@@ -139,11 +139,6 @@ def run(flags, plans, binaries):
         # A second Ctrl-C must not leave half of it behind.
         on_signals(signal.SIG_IGN)
         rig.close()
-
-
-def on_signals(handler):
-    for number_ in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number_, handler)
 
 
 def main(argv):

@@ -1,10 +1,10 @@
 """From outcomes to the report: one row for each kernel, NIC and mode; the JSON object, the table."""
 
 import datetime
-import os
-import platform
 import re
 import subprocess
+
+from demolib import report as demo
 
 SCHEMA = "beam.kernels.v1"
 RESULTS = {"passed": "pass", "failed": "fail", "skipped": "skip"}
@@ -39,29 +39,17 @@ def _rows(outcome):
 
 
 def host_facts(beam, qemu, repository):
-    """Where this was run: never a part of a verdict, always beside it."""
-    with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
-        models = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]
-    git = ["git", "-C", repository]
-    commit = _said(*git, "rev-parse", "--short=12", "HEAD") or "unknown"
-    version = re.search(r"version (\S+)", _said(*qemu, "--version"))
+    """Where this was run: never a part of a verdict, always beside it. Without the load: no figure here depends on it."""
+    facts = demo.host_facts(beam, repository)
+    del facts["load_average_1m"]
+    said = subprocess.run([*qemu, "--version"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False).stdout
+    version = re.search(r"version (\S+)", said)
     return {
-        "cpu": models[0] if models else platform.machine(),
-        "cores": os.cpu_count(),
-        "kernel": platform.release(),
+        **facts,
         "qemu": version[1] if version else "unknown",
         "accelerator": "tcg (software emulation, one CPU a guest)",
-        "beam": _said(beam, "--version"),
-        "commit": commit + (" with changes" if _said(*git, "status", "--porcelain") else ""),
         "date": datetime.date.today().isoformat(),
     }
-
-
-def _said(*argv):
-    try:
-        return subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False).stdout.strip()
-    except OSError:
-        return ""
 
 
 def passed_nowhere(report, known):

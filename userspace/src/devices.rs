@@ -77,7 +77,7 @@ fn serve_new_queues(supervisor: &Supervisor, interface: &Interface) -> Result<()
         // One that sends by this interface already, else its answers would leave by the kernel's path.
         let load = |seat: &Seat| {
             let lane = seat.lane();
-            (lane.interface.as_deref() != Some(interface.name()), lane.queues.len())
+            (!lane.is_on(interface.name()), lane.queues.len())
         };
         // A command that isn't taken drops the port, and so leaves the queue to the kernel.
         if let Some(seat) = supervisor.seats.iter().min_by_key(|seat| load(seat))

@@ -123,6 +123,11 @@ impl Lane {
 }
 
 impl LaneFacts {
+    /// Whether it has a queue of this interface.
+    pub(crate) fn is_on(&self, interface: &str) -> bool {
+        self.interface.as_ref().is_some_and(|names| names.split(',').any(|name| name == interface))
+    }
+
     /// Adds a queue, and says aloud how it runs.
     pub(crate) fn add_queue(&mut self, interface: &str, report: &xsk::QueueReport) {
         let (queue, mode) = (report.queue, report.mode.to_string());
@@ -131,10 +136,9 @@ impl LaneFacts {
             tracing::warn!("{interface} queue {queue}: stepped down: {step}");
         }
         tracing::info!("{interface} queue {queue}: AF_XDP {mode}");
-        match &mut self.interface {
-            None => self.interface = Some(interface.to_owned()),
-            Some(names) if names.split(',').any(|name| name == interface) => {}
-            Some(names) => *names = format!("{names},{interface}"),
+        if !self.is_on(interface) {
+            let names: Vec<&str> = self.interface.as_deref().into_iter().chain([interface]).collect();
+            self.interface = Some(names.join(","));
         }
         self.queues.push(queue);
         if self.mode.is_empty() {

@@ -10,59 +10,21 @@ mod rig;
 mod tools;
 
 use std::io::{Read as _, Write as _};
-use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
+use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
-use pair::{FORWARD_PORT, Place, TUNNEL_PORT, number, over_workers, settled, until, workers};
-use rand::SeedableRng as _;
-use rand::rngs::StdRng;
+use pair::{FORWARD_PORT, Place, number, over_workers, settled, until, workers};
 use rig::{Beam, EchoServer, GATEWAY_V4, ORIGIN_V4};
 use serde_json::Value;
 use tools::relay::Relay;
-use tools::stranger::Stranger;
+use tools::stranger::{one_port_each, received};
 use tools::{Tunnel, counter, dial, random_bytes, seed};
 
 const NATIVE: &[&str] = &["--xdp", "native", "-i", "g0", "--umem", "16"];
 const KERNEL: &[&str] = &["--xdp", "off"];
 /// Frames of one queue with that UMEM.
 const UMEM_FRAMES: u64 = (16 << 20) / 4096;
-
-fn address() -> SocketAddr {
-    (GATEWAY_V4, TUNNEL_PORT).into()
-}
-
-fn received(worker: &Value) -> u64 {
-    number(worker, "xsk_rx_frames") + number(worker, "kernel_rx_packets")
-}
-
-/// Sockets whose packets worker 0 and worker 1 of the gateway receive. Which one a port falls on is the kernel's secret,
-/// so that ports are tried until both are found.
-fn one_port_each(place: &Place, gateway: &Beam) -> [UdpSocket; 2] {
-    let mut found = [None, None];
-    for n in 0..64 {
-        if found.iter().all(Option::is_some) {
-            break;
-        }
-        let before: Vec<u64> = workers(&gateway.status()).map(received).collect();
-        let mut stranger = Stranger::new(&place.rig, address(), StdRng::seed_from_u64(n));
-        stranger.flush();
-        let status = until(
-            "the probe is counted",
-            || gateway.status(),
-            |status| workers(status).map(received).sum::<u64>() > before.iter().sum(),
-        );
-        let met: Vec<usize> = workers(&status)
-            .zip(&before)
-            .enumerate()
-            .filter(|(_, (w, b))| received(w) > **b)
-            .map(|(i, _)| i)
-            .collect();
-        assert_eq!(met.len(), 1, "one probe meets one worker: {status:#}");
-        found[met[0]].get_or_insert_with(|| stranger.into_socket());
-    }
-    found.map(|socket| socket.expect("64 ports fall on both queues"))
-}
 
 /// Gateway, relay and client; the relay's `first` back is the one that worker `first` hears.
 struct Nat {
@@ -79,7 +41,10 @@ fn nat(flags: &[&str]) -> Nat {
     let place = Place::new();
     let echo = EchoServer::start(&place.rig, rig::Ns::Origin, ORIGIN_V4, 0);
     let gateway = place.gateway(GATEWAY_V4, flags);
-    let relay = Relay::start(&place.rig, one_port_each(&place, &gateway).into());
+    let relay = Relay::start(
+        &place.rig,
+        one_port_each(&place.rig, &gateway).expect("64 ports fall on both queues").into(),
+    );
     let client = tools::relayed_client(&place, &relay, &echo);
     let stream = dial(&place, FORWARD_PORT);
     Nat { stream, client, relay, gateway, echo, _place: place }

@@ -6,6 +6,7 @@
 
 mod pair;
 mod rig;
+mod tools;
 
 use pair::{FORWARD_PORT, Place, number, settled, until, workers};
 use rig::{Beam, GATEWAY_V4, HttpServer, Ns, ORIGIN_V4};
@@ -96,7 +97,7 @@ fn queues_that_cannot_be_served_raise_an_alert() {
         let pid = Pid::from_raw(gateway.process.pid() as i32);
         prlimit(pid, Resource::As, Rlimit { current, maximum: None }).unwrap();
     };
-    limit(Some(mapped_bytes(&gateway) + ROOM_BYTES));
+    limit(Some((tools::memory_kib(&gateway, "VmSize") << 10) + ROOM_BYTES));
     grow(&place);
     until("the log tells", || log(&gateway), |log| log.contains("g0: the new queues can't be served: "));
     limit(None);
@@ -116,12 +117,6 @@ fn queues_that_cannot_be_served_raise_an_alert() {
     grow(&place);
     let served = |status: &Value| number(interface(status), "queues_served") == QUEUES as u64;
     until("the queue is served at the second try", || gateway.status(), served);
-}
-
-fn mapped_bytes(beam: &Beam) -> u64 {
-    let text = std::fs::read_to_string(format!("/proc/{}/status", beam.process.pid())).unwrap();
-    let line = text.lines().find(|line| line.starts_with("VmSize:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() << 10
 }
 
 #[test]

@@ -3,11 +3,11 @@
 
 use crate::{
     NotHere,
-    pair::{FORWARD_PORT, LIMIT, Place, number, path, settled, until, words, workers},
+    pair::{FORWARD_PORT, LIMIT, Place, number, path, settled, sha256, until, words, workers},
     rig::{self, Beam, GATEWAY_V4, Nics, Ns, ORIGIN_V4, ORIGIN_V6, Proc, Rig, authority},
 };
 use serde_json::{Map, Value, json};
-use std::{net::IpAddr, process::Stdio, time::Duration};
+use std::{net::IpAddr, process::Stdio};
 
 /// How frames travel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -269,10 +269,8 @@ impl Bench {
         meanwhile();
         stream.read_to_end(&mut all).expect("the rest of the file");
         let head = all.windows(4).position(|window| window == b"\r\n\r\n").expect("a response head") + 4;
-        let digest = ring::digest::digest(&ring::digest::SHA256, &all[head..]);
-        let digest: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!((all.len() - head) as u64, origin.size_bytes, "the file's length");
-        assert_eq!(digest, origin.sha256, "the file's digest");
+        assert_eq!(sha256(&all[head..]), origin.sha256, "the file's digest");
     }
 
     /// Both ends at rest: what came in is delivered or dropped under a name, and every frame of every UMEM is somewhere.
@@ -402,6 +400,3 @@ pub(crate) fn needs<T>(result: Result<T, String>, what: &str) -> Result<T, NotHe
         NotHere(format!("{what}: {why}"))
     })
 }
-
-/// How long a daemon may take to notice what the kernel tells it.
-pub(crate) const NOTICE: Duration = Duration::from_secs(20);

@@ -14,6 +14,8 @@ mod cases;
 #[allow(dead_code, clippy::unwrap_used, reason = "its own tests use the rest of it, and allow it")]
 #[path = "../../../xdp-ebpf/tests/craft/mod.rs"]
 mod craft;
+#[path = "../rig/packet.rs"]
+mod packet;
 #[path = "../pair/mod.rs"]
 mod pair;
 mod results;

@@ -41,20 +41,33 @@ impl Place {
 
     /// Flags of a gateway on `address` that `more` completes (with `--xdp`, at least).
     pub(crate) fn serve_args(&self, address: impl Into<IpAddr>, more: &[&str]) -> Vec<String> {
-        let mut args: Vec<String> = ["serve", "-l"].map(String::from).into();
-        args.push(authority(address, TUNNEL_PORT));
+        self.serve_args_on(authority(address, TUNNEL_PORT), more)
+    }
+
+    fn serve_args_on(&self, listen: String, more: &[&str]) -> Vec<String> {
+        let mut args = vec!["serve".to_owned(), "-l".to_owned(), listen];
         args.extend(["--users".into(), path(&self.users)]);
         args.extend(["--allow", "198.19.0.0/24", "--allow", "2001:db8:2::/64"].map(String::from));
         args.extend(more.iter().map(|&arg| arg.to_owned()));
         args
     }
 
-    /// A gateway with the CA's certificate, ready.
-    pub(crate) fn gateway(&self, address: impl Into<IpAddr>, more: &[&str]) -> Beam {
-        let mut args = self.serve_args(address, more);
+    /// As [`Place::serve_args`], for a listener as `-l` takes it, and with the CA's certificate.
+    pub(crate) fn certified_args(&self, listen: String, more: &[&str]) -> Vec<String> {
+        let mut args = self.serve_args_on(listen, more);
         args.extend(["--tls-cert".into(), path(&self.pki.server_cert)]);
         args.extend(["--tls-key".into(), path(&self.pki.server_key)]);
-        Beam::start(&self.rig, Ns::Gateway, "gateway", &words(&args))
+        args
+    }
+
+    /// A gateway with the CA's certificate, ready.
+    pub(crate) fn gateway(&self, address: impl Into<IpAddr>, more: &[&str]) -> Beam {
+        self.gateway_on(authority(address, TUNNEL_PORT), more)
+    }
+
+    /// The same, for a listener as `-l` takes it.
+    pub(crate) fn gateway_on(&self, listen: String, more: &[&str]) -> Beam {
+        Beam::start(&self.rig, Ns::Gateway, "gateway", &words(&self.certified_args(listen, more)))
     }
 
     /// Flags of a client of the gateway on `address`.
@@ -113,6 +126,11 @@ pub(crate) fn pattern_sha256(length: u64) -> String {
         done = until;
     }
     hex(digest.finish().as_ref())
+}
+
+/// SHA-256, in hexadecimal digits.
+pub(crate) fn sha256(bytes: &[u8]) -> String {
+    hex(ring::digest::digest(&ring::digest::SHA256, bytes).as_ref())
 }
 
 fn hex(bytes: &[u8]) -> String {

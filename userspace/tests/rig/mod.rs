@@ -318,7 +318,7 @@ pub(crate) fn python() -> Result<PathBuf, String> {
     Ok(PathBuf::from(String::from_utf8_lossy(&made.stdout).trim()))
 }
 
-fn output(program: &str, args: &[&str]) -> Result<Output, String> {
+pub(crate) fn output(program: &str, args: &[&str]) -> Result<Output, String> {
     let ran = Command::new(program).args(args).stdin(Stdio::null()).output();
     ran.map_err(|error| format!("{program} can't be run: {error}; install it: scripts/setup"))
 }
@@ -331,6 +331,6 @@ fn run(program: &str, args: &[&str]) -> Result<(), String> {
     Err(format!("{program} {}: {}", args.join(" "), String::from_utf8_lossy(&out.stderr).trim()))
 }
 
-fn must(program: &str, args: &[&str]) {
+pub(crate) fn must(program: &str, args: &[&str]) {
     run(program, args).unwrap_or_else(|why| panic!("{why}"));
 }

@@ -4,12 +4,13 @@ use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
-use rand::Rng as _;
 use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
+use serde_json::Value;
 
 use super::relay::back;
-use crate::pair::LIMIT;
-use crate::rig::{Rig, patiently};
+use crate::pair::{LIMIT, TUNNEL_PORT, number, until, workers};
+use crate::rig::{Beam, GATEWAY_V4, Rig, patiently};
 
 /// A version that nobody speaks (RFC 9000 15: of the pattern 0x?a?a?a?a).
 const UNKNOWN_VERSION: u32 = 0x0a1a_2a3a;
@@ -129,6 +130,40 @@ impl Stranger {
             Err(error) => panic!("{error}"),
         }
     }
+}
+
+/// Datagrams that a worker received, by whichever way.
+pub(crate) fn received(worker: &Value) -> u64 {
+    number(worker, "xsk_rx_frames") + number(worker, "kernel_rx_packets")
+}
+
+/// Sockets whose packets worker 0 and worker 1 of the gateway receive; `None` if all of 64 ports fall on one. Which one a
+/// port falls on is the kernel's secret, so that ports are tried until both are found.
+pub(crate) fn one_port_each(rig: &Rig, gateway: &Beam) -> Option<[UdpSocket; 2]> {
+    let mut found = [None, None];
+    for n in 0..64 {
+        if found.iter().all(Option::is_some) {
+            break;
+        }
+        let before: Vec<u64> = workers(&gateway.status()).map(received).collect();
+        let mut stranger = Stranger::new(rig, (GATEWAY_V4, TUNNEL_PORT).into(), StdRng::seed_from_u64(n));
+        stranger.flush();
+        let status = until(
+            "the probe is counted",
+            || gateway.status(),
+            |status| workers(status).map(received).sum::<u64>() > before.iter().sum(),
+        );
+        let met: Vec<usize> = workers(&status)
+            .zip(&before)
+            .enumerate()
+            .filter(|(_, (w, b))| received(w) > **b)
+            .map(|(i, _)| i)
+            .collect();
+        assert_eq!(met.len(), 1, "one probe meets one worker: {status:#}");
+        found[met[0]].get_or_insert_with(|| stranger.into_socket());
+    }
+    let [first, second] = found;
+    first.zip(second).map(|(first, second)| [first, second])
 }
 
 /// As [`crate::pair::until`], for what takes longer: handshakes that nobody finishes last ten seconds.

@@ -1,44 +1,19 @@
 //! Goal: frames that no kernel would send are judged rightly: damaged checksums, lengths that lie, padding, VLAN tags,
 //! martians. Method: a packet socket in the peer's namespace sends hand-made frames; each is counted under one name.
 #![allow(clippy::unwrap_used, reason = "tests")]
-#![allow(unsafe_code, reason = "binding a packet socket to an interface")]
 
+#[path = "../../tests/rig/packet.rs"]
+mod packet;
 mod rig;
 
 use port::{Counters, Drop as Reason, Port, Received};
 use rig::{Rig, Side};
-use std::{
-    fs::File,
-    io::Write,
-    os::fd::{AsRawFd, FromRawFd},
-};
+use std::{fs::File, io::Write};
 use wire::{
     Path,
     datagram::{Vlan, Vlans},
     encap::{Link, Template},
 };
-
-/// A packet socket on `p0`.
-fn raw(rig: &Rig) -> File {
-    rig.inside(Side::Peer, || {
-        // SAFETY: the name is a C string.
-        let index = unsafe { libc::if_nametoindex(c"p0".as_ptr()) };
-        // SAFETY: no pointers are passed.
-        let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW, 0) };
-        assert!(fd >= 0);
-        // SAFETY: the descriptor was made just now and is nobody else's.
-        let file = unsafe { File::from_raw_fd(fd) };
-        // SAFETY: zeroes are a valid address.
-        let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
-        address.sll_family = libc::AF_PACKET as u16;
-        address.sll_ifindex = index as i32;
-        let length = size_of::<libc::sockaddr_ll>() as u32;
-        // SAFETY: the address is a local of that length.
-        let bound = unsafe { libc::bind(file.as_raw_fd(), (&raw const address).cast(), length) };
-        assert_eq!(bound, 0);
-        file
-    })
-}
 
 /// A frame from the peer to us.
 fn frame(from: &str, payload: &[u8], tags: &[Vlan]) -> Vec<u8> {
@@ -66,7 +41,12 @@ impl World {
     fn new(verify_checksums: bool) -> Self {
         let rig = Rig::new(1);
         let (interface, mut ports) = rig.open(&beam_xsk::Config { verify_checksums, ..rig::config() });
-        Self { _interface: interface, port: ports.pop().unwrap(), raw: raw(&rig), _rig: rig }
+        Self {
+            _interface: interface,
+            port: ports.pop().unwrap(),
+            raw: rig.inside(Side::Peer, || packet::socket(c"p0")),
+            _rig: rig,
+        }
     }
 
     /// Sends one frame, then a good one that shows that the first has been dealt with.

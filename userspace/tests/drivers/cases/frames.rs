@@ -3,20 +3,12 @@
 use crate::{
     Verdict,
     bench::Bench,
-    craft,
+    craft, packet,
     pair::{TUNNEL_PORT, number, until},
-    rig::{Beam, CLIENT_V4, GATEWAY_V4, Ns},
+    rig::{CLIENT_V4, GATEWAY_V4, Ns, must, output},
 };
 use serde_json::Value;
-use std::{
-    collections::BTreeMap,
-    ffi::CStr,
-    fs::File,
-    io::Write as _,
-    net::UdpSocket,
-    os::fd::{AsRawFd as _, FromRawFd as _},
-    process::Command,
-};
+use std::{collections::BTreeMap, ffi::CStr, io::Write as _, net::UdpSocket};
 use steer::{Counter, Verdict as Steering};
 
 /// The shortest frame on a wire, without its checksum: a NIC pads what is shorter, which makes another frame of it.
@@ -41,7 +33,8 @@ pub(crate) fn crafted(bench: &mut Bench) -> Verdict {
     let strips = bench.try_in(Ns::Gateway, "ethtool", &["-K", "g0", "rx-vlan-offload", "off"]);
     bench.fact("rx_vlan_offload_off", strips.map_or_else(|why| why, |_| "set".into()));
     bench.wait_for_link(Ns::Gateway);
-    let gateway = serve_wildcard(bench);
+    let gateway = bench.place.gateway_on(":443".into(), &bench.mode.flags("g0"));
+    bench.assert_mode(bench.mode, Ns::Gateway, &gateway);
     let mac = bench.in_gateway("cat", &["/sys/class/net/g0/address"]);
     let mac: Vec<u8> = mac.trim().split(':').map(|byte| u8::from_str_radix(byte, 16).expect("hex")).collect();
     let mut frames: Vec<(Counter, Vec<u8>)> = Vec::new();
@@ -59,7 +52,7 @@ pub(crate) fn crafted(bench: &mut Bench) -> Verdict {
     let mut expected: BTreeMap<&str, u64> = BTreeMap::new();
     frames.iter().for_each(|(counter, _)| *expected.entry(counter.name()).or_default() += 1);
     let injector = Injector::enter(bench);
-    let mut socket = packet_socket(bench, injector.interface());
+    let mut socket = bench.place.rig.within(Ns::Client, || packet::socket(injector.interface()));
     let before = steering(&gateway.status());
     let mut sent = 0;
     for volley in frames.chunks(VOLLEY_COUNT) {
@@ -96,17 +89,6 @@ fn nic_says(bench: &Bench) -> String {
     all.lines().map(str::trim).filter(|line| !line.ends_with(": 0")).collect::<Vec<_>>().join(", ")
 }
 
-fn serve_wildcard(bench: &Bench) -> Beam {
-    let mut args: Vec<String> = ["serve", "-l", ":443", "--users"].map(String::from).into();
-    args.push(crate::pair::path(&bench.place.users));
-    args.extend(bench.mode.flags("g0").into_iter().map(String::from));
-    args.extend(["--tls-cert".into(), crate::pair::path(&bench.place.pki.server_cert)]);
-    args.extend(["--tls-key".into(), crate::pair::path(&bench.place.pki.server_key)]);
-    let gateway = Beam::start(&bench.place.rig, Ns::Gateway, "gateway", &crate::pair::words(&args));
-    bench.assert_mode(bench.mode, Ns::Gateway, &gateway);
-    gateway
-}
-
 /// The NIC that sends. QEMU's models of physical NICs won't send any frame: they parse what they send, keep what they can't
 /// parse to themselves and mend the length of an IPv6 packet that has none (`net_tx_pkt_parse` and
 /// `net_tx_pkt_fix_ip6_payload_len` in its hw/net). So a guest with such NICs has a virtio one on the same hub, which
@@ -122,9 +104,7 @@ impl Injector {
         let netns = bench.place.rig.netns(Ns::Client);
         let outside = std::env::var("BEAM_RIG_INJECTOR").ok();
         if let Some(name) = &outside {
-            let moved =
-                Command::new("ip").args(["link", "set", name, "netns", &netns, "name", "x0"]).status();
-            assert!(moved.expect("run ip").success(), "moving {name} failed");
+            must("ip", &["link", "set", name, "netns", &netns, "name", "x0"]);
             bench.must_in(Ns::Client, "ip", &["link", "set", "x0", "up"]);
         }
         Self { outside, netns }
@@ -138,33 +118,10 @@ impl Injector {
 impl Drop for Injector {
     fn drop(&mut self) {
         if let Some(name) = &self.outside {
-            let back = ["-n", &self.netns, "link", "set", "x0", "down", "netns", "1", "name", name];
-            let _ = Command::new("ip").args(back).status();
+            let _ =
+                output("ip", &["-n", &self.netns, "link", "set", "x0", "down", "netns", "1", "name", name]);
         }
     }
-}
-
-/// A socket of that NIC of the client's namespace that sends whole Ethernet frames.
-#[allow(unsafe_code, reason = "no safe crate binds a packet socket to an interface")]
-fn packet_socket(bench: &Bench, interface: &CStr) -> File {
-    bench.place.rig.within(Ns::Client, || {
-        // SAFETY: the name is a C string.
-        let index = unsafe { libc::if_nametoindex(interface.as_ptr()) };
-        // SAFETY: no pointers are passed.
-        let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW, 0) };
-        assert!(fd >= 0, "a packet socket: {}", std::io::Error::last_os_error());
-        // SAFETY: the descriptor was made just now and is nobody else's.
-        let file = unsafe { File::from_raw_fd(fd) };
-        // SAFETY: zeroes are a valid address.
-        let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
-        address.sll_family = libc::AF_PACKET as u16;
-        address.sll_ifindex = index as i32;
-        let length = size_of::<libc::sockaddr_ll>() as u32;
-        // SAFETY: the address is a local of that length.
-        let bound = unsafe { libc::bind(file.as_raw_fd(), (&raw const address).cast(), length) };
-        assert_eq!(bound, 0, "bind to {interface:?}: {}", std::io::Error::last_os_error());
-        file
-    })
 }
 
 fn steering(status: &Value) -> BTreeMap<String, u64> {

@@ -3,8 +3,8 @@
 use crate::{
     Verdict,
     bench::{Bench, Mode, beam_says},
-    pair::{LIMIT, words},
-    rig::{Beam, GATEWAY_V4, Ns},
+    pair::{LIMIT, TUNNEL_PORT, words},
+    rig::{Beam, GATEWAY_V4, Ns, authority},
 };
 
 /// What is taken for not fit: README, exit codes.
@@ -66,8 +66,5 @@ pub(crate) fn mtu(bench: &mut Bench) -> Verdict {
 }
 
 fn serve(bench: &Bench, mode: Mode) -> Vec<String> {
-    let mut args = bench.place.serve_args(GATEWAY_V4, &mode.flags("g0"));
-    args.extend(["--tls-cert".into(), crate::pair::path(&bench.place.pki.server_cert)]);
-    args.extend(["--tls-key".into(), crate::pair::path(&bench.place.pki.server_key)]);
-    args
+    bench.place.certified_args(authority(GATEWAY_V4, TUNNEL_PORT), &mode.flags("g0"))
 }

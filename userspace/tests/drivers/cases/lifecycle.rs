@@ -2,8 +2,8 @@
 
 use crate::{
     Verdict,
-    bench::{Bench, NOTICE, Tunnel},
-    pair::{LIMIT, until, until_within},
+    bench::{Bench, Tunnel},
+    pair::{LIMIT, until},
     rig::{GATEWAY_V4, Ns},
     tools::counter,
 };
@@ -45,7 +45,7 @@ pub(crate) fn kill(bench: &mut Bench) -> Verdict {
     for (ns, end) in [(Ns::Gateway, &mut gateway), (Ns::Client, &mut client)] {
         end.process.kill();
         let hook = || bench.place.rig.xdp_hook(ns, ns.interface());
-        until_within(NOTICE, "the kernel takes the program off", hook, Option::is_none);
+        until("the kernel takes the program off", hook, Option::is_none);
     }
     drop(curl);
     // What the NIC kept alive by itself: the kernel's own packets pass again.

@@ -3,22 +3,12 @@
 use crate::{
     NotHere, Verdict,
     bench::{Bench, Mode, Tunnel},
-    pair::{number, over_workers, until, workers},
-    rig::{Beam, EchoServer, GATEWAY_V4, Ns, ORIGIN_V4},
-    tools::{self, counter, dial, relay::Relay, stranger::Stranger},
+    pair::{number, over_workers, until},
+    rig::{EchoServer, GATEWAY_V4, Ns, ORIGIN_V4},
+    tools::{self, counter, dial, relay::Relay, stranger::one_port_each},
 };
-use rand::{SeedableRng as _, rngs::StdRng};
 use serde_json::Value;
-use std::{
-    io::{Read as _, Write as _},
-    net::{SocketAddr, UdpSocket},
-};
-
-const ADDRESS: (std::net::Ipv4Addr, u16) = (GATEWAY_V4, crate::pair::TUNNEL_PORT);
-
-fn received(worker: &Value) -> u64 {
-    number(worker, "xsk_rx_frames") + number(worker, "kernel_rx_packets")
-}
+use std::io::{Read as _, Write as _};
 
 /// Gives the gateway's NIC this many queues; says so where it can't have them.
 fn with_queues(bench: &mut Bench, count: u64) -> Result<(), NotHere> {
@@ -37,31 +27,6 @@ fn with_queues(bench: &mut Bench, count: u64) -> Result<(), NotHere> {
     Ok(())
 }
 
-/// Sockets whose packets two different workers of the gateway receive: ports are tried until both are found.
-fn one_port_each(bench: &Bench, gateway: &Beam) -> Result<[UdpSocket; 2], NotHere> {
-    let mut found = [None, None];
-    for n in 0..64 {
-        if found.iter().all(Option::is_some) {
-            break;
-        }
-        let before: Vec<u64> = workers(&gateway.status()).map(received).collect();
-        let mut stranger =
-            Stranger::new(&bench.place.rig, SocketAddr::from(ADDRESS), StdRng::seed_from_u64(n));
-        stranger.flush();
-        let status = until(
-            "the probe is counted",
-            || gateway.status(),
-            |status| workers(status).map(received).sum::<u64>() > before.iter().sum(),
-        );
-        let met = workers(&status).zip(&before).position(|(worker, before)| received(worker) > *before);
-        found[met.expect("one worker met it")].get_or_insert_with(|| stranger.into_socket());
-    }
-    match found {
-        [Some(first), Some(second)] => Ok([first, second]),
-        _ => Err(NotHere("all of 64 ports fall on one queue of this NIC in this mode".into())),
-    }
-}
-
 // A NAT rebinds in the middle of an echo, so that packets land on the queue of a worker that doesn't own the connection:
 // they are handed over, frame and all, and every frame goes home.
 pub(crate) fn hand_over(bench: &mut Bench) -> Verdict {
@@ -72,7 +37,10 @@ pub(crate) fn hand_over(bench: &mut Bench) -> Verdict {
     if gateway.status()["workers"].as_array().map_or(0, Vec::len) < 2 {
         return Err(NotHere("the gateway has one worker in this mode".into()));
     }
-    let relay = Relay::start(&bench.place.rig, one_port_each(bench, &gateway)?.into());
+    let ports = one_port_each(&bench.place.rig, &gateway);
+    let ports =
+        ports.ok_or_else(|| NotHere("all of 64 ports fall on one queue of this NIC in this mode".into()))?;
+    let relay = Relay::start(&bench.place.rig, ports.into());
     let client = tools::relayed_client(&bench.place, &relay, &echo);
     let mut stream = dial(&bench.place, crate::pair::FORWARD_PORT);
     let payload = tools::random_bytes(tools::seed("hand-over"), BYTES);

@@ -3,11 +3,11 @@
 use crate::{
     Verdict,
     bench::{Bench, FILE_BYTES, Mode, Origin, needs},
-    rig::{GATEWAY_V4, Ns},
+    rig::{GATEWAY_V4, Ns, must, output},
     tools::counter,
 };
 use serde_json::{Value, json};
-use std::process::{Command, Output};
+use std::process::Output;
 
 /// What the path does, each way: 40 ms of round trip, with jitter enough to reorder, and a bottleneck of 50 Mbit/s.
 const NETEM: &[&str] = &[
@@ -45,28 +45,28 @@ impl<'a> Router<'a> {
         let client = bench.place.rig.netns(Ns::Client);
         let router = Self { bench, name: format!("{client}-router") };
         let name = router.name.as_str();
-        must(&["netns", "add", name]);
-        must(&["-n", &client, "link", "set", "c0", "down"]);
-        must(&["-n", &client, "link", "set", "c0", "netns", name, "name", "w0"]);
+        must("ip", &["netns", "add", name]);
+        must("ip", &["-n", &client, "link", "set", "c0", "down"]);
+        must("ip", &["-n", &client, "link", "set", "c0", "netns", name, "name", "w0"]);
         let queues = ["numrxqueues", "2", "numtxqueues", "2"];
         let ends = ["link", "add", "c0", "netns", &client];
         let peer = ["type", "veth", "peer", "name", "r0", "netns", name];
-        must(&[&ends[..], &queues, &peer, &queues].concat());
+        must("ip", &[&ends[..], &queues, &peer, &queues].concat());
         for (ns, device) in [(client.as_str(), "c0"), (name, "r0")] {
             let off = ["-K", device, "tx", "off", "tso", "off", "gso", "off", "gro", "off"];
             let args = [&["netns", "exec", ns, "ethtool"][..], &off].concat();
-            must(&args);
+            must("ip", &args);
         }
         for (ns, address, device) in [
             (client.as_str(), "198.18.64.2/24", "c0"),
             (name, "198.18.64.1/24", "r0"),
             (name, "198.18.0.2/24", "w0"),
         ] {
-            must(&["-n", ns, "address", "add", address, "dev", device]);
-            must(&["-n", ns, "link", "set", device, "up"]);
+            must("ip", &["-n", ns, "address", "add", address, "dev", device]);
+            must("ip", &["-n", ns, "link", "set", device, "up"]);
         }
-        must(&["-n", &client, "route", "add", "default", "via", "198.18.64.1"]);
-        must(&["netns", "exec", name, "sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward"]);
+        must("ip", &["-n", &client, "route", "add", "default", "via", "198.18.64.1"]);
+        must("ip", &["netns", "exec", name, "sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward"]);
         bench.in_gateway("ip", &["route", "add", "198.18.64.0/24", "via", "198.18.0.2"]);
         let link = || text(&ip(&["-n", name, "-br", "link", "show", "dev", "w0"]));
         crate::pair::until("the link comes up", link, |link| link.contains("LOWER_UP"));
@@ -101,12 +101,7 @@ impl Drop for Router<'_> {
 }
 
 fn ip(args: &[&str]) -> Output {
-    Command::new("ip").args(args).output().expect("run ip")
-}
-
-fn must(args: &[&str]) {
-    let out = ip(args);
-    assert!(out.status.success(), "ip {args:?}: {}", String::from_utf8_lossy(&out.stderr));
+    output("ip", args).expect("run ip")
 }
 
 fn text(out: &Output) -> String {
