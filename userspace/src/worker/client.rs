@@ -13,10 +13,11 @@ use self::trouble::{explain, is_verification_failure, no_answer};
 use super::{
     Ended,
     core::Core,
+    datagrams,
     flows::{Pending, Phase},
     mail::Command,
     poll::{FlowKey, Token},
-    session::{Session, Slot, close, quic_code},
+    session::{Session, Slot, close, h3_config, quic_code},
 };
 use crate::{cli::Destination, socks::Reply};
 use masque::{Code, Event as H3Event};
@@ -219,7 +220,7 @@ impl Client {
     fn connected(&mut self, core: &mut Core, conn: ConnId) {
         let Link::Connecting { conn: expected, remote, .. } = self.link else { return };
         let Some(mut quic) = core.engine.connection(conn).filter(|_| conn == expected) else { return };
-        let h3 = masque::Connection::client(masque::Config::default());
+        let h3 = masque::Connection::client(h3_config());
         match Session::open(h3, &mut quic) {
             Ok(session) => {
                 let session = Box::new(session);
@@ -346,6 +347,11 @@ impl Client {
                 }
             }
             Event::StreamsAvailable { .. } => self.ask_waiting(core),
+            Event::DatagramReadable => {
+                if let Some(session) = self.session_on(conn) {
+                    datagrams::receive(core, session, conn);
+                }
+            }
             _ => {}
         }
     }
