@@ -6,7 +6,10 @@
 mod common;
 
 use common::{connect, frame, get, headers, varints};
-use masque::{Config, Connection, RequestHead, encode_request, encode_response, fuzz};
+use masque::{
+    Address, AddressAssign, AddressRequest, Capsule, Config, Connection, IpPrefix, RequestHead,
+    RouteAdvertisement, encode_request, encode_response, fuzz, listen,
+};
 use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
 use std::{env, panic, time::Instant};
 
@@ -32,9 +35,41 @@ fn corpus() -> Vec<Vec<u8>> {
             .concat(),
         [vec![2], vec![0x20; 5]].concat(),
         vec![3, 0x48, 0x7f, 0x80, 0x01],
+        capsules(),
+        capsules(),
+        [varints(&[4, 0]), b"a datagram".to_vec()].concat(),
+        b"/.well-known/masque/udp/2001%3Adb8%3A%3A1/443/".to_vec(),
+        b"/.well-known/masque/ip/10.1.0.0%2F16/*/".to_vec(),
+        b"/.well-known/beam/listen/tcp/198.18.0.1/8080/".to_vec(),
+        b"/.well-known/beam/accept/1/".to_vec(),
         b"a.example:443".to_vec(),
         b"[2001:db8::1]:443".to_vec(),
     ]
+}
+
+/// Each kind of capsule, among them one for every tunnel; see fuzz.rs for the bounds.
+fn capsules() -> Vec<u8> {
+    let prefix = |text: &str| -> IpPrefix { text.parse().expect("a prefix") };
+    let addresses: Vec<_> = ["198.18.0.7/32", "2001:db8::/64"]
+        .into_iter()
+        .zip(1..)
+        .map(|(text, request_id)| Address { request_id, prefix: prefix(text) })
+        .collect();
+    let routes = ["10.1.0.0/16", "10.3.0.0/16", "2001:db8::/32"].map(prefix);
+    let peer = "[2001:db8::1]:4711".parse().expect("an address");
+    let mut out = vec![0x17, 3, 1, 2, 3];
+    for capsule in [
+        AddressRequest::new(addresses.clone()).map(Capsule::AddressRequest),
+        Ok(Capsule::Datagram(vec![0; 70].into())),
+        AddressAssign::new(addresses).map(Capsule::AddressAssign),
+        RouteAdvertisement::covering(routes).map(Capsule::RouteAdvertisement),
+        Ok(Capsule::Accept(listen::Accept::new(1, peer).expect("an id"))),
+        Ok(Capsule::Datagram(vec![1, 2, 3].into())),
+        Ok(Capsule::Close(listen::Close::new(1).expect("an id"))),
+    ] {
+        capsule.expect("a valid capsule").encode(&mut out);
+    }
+    out
 }
 
 fn mutate(rng: &mut StdRng, bytes: &mut Vec<u8>) {
