@@ -237,7 +237,7 @@ mod tests {
             let prefix = IpPrefix { address: first_of(address(raw), len), len };
             prop_assert_eq!(IpPrefix::new(prefix.address, len), Ok(prefix));
             prop_assert!(prefix.contains(address(raw)) && prefix.contains(prefix.last()));
-            for candidate in [other, raw ^ 1 << flip % u32::from(width)] {
+            for candidate in [other, raw ^ (1 << (flip % u32::from(width)))] {
                 let agree = (0..len).all(|bit| (raw ^ candidate) >> (width - 1 - bit) & 1 == 0);
                 prop_assert_eq!(prefix.contains(address(candidate)), agree);
                 prop_assert!(!agree || (prefix.address..=prefix.last()).contains(&address(candidate)));

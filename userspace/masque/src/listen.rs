@@ -334,7 +334,7 @@ mod tests {
         let long = [&b"\x01["[..], &[b'0'; 63], b"]:1"].concat();
         for payload in [
             &b""[..],
-            b"\0198.18.0.1:1",
+            b"\x00198.18.0.1:1",
             b"\x01",
             b"\x01example.com:1",
             b"\x01198.18.0.1",

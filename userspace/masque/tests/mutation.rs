@@ -1,7 +1,7 @@
 //! Goal: no input makes a decoder panic or hold more than its bound. Method: valid streams, broken by a seeded generator
 //! (flipped bits, lost, repeated, inserted and swapped bytes, interesting integers), through the entry that fuzzers use,
-//! which checks the bounds. MASQUE_FUZZ_SEED and MASQUE_FUZZ_ITERATIONS choose another run; a failure prints both the
-//! seed and the input.
+//! which checks the bounds. MASQUE_FUZZ_SEED and MASQUE_FUZZ_ITERATIONS, or MASQUE_FUZZ_SECONDS, choose another run; a
+//! failure prints both the seed and the input.
 
 mod common;
 
@@ -11,7 +11,10 @@ use masque::{
     RouteAdvertisement, encode_request, encode_response, fuzz, listen,
 };
 use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
-use std::{env, panic, time::Instant};
+use std::{
+    env, panic,
+    time::{Duration, Instant},
+};
 
 const ITERATION_COUNT: u64 = 400_000;
 const INPUT_BYTES_MAX: usize = 4096;
@@ -102,11 +105,23 @@ fn from_environment(name: &str, default: u64) -> u64 {
 fn no_mutation_panics_or_is_held() {
     let seed = from_environment("MASQUE_FUZZ_SEED", 0x6265_616d);
     let iteration_count = from_environment("MASQUE_FUZZ_ITERATIONS", ITERATION_COUNT);
-    println!("seed {seed}, {iteration_count} iterations");
+    let duration = env::var("MASQUE_FUZZ_SECONDS")
+        .ok()
+        .map(|text| Duration::from_secs(text.parse().expect("MASQUE_FUZZ_SECONDS is a number")));
+    println!("seed {seed}, {iteration_count} iterations or {duration:?}");
     let mut rng = StdRng::seed_from_u64(seed);
     let corpus = corpus();
     let start = Instant::now();
-    for iteration in 0..iteration_count {
+    for iteration in 0.. {
+        let is_over = match duration {
+            // The clock is asked now and then.
+            Some(duration) => iteration % 1024 == 0 && start.elapsed() >= duration,
+            None => iteration == iteration_count,
+        };
+        if is_over {
+            println!("{iteration} iterations took {:?}", start.elapsed());
+            break;
+        }
         let mut input = corpus[rng.random_range(0..corpus.len())].clone();
         for _ in 0..rng.random_range(0..8) {
             mutate(&mut rng, &mut input);
@@ -118,5 +133,4 @@ fn no_mutation_panics_or_is_held() {
             panic::resume_unwind(panicked);
         }
     }
-    println!("took {:?}", start.elapsed());
 }

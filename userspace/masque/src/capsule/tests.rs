@@ -60,7 +60,7 @@ fn what_is_encoded_is_read_back() {
     for (set, capsule) in one_of_each() {
         let mut bytes = BytesMut::new();
         capsule.encode(&mut bytes);
-        assert_eq!(read(set, &bytes).0, [capsule.clone()]);
+        assert_eq!(read(set, &bytes).0, std::slice::from_ref(&capsule));
         let frame = capsule.data_frame();
         let header = crate::data_header(bytes.len());
         assert_eq!(&frame[..], [header.as_ref(), &bytes].concat());
