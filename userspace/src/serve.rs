@@ -1,10 +1,11 @@
 //! `beam serve`: flags to a running gateway.
 
 use crate::{
-    cli::{Congestion, Retry, ServeArgs},
+    cli::{Congestion, EarlyData, Retry, ServeArgs},
     control,
+    early::{AtGateway, state::State},
     failure::Failure,
-    identity,
+    identity::{self, Credentials},
     interface::{self, Sharing},
     logging,
     supervisor::{self, Crew, Identity, Seat},
@@ -21,8 +22,11 @@ use upstream::{policy::Policy, resolver::Resolver, users::Users};
 
 pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
     logging::start(args.daemon.log_format, args.daemon.verbose);
-    let secrets = Secrets::random();
-    let server = quic_server(&args, &secrets)?;
+    let state = State::gateway(&args.state_dir);
+    let secrets = state.secrets().clone();
+    let credentials = identity::gateway(&args)?;
+    let early = early(&args, &state, &credentials)?;
+    let server = quic_server(&args, &secrets, credentials, &early)?;
     let config = Arc::new(gateway_config(&args)?);
     let bind = args.listen.resolve(unspecified()).map_err(Failure::Config)?;
     let kernel_lanes = args.path.cpus.as_ref().map_or_else(available_cpus, |list| list.0.len());
@@ -49,9 +53,19 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
         worker.set_busy_poll(args.path.busy_poll > 0);
         crew.push(Crew { worker, seat });
     }
-    let identity = Identity { role: "gateway", address: datapath.local.to_string() };
     let control = Some(PathBuf::from(control::DEFAULT_PATH));
-    supervisor::run(identity, crew, datapath.interfaces, &args.daemon, control, args.drain_timeout)
+    // Before the first packet; and after the last one, also when the start fails from here on.
+    early.load();
+    let caches = early.clone();
+    let identity = Identity {
+        role: "gateway",
+        address: datapath.local.to_string(),
+        caches: Box::new(move || caches.report()),
+    };
+    let outcome =
+        supervisor::run(identity, crew, datapath.interfaces, &args.daemon, control, args.drain_timeout);
+    early.keep();
+    outcome
 }
 
 /// `[::]` where the host has IPv6 (it takes IPv4 too), else `0.0.0.0`.
@@ -66,8 +80,21 @@ fn available_cpus() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-fn quic_server(args: &ServeArgs, secrets: &Secrets) -> Result<Arc<quinn_proto::ServerConfig>, Failure> {
-    let credentials = identity::gateway(args)?;
+/// What outlives a restart, for this certificate and these authorities of clients.
+fn early(args: &ServeArgs, state: &State, credentials: &Credentials) -> Result<Arc<AtGateway>, Failure> {
+    let leaf = tls::Fingerprint::of(&credentials.chain[0]);
+    // Whoever changes the authorities doesn't want those that the old ones let in.
+    let authorities = args.client_ca.as_deref().map(std::fs::read).transpose();
+    let authorities = authorities.map_err(Failure::config)?.unwrap_or_default();
+    Ok(AtGateway::new(state, args.early_data, &[&leaf.0, &authorities]))
+}
+
+fn quic_server(
+    args: &ServeArgs,
+    secrets: &Secrets,
+    credentials: Credentials,
+    early: &AtGateway,
+) -> Result<Arc<quinn_proto::ServerConfig>, Failure> {
     let fingerprint = tls::Fingerprint::of(&credentials.chain[0]);
     let authorities =
         args.client_ca.as_deref().map(identity::authorities).transpose().map_err(Failure::Config)?;
@@ -86,8 +113,10 @@ fn quic_server(args: &ServeArgs, secrets: &Secrets) -> Result<Arc<quinn_proto::S
     tracing::info!("certificate fingerprint {fingerprint}");
     let mut options = transport::TransportOptions::gateway();
     options.congestion = congestion(args.cc);
+    let tls = tls::with_tickets(tls, early.tickets.clone(), args.early_data != EarlyData::Off);
     let quic = tls::quic_server(tls).map_err(Failure::config)?;
-    Ok(Arc::new(transport::server_config(quic, Arc::new(options.build()), secrets)))
+    let server = transport::server_config(quic, Arc::new(options.build()), secrets);
+    Ok(Arc::new(transport::with_new_tokens(server, early.tokens.clone())))
 }
 
 pub(crate) fn congestion(cc: Congestion) -> transport::Congestion {

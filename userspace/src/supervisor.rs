@@ -15,6 +15,7 @@ use crate::{
     },
 };
 use anyhow::{Context, anyhow};
+use cache::CacheReport;
 use crossbeam::channel;
 use std::{
     collections::BTreeMap,
@@ -39,6 +40,8 @@ const DRAIN_LOOK: Duration = Duration::from_millis(50);
 pub(crate) struct Identity {
     pub(crate) role: &'static str,
     pub(crate) address: String,
+    /// The caches that all workers share.
+    pub(crate) caches: Box<dyn Fn() -> Vec<CacheReport> + Send + Sync>,
 }
 
 /// One worker as the supervisor sees it.

@@ -79,6 +79,8 @@ pub(super) struct Totals {
     pub(super) socks_refused: u64,
     pub(super) reconnects: u64,
     pub(super) closed_unproven: u64,
+    pub(super) early_connections: u64,
+    pub(super) early_refused: u64,
 }
 
 impl Totals {
@@ -91,7 +93,7 @@ impl Totals {
         }
     }
 
-    pub(super) fn counters(&self) -> [(&'static str, u64); 17] {
+    pub(super) fn counters(&self) -> [(&'static str, u64); 19] {
         [
             ("flows_finished", self.flows_finished),
             ("flows_reset_by_stream", self.flows_reset_by_stream),
@@ -110,6 +112,8 @@ impl Totals {
             ("socks_refused", self.socks_refused),
             ("reconnects", self.reconnects),
             ("closed_unproven", self.closed_unproven),
+            ("early_connections", self.early_connections),
+            ("early_refused", self.early_refused),
         ]
     }
 }

@@ -90,9 +90,17 @@ impl Gateway {
 
     pub(super) fn on_event(&mut self, core: &mut Core, conn: ConnId, event: Event) {
         match event {
-            Event::Connected { .. } => self.connected(core, conn),
+            Event::Connected { .. } => {
+                self.meet(core, conn);
+            }
             Event::Closed { reason } | Event::HandshakeFailed { reason } => self.closed(core, conn, &reason),
-            Event::StreamOpened { .. } => self.accept_streams(core, conn),
+            Event::StreamOpened { .. } => {
+                // Early data comes before the handshake is done. That it comes is the permission to run it: see `early`.
+                if self.meet(core, conn) {
+                    core.totals.early_connections += 1;
+                }
+                self.accept_streams(core, conn);
+            }
             Event::StreamReadable { id } => self.readable(core, conn, id),
             Event::StreamWritable { id } => self.writable(core, conn, id),
             Event::StreamStopped { id, .. } => self.stopped(core, conn, id),
@@ -107,11 +115,18 @@ impl Gateway {
         }
     }
 
-    fn connected(&mut self, core: &mut Core, conn: ConnId) {
-        let Some(mut quic) = core.engine.connection(conn) else { return };
+    /// Makes a session for a connection that has none. True if it has one now, and hadn't.
+    fn meet(&mut self, core: &mut Core, conn: ConnId) -> bool {
+        if self.sessions.contains_key(&conn) {
+            return false;
+        }
+        let Some(mut quic) = core.engine.connection(conn).filter(|quic| !quic.is_closed()) else {
+            return false;
+        };
         let h3 = masque::Connection::server(h3_config());
         match Session::open(h3, &mut quic) {
             Ok(mut session) => {
+                // Of a resumed session: the one of the connection that its ticket is from.
                 let chain = quic.peer_identity();
                 session.identity = chain
                     .first()
@@ -126,8 +141,12 @@ impl Gateway {
                 if core.draining {
                     self.drain_one(core, conn);
                 }
+                true
             }
-            Err(error) => close(&mut quic, &error),
+            Err(error) => {
+                close(&mut quic, &error);
+                false
+            }
         }
     }
 

@@ -23,6 +23,7 @@ pub(crate) mod snapshot;
 
 pub(crate) use client::{Client, ClientConfig, Listen};
 pub(crate) use gateway::{Gateway, GatewayConfig};
+pub(crate) use session::h3_config;
 
 use self::{
     core::Core,

@@ -138,7 +138,7 @@ impl Session {
 }
 
 /// What either end announces. Both have QUIC datagrams among their transport parameters (`tunnel::transport`).
-pub(super) fn h3_config() -> masque::Config {
+pub(crate) fn h3_config() -> masque::Config {
     masque::Config { h3_datagram: true, ..masque::Config::default() }
 }
 
