@@ -140,3 +140,78 @@ fn decode_list(kind: u64, mut payload: &[u8]) -> Result<Vec<Address>, CapsuleErr
     }
     Ok(addresses)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(request_id: u64, prefix: &str) -> Address {
+        Address { request_id, prefix: prefix.parse().unwrap() }
+    }
+
+    /// The layout of RFC 9484 figure 8, byte by byte.
+    #[test]
+    fn the_layout() {
+        let assign =
+            AddressAssign::new(vec![address(0, "198.18.0.7"), address(300, "2001:db8::/64")]).unwrap();
+        let mut out = Vec::new();
+        assign.encode(&mut out);
+        let v6 = [0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        assert_eq!(out, [&[0, 4, 198, 18, 0, 7, 32][..], &[0x41, 0x2c, 6], &v6, &[64]].concat());
+        assert_eq!(AddressAssign::decode(&out), Ok(assign));
+        assert_eq!(AddressAssign::decode(&[]), Ok(AddressAssign::default()), "an assignment can be empty");
+    }
+
+    /// RFC 9484 section 4.7: "It MUST be either 4 or 6"; "less than or equal to the length of the IP Address field";
+    /// "the lower bits [...] MUST all be set to 0"; "MUST NOT be reused by an endpoint and MUST NOT be zero"; "zero
+    /// Requested Addresses, it MUST abort the IP proxying request stream".
+    #[test]
+    fn each_rule_broken() {
+        let malformed = |payload: &[u8]| {
+            let is = |error| matches!(error, CapsuleError::Malformed(_));
+            let assign = AddressAssign::decode(payload).is_err_and(is);
+            let request = AddressRequest::decode(payload).is_err_and(is);
+            (assign, request)
+        };
+        assert_eq!(malformed(&[1, 5, 198, 18, 0, 7, 32]), (true, true), "version 5");
+        assert_eq!(malformed(&[1, 4, 198, 18, 0, 7, 33]), (true, true), "33 of 32 bits");
+        assert_eq!(malformed(&[&[1, 6][..], &[0; 16], &[129]].concat()), (true, true), "129 of 128 bits");
+        assert_eq!(malformed(&[1, 4, 198, 18, 0, 7, 31]), (true, true), "a host bit");
+        assert_eq!(malformed(&[1, 4, 198, 18, 0, 7]), (true, true), "no length");
+        assert_eq!(malformed(&[1, 6, 198, 18, 0, 7, 32]), (true, true), "an IPv4 address as IPv6");
+        assert_eq!(malformed(&[0x40]), (true, true), "half an id");
+        assert_eq!(malformed(&[]), (false, true), "an empty request");
+        assert_eq!(malformed(&[0, 4, 198, 18, 0, 7, 32]), (false, true), "request id 0");
+        let twice = [[1, 4, 198, 18, 0, 7, 32], [1, 4, 198, 18, 0, 8, 32]].concat();
+        assert_eq!(malformed(&twice), (false, true), "a request id twice");
+        assert_eq!(malformed(&[1, 4, 198, 18, 0, 7, 32]), (false, false), "the valid one");
+    }
+
+    #[test]
+    fn the_bound_on_entries() {
+        let entries = |count: u64| (1..=count).map(|id| address(id, "198.18.0.7")).collect::<Vec<_>>();
+        let encoded: Vec<u8> = [1, 4, 198, 18, 0, 7, 32].repeat(257);
+        for error in
+            [AddressAssign::new(entries(257)).unwrap_err(), AddressAssign::decode(&encoded).unwrap_err()]
+        {
+            assert_eq!(error, CapsuleError::TooMany { kind: 1, limit_count: 256 });
+        }
+        let request = AddressRequest::new(entries(256)).unwrap();
+        let mut out = Vec::new();
+        request.encode(&mut out);
+        assert_eq!(AddressRequest::decode(&out), Ok(request));
+        assert!(matches!(AddressRequest::new(entries(257)), Err(CapsuleError::TooMany { kind: 2, .. })));
+    }
+
+    /// "If the requested address was not assigned, the IP address SHALL be all-zero, and the IP Prefix Length SHALL be
+    /// the maximum length (0.0.0.0/32 or ::/128)" (RFC 9484 section 4.7.2).
+    #[test]
+    fn a_refusal() {
+        for (asked, refused) in [("198.18.0.0/24", "0.0.0.0/32"), ("::/64", "::/128")] {
+            let refusal = Address::refusal(&address(5, asked));
+            assert_eq!(refusal, address(5, refused));
+            assert!(refusal.is_refusal() && !address(5, asked).is_refusal());
+        }
+        assert!(address(1, "0.0.0.0/32").is_any() && address(1, "::/64").is_any());
+    }
+}

@@ -129,3 +129,74 @@ pub fn datagram_prefix(stream_id: u64, context_id: u64) -> Prefix {
 pub fn datagram_overhead_bytes(stream_id: u64, context_id: u64) -> usize {
     varint::size_bytes(stream_id / 4) + varint::size_bytes(context_id)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// "Receipt of a QUIC DATAGRAM frame whose payload is too short to allow parsing the Quarter Stream ID field MUST be
+    /// treated as an HTTP/3 connection error of type H3_DATAGRAM_ERROR (0x33)" (RFC 9297 section 2.1).
+    #[test]
+    fn a_datagram_without_a_whole_quarter_stream_id_closes_the_connection() {
+        for bytes in [&b""[..], &[0x40], &[0x80, 0, 0], &[0xc0, 0, 0, 0, 0, 0, 0]] {
+            let error = read_datagram(Bytes::copy_from_slice(bytes)).unwrap_err();
+            assert_eq!((error.code.0, error.seen), (0x33, bytes.len() as u64));
+        }
+    }
+
+    /// "The largest legal value of the Quarter Stream ID field is 2^60-1. Receipt of an HTTP/3 Datagram that includes a
+    /// larger value MUST be treated as an HTTP/3 connection error of type H3_DATAGRAM_ERROR" (RFC 9297 section 2.1).
+    #[test]
+    fn a_quarter_stream_id_above_the_largest_closes_the_connection() {
+        for (quarter, is_legal) in
+            [(0, true), (1, true), ((1 << 60) - 1, true), (1 << 60, false), (varint::VARINT_MAX, false)]
+        {
+            let mut bytes = Vec::new();
+            varint::write(&mut bytes, quarter);
+            bytes.push(0);
+            match read_datagram(bytes.into()) {
+                Ok((stream_id, rest)) => {
+                    assert_eq!((stream_id, &rest[..], is_legal), (quarter * 4, &[0][..], true));
+                }
+                Err(error) => assert_eq!((error.code, is_legal), (Code::H3_DATAGRAM_ERROR, false)),
+            }
+        }
+    }
+
+    /// Streams and contexts of every length: what is put in front comes off again, the payload is not copied, and the
+    /// overhead is what was said.
+    #[test]
+    fn what_is_put_in_front_comes_off() {
+        for stream_id in [0, 4, 252, 256, 65_532, 65_536, 1 << 40, (1 << 62) - 4] {
+            for context in [0, 63, 64, 1 << 30, varint::VARINT_MAX] {
+                let prefix = datagram_prefix(stream_id, context);
+                assert_eq!(prefix.len(), datagram_overhead_bytes(stream_id, context));
+                assert!(prefix.len() <= if context == 0 { 9 } else { DATAGRAM_PREFIX_BYTES_MAX });
+                let mut buffer = vec![7; DATAGRAM_PREFIX_BYTES_MAX + 1200];
+                let start = prefix.write_before(&mut buffer, DATAGRAM_PREFIX_BYTES_MAX);
+                let datagram = Bytes::from(buffer).slice(start..);
+                let (seen, rest) = read_datagram(datagram.clone()).unwrap();
+                let (seen_context, payload) = context_id(rest).unwrap();
+                assert_eq!((seen, seen_context, &payload[..]), (stream_id, context, &[7; 1200][..]));
+                assert_eq!(payload.as_ptr(), datagram[prefix.len()..].as_ptr());
+            }
+        }
+    }
+
+    /// RFC 9298 section 5: an endpoint that receives context 0 with a UDP payload of more than 65527 bytes "MUST abort
+    /// the corresponding stream". Empty payloads are UDP's own. Unknown contexts are dropped "silently" (section 4).
+    #[test]
+    fn udp_payloads_and_their_limit() {
+        let datagram = |context: u8, payload_bytes: usize| {
+            udp_payload(Bytes::from([vec![context], vec![0; payload_bytes]].concat()))
+        };
+        assert_eq!(datagram(0, 0), Ok(Some(Bytes::new())));
+        assert_eq!(datagram(0, 65_527).unwrap().unwrap().len(), 65_527);
+        assert!(matches!(datagram(0, 65_528), Err(CapsuleError::Malformed(_))));
+        assert_eq!(datagram(2, 65_528), Ok(None));
+        assert!(matches!(udp_payload(Bytes::new()), Err(CapsuleError::Malformed(_))));
+        assert!(matches!(udp_payload(Bytes::from_static(&[0x40])), Err(CapsuleError::Malformed(_))));
+        // A context id of 0 in a longer form is 0 (RFC 9000 section 16 does not ask for the shortest).
+        assert_eq!(udp_payload(Bytes::from_static(&[0x40, 0, 1])), Ok(Some(Bytes::from_static(&[1]))));
+    }
+}

@@ -186,3 +186,63 @@ impl fmt::Debug for IpPrefix {
         fmt::Display::fmt(self, f)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn what_is_a_prefix_and_what_is_not() {
+        for (text, printed) in [
+            ("10.1.0.0/16", "10.1.0.0/16"),
+            ("0.0.0.0/0", "0.0.0.0/0"),
+            ("198.18.0.1", "198.18.0.1/32"),
+            ("2001:DB8::/32", "2001:db8::/32"),
+            ("::/0", "::/0"),
+            ("::1/128", "::1/128"),
+        ] {
+            assert_eq!(text.parse::<IpPrefix>().unwrap().to_string(), printed);
+        }
+        let syntax = IpPrefixError::Syntax;
+        for (text, error) in [
+            ("", syntax),
+            ("10.1/16", syntax),
+            ("10.1.0.0/", syntax),
+            ("10.1.0.0/+8", syntax),
+            ("10.1.0.0/0016", syntax),
+            ("10.1.0.0/16/1", syntax),
+            ("fe80::%eth0/64", syntax),
+            ("example.com/8", syntax),
+            ("10.1.0.0/33", IpPrefixError::TooLong { len: 33, max: 32 }),
+            ("::/129", IpPrefixError::TooLong { len: 129, max: 128 }),
+            ("::/999", IpPrefixError::TooLong { len: 999, max: 128 }),
+            ("10.1.0.1/16", IpPrefixError::HostBits("10.1.0.0/16".parse().unwrap())),
+        ] {
+            assert_eq!(text.parse::<IpPrefix>(), Err(error), "{text}");
+        }
+    }
+
+    proptest! {
+        /// Against bits compared one by one.
+        #[test]
+        fn an_address_is_inside_when_the_bits_that_count_agree(
+            raw in any::<u128>(), other in any::<u128>(), flip in 0u32..128, len in 0u8..=128, v4 in any::<bool>()
+        ) {
+            let address = |raw: u128| -> IpAddr {
+                if v4 { Ipv4Addr::from_bits(raw as u32).into() } else { Ipv6Addr::from_bits(raw).into() }
+            };
+            let width = if v4 { 32 } else { 128 };
+            let len = len % (width + 1);
+            let prefix = IpPrefix { address: first_of(address(raw), len), len };
+            prop_assert_eq!(IpPrefix::new(prefix.address, len), Ok(prefix));
+            prop_assert!(prefix.contains(address(raw)) && prefix.contains(prefix.last()));
+            for candidate in [other, raw ^ (1 << (flip % u32::from(width)))] {
+                let agree = (0..len).all(|bit| (raw ^ candidate) >> (width - 1 - bit) & 1 == 0);
+                prop_assert_eq!(prefix.contains(address(candidate)), agree);
+                prop_assert!(!agree || (prefix.address..=prefix.last()).contains(&address(candidate)));
+            }
+            prop_assert_eq!(prefix.to_string().parse(), Ok(prefix));
+        }
+    }
+}

@@ -271,3 +271,111 @@ fn take_id(payload: &[u8]) -> Result<(u64, &[u8]), CapsuleError> {
     }
     Ok((id, &payload[size_bytes..]))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Config, Connection, Item, MessageReader, ResponseTo, Settings, encode_response};
+
+    #[test]
+    fn listen_paths() {
+        let address = |text: &str| Bind::Address(text.parse().unwrap());
+        for (path, transport, bind, port) in [
+            ("/.well-known/beam/listen/tcp/*/8080/", Transport::Tcp, Bind::Any, 8080),
+            ("/.well-known/beam/listen/udp/localhost/0/", Transport::Udp, Bind::Loopback, 0),
+            ("/.well-known/beam/listen/tcp/198.18.0.1/65535/", Transport::Tcp, address("198.18.0.1"), 65535),
+            ("/.well-known/beam/listen/udp/2001%3Adb8%3A%3A1/1/", Transport::Udp, address("2001:db8::1"), 1),
+        ] {
+            let target = ListenTarget { transport, bind, port };
+            assert_eq!(listen_target(path), Ok(target));
+            assert_eq!(listen_target(path.trim_end_matches('/')), Ok(target));
+            assert_eq!(listen_path(&target), path);
+        }
+        for variables in
+            ["tcp/example.com/1/", "tcp/*/65536/", "tcp/*//", "udp//1/", "tcp/*/-1/", "tcp/%zz/1/"]
+        {
+            let error = listen_target(&format!("{LISTEN}{variables}")).unwrap_err();
+            assert_eq!(error.status(), 400, "{variables}");
+        }
+        for path in ["/.well-known/beam/listen/sctp/*/1/", "/.well-known/beam/listen/tcp/*/", "/"] {
+            assert_eq!(listen_target(path), Err(PathError::NotFound));
+        }
+    }
+
+    #[test]
+    fn accept_paths() {
+        for id in [1, 63, 64, varint::VARINT_MAX] {
+            assert_eq!(accept_target(&accept_path(id)), Ok(id));
+        }
+        assert_eq!(accept_target("/.well-known/beam/accept/7"), Ok(7));
+        for id in ["0", "01", "-1", "+1", "x", "", "4611686018427387904", "99999999999999999999"] {
+            let result = accept_target(&format!("{ACCEPT}{id}/"));
+            assert!(matches!(result, Err(PathError::Malformed(_))), "{id}: {result:?}");
+        }
+        assert_eq!(accept_target("/.well-known/beam/accept/1/2/"), Err(PathError::NotFound));
+    }
+
+    #[test]
+    fn capsules_of_ids_and_peers() {
+        for (id, peer) in
+            [(1, "198.18.0.1:4711"), (varint::VARINT_MAX, "[2001:db8::1]:1"), (64, "[fe80::1%2]:80")]
+        {
+            let accept = Accept::new(id, peer.parse().unwrap()).unwrap();
+            let mut out = Vec::new();
+            accept.encode(&mut out);
+            assert_eq!(out[varint::size_bytes(id)..], *peer.as_bytes());
+            assert_eq!(Accept::decode(&out), Ok(accept));
+            let mut out = Vec::new();
+            Close::new(id).unwrap().encode(&mut out);
+            assert_eq!(Close::decode(&out).map(|close| close.id()), Ok(id));
+        }
+        assert!(Accept::new(0, "198.18.0.1:1".parse().unwrap()).is_none());
+        assert!(Close::new(0).is_none() && Close::new(varint::VARINT_MAX + 1).is_none());
+        let long = [&b"\x01["[..], &[b'0'; 63], b"]:1"].concat();
+        for payload in [
+            &b""[..],
+            b"\x00198.18.0.1:1",
+            b"\x01",
+            b"\x01example.com:1",
+            b"\x01198.18.0.1",
+            b"\x01\xff:1",
+            b"\x40",
+            &long,
+        ] {
+            let decoded = Accept::decode(payload);
+            assert!(matches!(decoded, Err(CapsuleError::Malformed(_))), "{}", payload.escape_ascii());
+        }
+        for payload in [&b""[..], b"\0", b"\x01\x01", b"\xc0\0\0\0\0\0\0"] {
+            assert!(matches!(Close::decode(payload), Err(CapsuleError::Malformed(_))));
+        }
+    }
+
+    /// The offer arrives as a setting, the port as a field of the response.
+    #[test]
+    fn the_offer_and_the_port() {
+        let config = Config { extra_settings: vec![(BEAM_LISTEN, 1)], ..Config::default() };
+        for (config, is_offered) in [(config, true), (Config::default(), false)] {
+            let mut client = Connection::client(Config::default());
+            client.uni_opened(3).unwrap();
+            let [(_, control), ..] = Connection::server(config).opening();
+            client.uni_data(3, control, false).unwrap();
+            assert_eq!(client.peer_settings().map(Settings::beam_listen), Some(is_offered));
+        }
+        for (value, port) in
+            [("8080", Some(8080)), ("65535", Some(65535)), ("0", None), ("65536", None), ("x", None)]
+        {
+            let mut reader = MessageReader::response(Default::default(), ResponseTo::Connect);
+            reader.push(encode_response(200, &[(LISTEN_PORT_FIELD, value)]));
+            let Ok(Some(Item::Headers(response))) = reader.next() else { panic!("no response") };
+            assert_eq!(listen_port(&response.fields), port);
+        }
+    }
+
+    /// The identifiers fit a varint of 8 and 4 bytes and say what they are.
+    #[test]
+    fn the_numbers_on_the_wire() {
+        assert_eq!(BEAM_LISTEN, 0x0245_414d_4c49_5354);
+        assert_eq!(BEAM_LISTEN.to_be_bytes()[1..], *b"EAMLIST");
+        assert_eq!(varint::size_bytes(crate::capsule::BEAM_ACCEPT), 4);
+    }
+}

@@ -24,3 +24,48 @@ pub fn has_capsule_protocol(fields: &FieldSection) -> bool {
     let parameters = value.and_then(|value| value.strip_prefix(CAPSULE_PROTOCOL.1));
     parameters.is_some_and(|rest| rest.is_empty() || rest.starts_with(';'))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Item, Kind, MessageReader, RequestHead, encode_request, encode_response};
+
+    /// RFC 9297 section 3.4: "its value MUST be a Boolean; any other value type MUST be handled as if the field were not
+    /// present", "if this field is included multiple times, its type will become a List and the field will therefore be
+    /// ignored", and a Boolean may have parameters.
+    #[test]
+    fn the_field_is_a_boolean_or_nothing() {
+        for (values, is_set) in [
+            (&["?1"][..], true),
+            (&["?1;a=1"], true),
+            (&["?1; a"], true),
+            (&["?0"], false),
+            (&["1"], false),
+            (&["?1, ?1"], false),
+            (&["?1x"], false),
+            (&["?1", "?1"], false),
+            (&[], false),
+        ] {
+            let fields: Vec<_> = values.iter().map(|&value| (CAPSULE_PROTOCOL.0, value)).collect();
+            let mut reader = MessageReader::response(Default::default(), crate::ResponseTo::Connect);
+            reader.push(encode_response(200, &fields));
+            let Ok(Some(Item::Headers(response))) = reader.next() else { panic!("no response") };
+            assert_eq!(has_capsule_protocol(&response.fields), is_set, "{values:?}");
+        }
+    }
+
+    #[test]
+    fn a_capsule_tunnel_says_so_in_its_request() {
+        let (path, fields) = ("/.well-known/masque/udp/192.0.2.6/443/", [("user-agent", "beam")]);
+        let tunnel = RequestHead::capsule_tunnel(CONNECT_UDP, "gw.example", path, &fields);
+        let accept = RequestHead::extended_connect(BEAM_ACCEPT, "gw.example", path, &fields);
+        for (head, is_tunnel) in [(tunnel, true), (accept, false)] {
+            let mut reader = MessageReader::request(Default::default());
+            reader.push(encode_request(&head));
+            let Ok(Some(Item::Headers(request))) = reader.next() else { panic!("no request") };
+            assert!(matches!(request.kind, Kind::ExtendedConnect { path: seen, .. } if seen == path));
+            assert_eq!(request.fields.get("user-agent"), Some("beam"));
+            assert_eq!(has_capsule_protocol(&request.fields), is_tunnel);
+        }
+    }
+}

@@ -205,3 +205,170 @@ fn check_count(count: usize) -> Result<(), CapsuleError> {
         Err(CapsuleError::TooMany { kind: capsule::ROUTE_ADVERTISEMENT, limit_count: RANGE_COUNT_MAX })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn range(start: &str, end: &str, protocol: u8) -> IpRange {
+        IpRange::new(start.parse().unwrap(), end.parse().unwrap(), protocol).unwrap()
+    }
+
+    fn malformed(ranges: &[IpRange]) -> bool {
+        let mut out = Vec::new();
+        ranges.iter().for_each(|range| range.encode(&mut out));
+        let decoded = RouteAdvertisement::decode(&out);
+        assert_eq!(decoded, RouteAdvertisement::new(ranges.to_vec()), "receiver and sender keep one rule");
+        matches!(decoded, Err(CapsuleError::Malformed(_)))
+    }
+
+    /// The layout of RFC 9484 figure 12, byte by byte.
+    #[test]
+    fn the_layout() {
+        let mut out = Vec::new();
+        range("10.0.0.0", "10.0.0.9", 17).encode(&mut out);
+        assert_eq!(out, [4, 10, 0, 0, 0, 10, 0, 0, 9, 17]);
+        let routes = RouteAdvertisement::decode(&out).unwrap();
+        assert_eq!(routes.ranges(), [range("10.0.0.0", "10.0.0.9", 17)]);
+        assert_eq!(RouteAdvertisement::decode(&[]), Ok(RouteAdvertisement::default()));
+        for (payload, what) in [
+            (&[5, 10, 0, 0, 0, 10, 0, 0, 9, 17][..], "version 5"),
+            (&[4, 10, 0, 0, 9, 10, 0, 0, 8, 17], "it ends before it starts"),
+            (&[4, 10, 0, 0, 0, 10, 0, 0, 9], "no protocol"),
+        ] {
+            let decoded = RouteAdvertisement::decode(payload);
+            assert!(matches!(decoded, Err(CapsuleError::Malformed(_))), "{what}: {decoded:?}");
+        }
+    }
+
+    /// RFC 9484 section 4.7.3, for A before B: "The IP Version of A MUST be less than or equal to the IP Version of B";
+    /// "the IP Protocol of A MUST be less than or equal to the IP Protocol of B"; "the End IP Address of A MUST be
+    /// strictly less than the Start IP Address of B".
+    #[test]
+    fn each_rule_of_order_broken() {
+        let a = range("10.0.0.0", "10.0.0.255", 6);
+        assert!(!malformed(&[a, range("10.0.1.0", "10.0.1.0", 6)]));
+        assert!(!malformed(&[a, range("9.0.0.0", "9.0.0.0", 17)]), "addresses count within a protocol only");
+        assert!(!malformed(&[a, range("::", "::", 1)]), "protocols count within a version only");
+        assert!(!malformed(&[a, range("10.0.0.0", "10.0.0.255", 17)]), "two protocols may share addresses");
+        assert!(malformed(&[range("::", "::", 6), a]), "version");
+        assert!(malformed(&[range("9.0.0.0", "9.0.0.0", 17), a]), "protocol");
+        assert!(malformed(&[a, range("10.0.0.255", "10.0.1.0", 6)]), "they share an address");
+        assert!(malformed(&[a, a]), "twice the same");
+        assert!(malformed(&[range("10.0.1.0", "10.0.1.0", 6), a]), "addresses");
+    }
+
+    /// "Endpoints MUST NOT send a ROUTE_ADVERTISEMENT capsule with routes that overlap in such a way" (section 4.7.3): one
+    /// for all protocols and one for a single one.
+    #[test]
+    fn a_route_inside_one_for_all_protocols() {
+        let all = [range("10.0.0.0", "10.0.0.9", 0), range("10.0.0.20", "10.0.0.29", 0)];
+        for (start, end, is_inside) in [
+            ("9.0.0.0", "9.255.255.255", false),
+            ("9.0.0.0", "10.0.0.0", true),
+            ("10.0.0.9", "10.0.0.9", true),
+            ("10.0.0.10", "10.0.0.19", false),
+            ("10.0.0.10", "10.0.0.20", true),
+            ("10.0.0.0", "10.0.0.255", true),
+            ("10.0.0.30", "10.0.0.255", false),
+        ] {
+            assert_eq!(malformed(&[all[0], all[1], range(start, end, 6)]), is_inside, "{start} to {end}");
+        }
+        assert!(!malformed(&[all[0], range("::", "::1", 6)]), "the other family's do not matter");
+        assert!(malformed(&[all[0], range("::", "::1", 0), range("::1", "::2", 6)]));
+    }
+
+    #[test]
+    fn the_bound_on_ranges() {
+        let hosts = |count: u32| (0..count).map(|i| IpPrefix::host(Ipv4Addr::from_bits(i * 2).into()));
+        assert_eq!(RouteAdvertisement::covering(hosts(256)).unwrap().ranges().len(), 256);
+        let error = RouteAdvertisement::covering(hosts(257)).unwrap_err();
+        assert_eq!(error, CapsuleError::TooMany { kind: 3, limit_count: 256 });
+        let encoded: Vec<u8> = (0..257u16)
+            .flat_map(|i| {
+                [
+                    [4, 10, 0],
+                    [i.to_be_bytes()[0], i.to_be_bytes()[1], 10],
+                    [0, i.to_be_bytes()[0], i.to_be_bytes()[1]],
+                ]
+                .concat()
+                .into_iter()
+                .chain([0])
+            })
+            .collect();
+        assert_eq!(RouteAdvertisement::decode(&encoded), Err(error));
+    }
+
+    #[test]
+    fn covering_merges_what_overlaps_or_touches() {
+        let prefixes = [
+            "10.1.0.0/16",
+            "10.0.0.0/16",
+            "10.0.5.0/24",
+            "198.18.0.0/15",
+            "::/0",
+            "2001:db8::/32",
+            "0.0.0.0/8",
+        ];
+        let routes = RouteAdvertisement::covering(prefixes.iter().map(|text| text.parse().unwrap())).unwrap();
+        let all: IpAddr = "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff".parse().unwrap();
+        assert_eq!(
+            routes.ranges(),
+            [
+                range("0.0.0.0", "0.255.255.255", 0),
+                range("10.0.0.0", "10.1.255.255", 0),
+                range("198.18.0.0", "198.19.255.255", 0),
+                range("::", &all.to_string(), 0)
+            ]
+        );
+        assert_eq!(routes.ranges()[3].prefixes(), ["::/0".parse().unwrap()]);
+    }
+
+    proptest! {
+        /// The prefixes of a range follow each other without a gap from its start to its end, and no two neighbours
+        /// would fit into one prefix.
+        #[test]
+        fn the_prefixes_of_a_range_are_the_fewest_that_make_it_up(
+            a in any::<u128>(), b in any::<u128>(), shift in 0u32..128, v4 in any::<bool>()
+        ) {
+            let address = |raw: u128| -> IpAddr {
+                if v4 { Ipv4Addr::from_bits(raw as u32).into() } else { Ipv6Addr::from_bits(raw).into() }
+            };
+            let (a, b) = (address(a >> shift), address(b >> shift));
+            let range = IpRange::new(a.min(b), a.max(b), 0).unwrap();
+            let prefixes = range.prefixes();
+            prop_assert!(prefixes.len() <= 254);
+            prop_assert_eq!(prefixes.first().map(|first| first.address()), Some(range.start));
+            prop_assert_eq!(prefixes.last().map(|last| last.last()), Some(range.end));
+            for pair in prefixes.windows(2) {
+                prop_assert_eq!(number(pair[0].last()) + 1, number(pair[1].address()));
+                let is_pair = pair[0].prefix_len() == pair[1].prefix_len();
+                let parent = pair[0].prefix_len().checked_sub(1);
+                let fits = parent.is_some_and(|len| {
+                    IpPrefix::new(pair[0].address(), len).is_ok_and(|parent| parent.contains(pair[1].last()))
+                });
+                prop_assert!(!(is_pair && fits));
+            }
+        }
+
+        #[test]
+        fn covering_covers_those_addresses_and_no_others(
+            raw in proptest::collection::vec((any::<u8>(), 24u8..=32), 0..12), probe in any::<u8>()
+        ) {
+            let prefixes: Vec<IpPrefix> = raw
+                .iter()
+                .map(|&(last, len)| {
+                    let masked = u32::from(last) & u32::MAX.checked_shl(32 - u32::from(len)).unwrap_or(0);
+                    IpPrefix::new(Ipv4Addr::new(10, 0, 0, masked as u8).into(), len).unwrap()
+                })
+                .collect();
+            let routes = RouteAdvertisement::covering(prefixes.clone()).unwrap();
+            let probe: IpAddr = Ipv4Addr::new(10, 0, 0, probe).into();
+            let is_in = prefixes.iter().any(|prefix| prefix.contains(probe));
+            prop_assert_eq!(routes.ranges().iter().any(|range| range.contains(probe)), is_in);
+            let from_ranges: Vec<_> = routes.ranges().iter().flat_map(IpRange::prefixes).collect();
+            prop_assert_eq!(RouteAdvertisement::covering(from_ranges), Ok(routes));
+        }
+    }
+}

@@ -176,3 +176,155 @@ pub(crate) fn decimal(text: &str, digit_count_max: usize) -> Option<u32> {
         (1..=digit_count_max).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
     text.parse().ok().filter(|_| is_number)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn udp(path: &str) -> Result<String, PathError> {
+        udp_target(path).map(|target| HostPort::from(target).to_string())
+    }
+
+    fn is_malformed<T>(result: Result<T, PathError>) -> bool {
+        matches!(result, Err(error @ PathError::Malformed(_)) if error.status() == 400)
+    }
+
+    /// RFC 9298 section 3, its example among them: "target_host" is an IPv6address, IPv4address or reg-name, with colons
+    /// percent-encoded.
+    #[test]
+    fn udp_targets() {
+        for (path, target) in [
+            ("/.well-known/masque/udp/192.0.2.6/443/", "192.0.2.6:443"),
+            ("/.well-known/masque/udp/2001%3Adb8%3A%3A1/443/", "[2001:db8::1]:443"),
+            ("/.well-known/masque/udp/2001%3adb8%3a%3a1/53", "[2001:db8::1]:53"),
+            ("/.well-known/masque/udp/2001:db8::1/53/", "[2001:db8::1]:53"),
+            ("/.well-known/masque/udp/%5B2001%3Adb8%3A%3A1%5D/53/", "[2001:db8::1]:53"),
+            ("/.well-known/masque/udp/Target.Example/1/", "target.example:1"),
+            ("/.well-known/masque/udp/t%61rget.example/65535/", "target.example:65535"),
+            ("/.well-known/masque/udp/target.example/00443/?x=/y", "target.example:443"),
+        ] {
+            assert_eq!(udp(path).as_deref(), Ok(target), "{path}");
+        }
+    }
+
+    /// "target_port MUST represent an integer between 1 and 65535 inclusive"; "IPv6 scoped addressing zone identifiers
+    /// are not supported" (RFC 9298 section 3).
+    #[test]
+    fn udp_paths_that_are_malformed_and_those_of_others() {
+        for variables in [
+            "target.example/0/",
+            "target.example/65536/",
+            "target.example/+1/",
+            "target.example//",
+            "target.example/443%20/",
+            "target.example/000443/",
+            "target.example/x/",
+            "/443/",
+            "fe80%3A%3A1%25eth0/443/",
+            "%5B192.0.2.6%5D/443/",
+            "%5B2001%3Adb8%3A%3A1/443/",
+            "a%2Fb/443/",
+            "a%00b/443/",
+            "%/443/",
+            "%ff/443/",
+            "127.1/443/",
+            "0x7f000001/443/",
+            "a%252e/443/",
+        ] {
+            assert!(is_malformed(udp(&format!("{UDP}{variables}"))), "{variables}");
+        }
+        for path in [
+            "",
+            "/",
+            "/index.html",
+            "/.well-known/masque/udp",
+            "/.well-known/masque/udp/",
+            "/.well-known/masque/udp/target.example/",
+            "/.well-known/masque/udp/target.example/443/x/",
+            "/.well-known/masque/udp/target.example/443//",
+            "/.well-known/masque/UDP/target.example/443/",
+            "/.well-known/masque/ip/*/*/",
+            "/x/.well-known/masque/udp/target.example/443/",
+        ] {
+            assert_eq!(udp(path), Err(PathError::NotFound), "{path}");
+        }
+        assert_eq!(PathError::NotFound.status(), 404);
+    }
+
+    /// RFC 9484 section 4.6 and the example of section 4.4.
+    #[test]
+    fn ip_targets() {
+        let prefix = |text: &str| IpScope::Prefix(text.parse().unwrap());
+        for (variables, scope, protocol, is_written_so) in [
+            ("*/*/", IpScope::Any, None, true),
+            ("%2A/%2a", IpScope::Any, None, false),
+            ("*/0/", IpScope::Any, Some(0), true),
+            ("2001%3Adb8%3A%3A42/*/", prefix("2001:db8::42"), None, true),
+            ("2001%3Adb8%3A%3A%2F32/17/", prefix("2001:db8::/32"), Some(17), true),
+            ("192.0.2.6/6/", prefix("192.0.2.6/32"), Some(6), true),
+            ("10.1.0.0%2F16/*/", prefix("10.1.0.0/16"), None, true),
+            ("0.0.0.0%2f0/255", prefix("0.0.0.0/0"), Some(255), false),
+            ("target.example/132/", IpScope::Name("target.example".into()), Some(132), true),
+        ] {
+            let path = format!("{IP}{variables}");
+            let target = IpTarget { scope, protocol };
+            assert_eq!(ip_target(&path).as_ref(), Ok(&target), "{path}");
+            assert_eq!(ip_path(&target) == path, is_written_so, "{path}");
+        }
+    }
+
+    /// "MUST represent a decimal integer between 0 and the length of the IP address in bits"; "the lower bits [...] MUST
+    /// all be set to 0"; "a decimal integer between 0 and 255 inclusive or the wildcard" (RFC 9484 section 4.6).
+    #[test]
+    fn ip_paths_that_are_malformed_and_those_of_others() {
+        for variables in [
+            "*/256/",
+            "*/-1/",
+            "*/0000/",
+            "*//",
+            "/*/",
+            "*/udp/",
+            "10.1.0.0%2F33/*/",
+            "10.1.0.1%2F16/*/",
+            "10.1.0.0%2F/*/",
+            "%3A%3A%2F129/*/",
+            "fe80%3A%3A1%25eth0/*/",
+            "a%2F8/*/",
+            "**/*/",
+            "127.1/*/",
+            "%G0/*/",
+        ] {
+            assert!(is_malformed(ip_target(&format!("{IP}{variables}"))), "{variables}");
+        }
+        for path in [
+            "/.well-known/masque/ip/",
+            "/.well-known/masque/ip/*/",
+            "/.well-known/masque/ip/10.1.0.0/16/*/",
+            "/",
+        ] {
+            assert_eq!(ip_target(path), Err(PathError::NotFound), "{path}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_back(raw in any::<u128>(), v4 in any::<bool>(), port in 1u16.., protocol in any::<Option<u8>>()) {
+            let address: IpAddr = if v4 { (raw as u32).to_be_bytes().into() } else { raw.to_be_bytes().into() };
+            let host = Host::Address(address);
+            prop_assert_eq!(udp_target(&udp_path(&host, port)), Ok(UdpTarget { host, port }));
+            let target = IpTarget { scope: IpScope::Prefix(IpPrefix::host(address)), protocol };
+            prop_assert_eq!(ip_target(&ip_path(&target)), Ok(target));
+        }
+
+        #[test]
+        fn any_path_is_refused_or_names_something_stable(variables in "[a-f0-9%:/*.?\\[\\]]{0,40}") {
+            if let Ok(target) = udp_target(&format!("{UDP}{variables}")) {
+                prop_assert_eq!(udp_target(&udp_path(&target.host, target.port)), Ok(target));
+            }
+            if let Ok(target) = ip_target(&format!("{IP}{variables}")) {
+                prop_assert_eq!(ip_target(&ip_path(&target)), Ok(target));
+            }
+        }
+    }
+}

@@ -237,9 +237,9 @@ impl Worker {
                     gateway.resolved(&mut self.core, now, conn, stream, outcome);
                 }
             }
-            Command::GatewayResolved { outcome } => {
+            Command::GatewayResolved { link, outcome } => {
                 if let Role::Client(client) = &mut self.role {
-                    client.gateway_resolved(&mut self.core, now, outcome);
+                    client.gateway_resolved(&mut self.core, now, link, outcome);
                 }
             }
         }
@@ -339,6 +339,10 @@ impl Worker {
             loops: self.loops,
             sleeps: self.sleeps,
             up,
+            tunnels: match &self.role {
+                Role::Client(client) => Some(client.up_count()),
+                Role::Gateway(_) => None,
+            },
             waits_for,
             ..WorkerSnapshot::default()
         };

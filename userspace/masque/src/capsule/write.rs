@@ -55,6 +55,9 @@ impl Capsule {
 }
 
 /// Appends what goes in front of a datagram's payload inside a DATA frame: capsule type, length, context id.
+///
+/// To a `connect-udp` client nothing but this may be sent: libcurl (`lib/vquic/capsule.c`) drops the connection on
+/// any other capsule type, and on a context id that is not the single byte 0.
 pub fn write_datagram_capsule_header(out: &mut impl BufMut, context_id: u64, payload_bytes: usize) {
     varint::write(out, DATAGRAM);
     varint::write(out, (varint::size_bytes(context_id) + payload_bytes) as u64);
