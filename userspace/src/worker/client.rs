@@ -11,10 +11,12 @@ mod flows;
 mod link;
 mod pool;
 mod trouble;
+mod udp;
 
 use self::{
     pool::{NothingLeft, Pool},
     trouble::explain,
+    udp::UdpSide,
 };
 
 use super::{
@@ -26,6 +28,7 @@ use super::{
     session::{Slot, close, quic_code},
 };
 use crate::{cli::Destination, socks::Reply};
+use ::udp::DatagramSocket;
 use masque::{Code, Event as H3Event};
 use socket2::Socket;
 use std::{
@@ -52,6 +55,10 @@ impl Listen {
             Self::Forward(listener, _) | Self::Socks(listener) => listener,
         }
     }
+
+    fn is_socks(&self) -> bool {
+        matches!(self, Self::Socks(_))
+    }
 }
 
 /// What the client is to do.
@@ -63,6 +70,8 @@ pub(crate) struct ClientConfig {
     pub(crate) quic: quinn_proto::ClientConfig,
     pub(crate) token: Option<String>,
     pub(crate) listens: Vec<Listen>,
+    /// `-L .../udp`.
+    pub(crate) udp_forwards: Vec<(DatagramSocket, Destination)>,
     /// `-W`: our end of the pair that standard input and output are copied to and from.
     pub(crate) stdio: Option<(Socket, Destination)>,
     pub(crate) once: bool,
@@ -82,11 +91,16 @@ pub(crate) struct Client {
     ended: Option<Ended>,
     /// The value of `proxy-authorization`.
     bearer: Option<String>,
+    /// The value of `:authority` where the gateway itself is asked.
+    authority: String,
+    udp: UdpSide,
 }
 
 impl Client {
     pub(crate) fn new(config: ClientConfig) -> Self {
         Self {
+            authority: Destination { host: config.host.clone(), port: config.port }.authority(),
+            udp: UdpSide::default(),
             bearer: config.token.as_ref().map(|token| format!("Bearer {token}")),
             pool: Pool::new(&config.locals, Instant::now()),
             config,
@@ -102,6 +116,7 @@ impl Client {
             listen.listener().set_nonblocking(true)?;
             core.poll.watch_readable(listen.listener(), Token::Listener(index as u32))?;
         }
+        self.start_udp(core)?;
         if let Some((socket, to)) = self.config.stdio.take() {
             socket.set_nonblocking(true)?;
             let pending = Pending { to, socks: false, early: Vec::new() };
@@ -126,7 +141,10 @@ impl Client {
 
     pub(super) fn next_deadline(&self, core: &Core) -> Option<Instant> {
         let rest = self.resting.iter().map(|&(until, _)| until).min();
-        [self.pool.next_deadline(), rest, core.flows.next_deadline()].into_iter().flatten().min()
+        [self.pool.next_deadline(), rest, core.flows.next_deadline(), core.udp.next_deadline()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// The gateway's name was resolved, or not, for one of the links.
@@ -156,6 +174,7 @@ impl Client {
                 self.drop_flow(core, key, &explain(reason));
             }
         }
+        self.udp_connection_ended(core, conn);
         core.connection_ended(conn);
         let nothing_left = self.pool.closed(core, now, &self.config, conn, reason);
         self.end_if(nothing_left);
@@ -174,6 +193,7 @@ impl Client {
             self.end_if(nothing_left);
         }
         self.end_rests(core, now);
+        self.udp_timers(core, now);
         for key in core.flows.expired(now) {
             tracing::warn!(
                 "a local connection waited too long for the gateway, or for its reader, and was closed"
@@ -188,7 +208,8 @@ impl Client {
     }
 
     /// Accepts nothing more. Closing the listeners takes them out of the epoll, too.
-    pub(super) fn drain(&mut self) {
+    pub(super) fn drain(&mut self, core: &mut Core) {
+        self.drain_udp(core);
         self.config.listens.clear();
         self.resting.clear();
     }
@@ -210,7 +231,11 @@ impl Client {
                     core.stream_acknowledged(key);
                 }
             }
-            Event::StreamsAvailable { .. } => self.ask_waiting(core),
+            Event::StreamsAvailable { .. } => {
+                self.ask_waiting(core);
+                self.ask_udp_waiting(core);
+            }
+            Event::DatagramsUnblocked => core.udp.unblocked(conn),
             Event::DatagramReadable => {
                 if let Some(session) = self.pool.session_on(conn) {
                     datagrams::receive(core, session, conn);
@@ -250,6 +275,7 @@ impl Client {
                 }
             }
             Some(&Slot::Flow(key)) => core.flows.queue(key),
+            Some(&Slot::Udp(key)) => core.udp.queue(key),
             _ => {}
         }
     }
@@ -257,7 +283,11 @@ impl Client {
     /// What the gateway says on its control stream.
     fn heard(&mut self, core: &mut Core, now: Instant, conn: ConnId, event: &H3Event) {
         match event {
-            H3Event::Settings(_) => self.pool.heard(core, now, &self.config, conn),
+            H3Event::Settings(_) => {
+                self.pool.heard(core, now, &self.config, conn);
+                self.say_datagram_size(core, conn);
+                self.ask_udp_waiting(core);
+            }
             H3Event::GoAway { .. } if self.pool.going_away(conn) => {
                 tracing::info!("the gateway is draining: running flows finish, new ones will be refused");
             }
@@ -266,19 +296,20 @@ impl Client {
     }
 
     fn queue_stream(&mut self, core: &mut Core, conn: ConnId, stream: StreamId) {
-        if let Some(&Slot::Flow(key)) =
-            self.pool.session_on(conn).and_then(|session| session.slots.get(&stream))
-        {
-            core.flows.queue(key);
+        match self.pool.session_on(conn).and_then(|session| session.slots.get(&stream)) {
+            Some(&Slot::Flow(key)) => core.flows.queue(key),
+            Some(&Slot::Udp(key)) => core.udp.queue(key),
+            _ => {}
         }
     }
 
     /// The gateway reads no more. With an answer pending that is part of a refusal, which then tells why.
     fn stopped(&mut self, core: &mut Core, conn: ConnId, stream: StreamId) {
-        let Some(&Slot::Flow(key)) =
-            self.pool.session_on(conn).and_then(|session| session.slots.get(&stream))
-        else {
-            return;
+        let key = match self.pool.session_on(conn).and_then(|session| session.slots.get(&stream)) {
+            Some(&Slot::Flow(key)) => key,
+            // What it reads next is the answer, or the end.
+            Some(&Slot::Udp(key)) => return core.udp.queue(key),
+            _ => return,
         };
         core.flows.queue(key);
         // An open flow goes on in the other direction. RFC 9000 section 3.5: the stopped one is reset.

@@ -16,7 +16,7 @@ use super::{
 };
 use bytes::Bytes;
 use std::collections::VecDeque;
-use tunnel::{ConnId, Dir, Side, StreamId};
+use tunnel::{ConnId, ConnMut, Dir, Side, StreamId};
 
 /// Datagrams of one connection that wait for their request.
 const EARLY_COUNT_MAX: usize = 64;
@@ -133,6 +133,13 @@ pub(super) fn receive(core: &mut Core, session: &mut Session, conn: ConnId) {
             _ => core.datagrams.unknown_flow += 1,
         }
     }
+}
+
+/// Longest payload of context 0 that one QUIC DATAGRAM frame carries now, for any of the first streams of a connection:
+/// their ids take two bytes at most. It changes with the path's MTU. `None`: the peer takes no such frames.
+pub(super) fn payload_max_bytes(quic: &mut ConnMut<'_>) -> Option<usize> {
+    const PREFIX_BYTES: usize = 3;
+    quic.datagram_max_bytes().map(|max| max.saturating_sub(PREFIX_BYTES))
 }
 
 #[cfg(test)]

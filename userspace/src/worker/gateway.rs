@@ -465,6 +465,7 @@ impl Gateway {
 
     /// Says on every connection that this gateway goes away; requests from now on get 503.
     pub(super) fn drain(&mut self, core: &mut Core) {
+        core.udp.drain(core.now);
         for conn in self.sessions.keys().copied().collect::<Vec<_>>() {
             self.drain_one(core, conn);
         }

@@ -116,6 +116,11 @@ impl Worker {
         self.busy_poll = busy_poll;
     }
 
+    /// Closes UDP flows that are silent for so long.
+    pub(crate) fn set_udp_idle_timeout(&mut self, timeout: Duration) {
+        self.core.udp.idle_timeout = timeout;
+    }
+
     /// Runs until it is told to stop.
     pub(crate) fn run(mut self) -> Ended {
         if let Err(error) = self.start() {
@@ -229,7 +234,7 @@ impl Worker {
                 self.core.draining = true;
                 match &mut self.role {
                     Role::Gateway(gateway) => gateway.drain(&mut self.core),
-                    Role::Client(client) => client.drain(),
+                    Role::Client(client) => client.drain(&mut self.core),
                 }
             }
             Command::Resolved { conn, stream, outcome } => {
@@ -263,8 +268,13 @@ impl Worker {
     fn serve_sockets(&mut self, now: Instant) {
         for ready in std::mem::take(&mut self.ready) {
             match ready.token {
-                Token::Mail | Token::Port(_) | Token::UdpLocal(_) => {}
+                Token::Mail | Token::Port(_) => {}
                 Token::Udp(key) => self.core.udp.note_ready(key, ready),
+                Token::UdpLocal(index) => {
+                    if let Role::Client(client) = &mut self.role {
+                        client.read_local(&mut self.core, index);
+                    }
+                }
                 Token::Flow(key) => self.core.flows.note_ready(key, ready),
                 Token::Listener(index) => {
                     if let Role::Client(client) = &mut self.role {
@@ -288,7 +298,7 @@ impl Worker {
             let Some(key) = self.core.udp.next_ready() else { break };
             match &mut self.role {
                 Role::Gateway(gateway) => gateway.advance_udp(&mut self.core, key),
-                Role::Client(_) => {}
+                Role::Client(client) => client.advance_udp(&mut self.core, key),
             }
         }
         self.core.flows.ready_count() + self.core.udp.ready_count() > 0
@@ -356,6 +366,9 @@ impl Worker {
         snapshot.counters.extend(self.core.udp.totals.counters());
         snapshot.drops.extend(self.core.datagrams.drops());
         snapshot.drops.extend(self.core.udp.totals.drops());
+        if let Role::Client(client) = &self.role {
+            snapshot.drops.extend(client.udp_drops());
+        }
         for port in self.ports.iter() {
             port.kernel_drops(&mut |name, value| snapshot.drops.push((name, value)));
         }

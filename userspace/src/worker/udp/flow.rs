@@ -12,9 +12,9 @@ use bytes::Bytes;
 use masque::{CONTEXT_PAYLOAD, Capsule, Code, ResponseReader, udp_payload};
 use rustix::io::Errno;
 use slab::Slab;
-use std::{collections::VecDeque, io, net::SocketAddr, time::Instant};
+use std::{collections::VecDeque, io, net::SocketAddr, sync::Arc, time::Instant};
 use tunnel::{ConnMut, StreamId};
-use udp::{DatagramSocket, Scratch, Sent, Trouble};
+use udp::{DatagramSocket, Ends, Scratch, Sent, Trouble};
 
 /// Datagrams waiting for a socket: more than one turn brings.
 const OUT_MAX: Bounds = Bounds { count: 1024, bytes: 1536 * 1024 };
@@ -29,8 +29,8 @@ const TROUBLES_MAX: usize = 16;
 pub(in crate::worker) enum Outside {
     /// Gateway: the upstream.
     Upstream { socket: DatagramSocket, remote: SocketAddr },
-    /// Client: an address that talks to one of our local sockets; `header` goes in front of each payload (SOCKS5).
-    Local { socket: u32, peer: SocketAddr, header: Bytes },
+    /// Client: an address that talks to one of our local sockets, by its index; `header` goes in front of each payload (SOCKS5).
+    Local { socket: u32, ends: Ends, header: Bytes },
 }
 
 /// The life of a flow.
@@ -63,7 +63,9 @@ pub(in crate::worker) enum Gone {
     Unreachable,
     /// The stream ended early.
     Broken(Broken),
-    /// The connection is gone, or the answer was no.
+    /// The gateway's answer was no.
+    Refused,
+    /// The connection is gone.
     Lost,
 }
 
@@ -73,7 +75,7 @@ pub(super) struct Tools<'a> {
     pub(super) arena: &'a mut Arena,
     pub(super) scratch: &'a mut Scratch,
     pub(super) run: &'a mut Vec<u8>,
-    pub(super) locals: &'a Slab<DatagramSocket>,
+    pub(super) locals: &'a Slab<Arc<DatagramSocket>>,
     pub(super) totals: &'a mut Totals,
     pub(super) drops: &'a mut Drops,
     pub(super) now: Instant,
@@ -106,6 +108,7 @@ impl Gone {
             Self::Idle => totals.idle += 1,
             Self::Evicted => totals.evicted += 1,
             Self::Unreachable => totals.unreachable += 1,
+            Self::Refused => totals.refused += 1,
             Self::Broken(Broken::Protocol { .. }) => totals.protocol_error += 1,
             Self::Broken(Broken::Reset(code)) if is_unreachable(*code) => totals.unreachable += 1,
             Self::Broken(_) | Self::Lost => totals.reset += 1,
@@ -123,7 +126,7 @@ impl Gone {
             Self::Unreachable => abandon(quic, stream, Code::H3_CONNECT_ERROR),
             Self::Broken(Broken::Protocol { code, connection: false }) => abandon(quic, stream, code),
             Self::Broken(Broken::Protocol { code, connection: true }) => quic.close(quic_code(code), b""),
-            Self::Broken(_) | Self::Lost => abandon(quic, stream, Code::H3_REQUEST_CANCELLED),
+            Self::Broken(_) | Self::Refused | Self::Lost => abandon(quic, stream, Code::H3_REQUEST_CANCELLED),
         }
     }
 
@@ -197,10 +200,24 @@ impl UdpFlow {
         }
     }
 
-    /// Keeps a payload until the peer has answered.
-    pub(in crate::worker) fn hold(&mut self, payload: &[u8], now: Instant, totals: &mut super::Totals) {
+    /// A payload of the local end: sent, or kept until the peer has answered.
+    pub(super) fn send_from_local(
+        &mut self,
+        payload: &[u8],
+        quic: Option<ConnMut<'_>>,
+        arena: &mut Arena,
+        totals: &mut Totals,
+        drops: &mut Drops,
+        now: Instant,
+    ) {
         self.last_active = now;
-        totals.not_opened += self.held.push(Bytes::copy_from_slice(payload));
+        match (&mut self.phase, quic) {
+            (Phase::Open(tunnel), Some(mut quic)) => {
+                totals.from_socket(payload.len());
+                tunnel.send(&mut quic, arena, CONTEXT_PAYLOAD, payload, drops);
+            }
+            _ => totals.not_opened += self.held.push(Bytes::copy_from_slice(payload)),
+        }
     }
 
     /// Moves datagrams both ways until nothing moves or the quota is used up: then true.
@@ -247,8 +264,10 @@ impl UdpFlow {
 
     fn write_outside(&mut self, tools: &mut Tools<'_>) {
         let (socket, to, header) = match &self.outside {
-            Outside::Upstream { socket, remote } => (Some(socket), *remote, &Bytes::new()),
-            Outside::Local { socket, peer, header } => (tools.locals.get(*socket as usize), *peer, header),
+            Outside::Upstream { socket, remote } => (Some(socket), Ends::from(*remote), &Bytes::new()),
+            Outside::Local { socket, ends, header } => {
+                (tools.locals.get(*socket as usize).map(|socket| &**socket), *ends, header)
+            }
         };
         let Some(socket) = socket else { return };
         while self.writable
