@@ -21,7 +21,7 @@ pub(crate) mod ports;
 mod session;
 pub(crate) mod snapshot;
 
-pub(crate) use client::{Client, ClientConfig, Listen};
+pub(crate) use client::{Client, ClientConfig, Listen, source_towards};
 pub(crate) use gateway::{Gateway, GatewayConfig};
 
 use self::{
@@ -264,6 +264,11 @@ impl Worker {
             match ready.token {
                 Token::Mail | Token::Port(_) | Token::Udp(_) | Token::UdpLocal(_) => {}
                 Token::Flow(key) => self.core.flows.note_ready(key, ready),
+                Token::Paths => {
+                    if let Role::Client(client) = &mut self.role {
+                        client.paths_changed(now);
+                    }
+                }
                 Token::Listener(index) => {
                     if let Role::Client(client) = &mut self.role {
                         client.accept(&mut self.core, now, index);
