@@ -159,6 +159,9 @@ pub(crate) struct ServeArgs {
     /// Stateless Retry for addresses that are not validated
     #[arg(long, value_enum, default_value = "auto", env = "BEAM_RETRY")]
     pub(crate) retry: Retry,
+    /// A UDP flow without a datagram for so long is closed
+    #[arg(long, value_name = "TIME", default_value = "120s", value_parser = duration, env = "BEAM_UDP_IDLE_TIMEOUT")]
+    pub(crate) udp_idle_timeout: Duration,
     /// Congestion control
     #[arg(long, value_enum, default_value = "cubic", env = "BEAM_CC")]
     pub(crate) cc: Congestion,
@@ -174,15 +177,15 @@ pub(crate) struct ConnectArgs {
     /// The gateway: `https://HOST[:PORT]`
     #[arg(value_name = "URL", env = "BEAM_URL")]
     pub(crate) url: GatewayUrl,
-    /// Carry connections to `[bind:]port` to `host:hostport` beyond the gateway
+    /// Carry connections (or UDP) to `[bind:]port` to `host:hostport` beyond the gateway
     #[arg(
         short = 'L',
-        value_name = "[BIND:]PORT:HOST:HOSTPORT",
+        value_name = "[BIND:]PORT:HOST:HOSTPORT[/udp]",
         env = "BEAM_LOCAL_FORWARD",
         value_delimiter = ' '
     )]
     pub(crate) local_forwards: Vec<Forward>,
-    /// SOCKS5 proxy on `[bind:]port`
+    /// SOCKS5 proxy on `[bind:]port`, for TCP and UDP
     #[arg(short = 'D', value_name = "[BIND:]PORT", env = "BEAM_SOCKS", value_delimiter = ' ')]
     pub(crate) socks: Vec<Endpoint>,
     /// Carry standard input and output to `host:port` (for ssh's ProxyCommand)
@@ -206,6 +209,9 @@ pub(crate) struct ConnectArgs {
     /// Do not verify the gateway's certificate
     #[arg(long, env = "BEAM_INSECURE")]
     pub(crate) insecure: bool,
+    /// A UDP flow without a datagram for so long is closed
+    #[arg(long, value_name = "TIME", default_value = "120s", value_parser = duration, env = "BEAM_UDP_IDLE_TIMEOUT")]
+    pub(crate) udp_idle_timeout: Duration,
     /// Congestion control
     #[arg(long, value_enum, default_value = "cubic", env = "BEAM_CC")]
     pub(crate) cc: Congestion,
@@ -354,9 +360,17 @@ impl FromStr for Destination {
     }
 }
 
-/// `-L [bind:]port:host:hostport`.
+/// What a forwarded port carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    Tcp,
+    Udp,
+}
+
+/// `-L [bind:]port:host:hostport[/udp]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Forward {
+    pub(crate) protocol: Protocol,
     pub(crate) listen: Endpoint,
     pub(crate) to: Destination,
 }
@@ -364,12 +378,13 @@ pub(crate) struct Forward {
 impl FromStr for Forward {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
-        const FORM: &str = "the form is [BIND:]PORT:HOST:HOSTPORT, IPv6 addresses in brackets";
-        let (body, protocol) =
-            text.rsplit_once('/').map_or((text, "tcp"), |(body, protocol)| (body, protocol));
-        if protocol != "tcp" {
-            return Err(format!("protocol `{protocol}` of `{text}`: this version carries tcp"));
-        }
+        const FORM: &str = "the form is [BIND:]PORT:HOST:HOSTPORT[/udp], IPv6 addresses in brackets";
+        let (body, protocol) = match text.rsplit_once('/') {
+            None => (text, Protocol::Tcp),
+            Some((body, "tcp")) => (body, Protocol::Tcp),
+            Some((body, "udp")) => (body, Protocol::Udp),
+            Some((_, other)) => return Err(format!("protocol `{other}` of `{text}`: use tcp or udp")),
+        };
         let parts = split_outside_brackets(body);
         let (bind, port, host, hostport) = match parts.as_slice() {
             [port, host, hostport] => (None, port, host, hostport),
@@ -385,6 +400,7 @@ impl FromStr for Forward {
             return Err(format!("`{text}` names no host; {FORM}"));
         }
         Ok(Self {
+            protocol,
             listen: Endpoint { host: bind, port: parse_port(port)? },
             to: Destination { host: host.to_owned(), port: parse_port(hostport)? },
         })
@@ -526,6 +542,9 @@ mod tests {
         assert_eq!(six.listen.host.as_deref(), Some("::1"));
         assert_eq!(six.to.authority(), "[2001:db8::5]:443");
         assert_eq!(f("*:1:h:2").unwrap().listen.host.as_deref(), Some("0.0.0.0"));
+        assert_eq!(f("5353:[2001:db8::5]:53/udp").map(|f| (f.protocol, f.to.port)), Ok((Protocol::Udp, 53)));
+        assert_eq!(f("1:h:2/tcp").map(|f| f.protocol), Ok(plain.protocol));
+        assert!(f("1:h:2/sctp").is_err());
         assert!(f("8080:web.example").is_err());
         assert!(f("8080::80").is_err());
     }

@@ -1,7 +1,7 @@
 //! `beam connect`: flags to a running client.
 
 use crate::{
-    cli::{ConnectArgs, Endpoint},
+    cli::{ConnectArgs, Destination, Endpoint, Protocol},
     failure::Failure,
     identity::{self, Credentials},
     interface::{self, Datapath, Sharing},
@@ -20,6 +20,7 @@ use std::{
     time::Duration,
 };
 use tunnel::{Engine, EngineConfig, Secrets, WorkerId, tls, transport};
+use udp::DatagramSocket;
 use upstream::resolver::Resolver;
 
 /// How long SIGTERM lets running flows finish at a client.
@@ -36,6 +37,7 @@ pub(crate) fn run(args: ConnectArgs) -> Result<(), Failure> {
     let quic = quic_client(&args)?;
     let token = args.token_file.as_deref().map(identity::token).transpose().map_err(Failure::Config)?;
     let listens = listens(&args)?;
+    let udp_forwards = udp_forwards(&args)?;
     let source = source_address(&args)?;
     let bind = SocketAddr::new(unspecified(source), 0);
     let datapath = interface::open(&args.path, bind, Sharing::AllInOne { ports: args.pool.into() })?;
@@ -58,6 +60,7 @@ pub(crate) fn run(args: ConnectArgs) -> Result<(), Failure> {
         quic,
         token,
         listens,
+        udp_forwards,
         stdio,
         once: args.once,
         retries_max: args.max_retries,
@@ -72,6 +75,7 @@ pub(crate) fn run(args: ConnectArgs) -> Result<(), Failure> {
     let role = Role::Client(Box::new(client));
     let mut worker = Worker::new(0, engine, lane.ports, mailboxes, role).map_err(Failure::runtime)?;
     worker.set_busy_poll(args.path.busy_poll > 0);
+    worker.set_udp_idle_timeout(args.udp_idle_timeout);
     let crew = vec![Crew { worker, seat }];
     let identity =
         Identity { role: "client", address: format!("https://{}:{}", args.url.host, args.url.port) };
@@ -126,13 +130,35 @@ fn system_roots() -> RootCertStore {
 
 fn listens(args: &ConnectArgs) -> Result<Vec<Listen>, Failure> {
     let mut listens = Vec::new();
-    for forward in &args.local_forwards {
+    for forward in args.local_forwards.iter().filter(|forward| forward.protocol == Protocol::Tcp) {
         listens.push(Listen::Forward(listen(&forward.listen, "-L")?, forward.to.clone()));
     }
     for socks in &args.socks {
         listens.push(Listen::Socks(listen(socks, "-D")?));
     }
     Ok(listens)
+}
+
+/// The sockets of `-L .../udp`, on loopback unless their user names an address.
+fn udp_forwards(args: &ConnectArgs) -> Result<Vec<(DatagramSocket, Destination)>, Failure> {
+    let of_udp = args.local_forwards.iter().filter(|forward| forward.protocol == Protocol::Udp);
+    of_udp.map(|forward| Ok((listen_udp(&forward.listen)?, forward.to.clone()))).collect()
+}
+
+fn listen_udp(endpoint: &Endpoint) -> Result<DatagramSocket, Failure> {
+    let address = endpoint.resolve(IpAddr::V4(Ipv4Addr::LOCALHOST)).map_err(Failure::Config)?;
+    let socket = DatagramSocket::bound(address).map_err(|error| {
+        Failure::Preflight(anyhow!(
+            "can't listen on UDP {address} for -L: {error}; see who does: ss -lnup 'sport = :{}', or choose another port",
+            address.port()
+        ))
+    })?;
+    let bound = socket.local();
+    if !bound.ip().is_loopback() {
+        tracing::warn!("-L listens on UDP {bound}: whoever reaches it uses the tunnel as you");
+    }
+    tracing::info!("-L listens on UDP {bound}");
+    Ok(socket)
 }
 
 /// A listener on loopback unless its user names an address.

@@ -47,6 +47,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
         let mut worker = Worker::new(index as u8, Engine::new(engine), lane.ports, mailboxes.clone(), role)
             .map_err(Failure::runtime)?;
         worker.set_busy_poll(args.path.busy_poll > 0);
+        worker.set_udp_idle_timeout(args.udp_idle_timeout);
         crew.push(Crew { worker, seat });
     }
     let identity = Identity { role: "gateway", address: datapath.locals[0].to_string() };

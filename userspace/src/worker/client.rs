@@ -12,12 +12,14 @@ mod link;
 mod paths;
 mod pool;
 mod trouble;
+mod udp;
 
 pub(crate) use self::paths::source_towards;
 use self::{
     paths::Changes,
     pool::{NothingLeft, Pool},
     trouble::explain,
+    udp::UdpSide,
 };
 
 use super::{
@@ -29,6 +31,7 @@ use super::{
     session::{Slot, close, quic_code},
 };
 use crate::{cli::Destination, socks::Reply};
+use ::udp::DatagramSocket;
 use masque::{Code, Event as H3Event};
 use socket2::Socket;
 use std::{
@@ -58,6 +61,10 @@ impl Listen {
             Self::Forward(listener, _) | Self::Socks(listener) => listener,
         }
     }
+
+    fn is_socks(&self) -> bool {
+        matches!(self, Self::Socks(_))
+    }
 }
 
 /// What the client is to do.
@@ -69,6 +76,8 @@ pub(crate) struct ClientConfig {
     pub(crate) quic: quinn_proto::ClientConfig,
     pub(crate) token: Option<String>,
     pub(crate) listens: Vec<Listen>,
+    /// `-L .../udp`.
+    pub(crate) udp_forwards: Vec<(DatagramSocket, Destination)>,
     /// `-W`: our end of the pair that standard input and output are copied to and from.
     pub(crate) stdio: Option<(Socket, Destination)>,
     pub(crate) once: bool,
@@ -93,11 +102,16 @@ pub(crate) struct Client {
     ended: Option<Ended>,
     /// The value of `proxy-authorization`.
     bearer: Option<String>,
+    /// The value of `:authority` where the gateway itself is asked.
+    authority: String,
+    udp: UdpSide,
 }
 
 impl Client {
     pub(crate) fn new(config: ClientConfig) -> Self {
         Self {
+            authority: Destination { host: config.host.clone(), port: config.port }.authority(),
+            udp: UdpSide::default(),
             bearer: config.token.as_ref().map(|token| format!("Bearer {token}")),
             pool: Pool::new(&config.locals, Instant::now()),
             config,
@@ -116,6 +130,7 @@ impl Client {
             listen.listener().set_nonblocking(true)?;
             core.poll.watch_readable(listen.listener(), Token::Listener(index as u32))?;
         }
+        self.start_udp(core)?;
         if let Some((socket, to)) = self.config.stdio.take() {
             socket.set_nonblocking(true)?;
             let pending = Pending { to, socks: false, early: Vec::new() };
@@ -147,7 +162,8 @@ impl Client {
 
     pub(super) fn next_deadline(&self, core: &Core) -> Option<Instant> {
         let rest = self.resting.iter().map(|&(until, _)| until).min();
-        [self.pool.next_deadline(), self.paths_due, rest, core.flows.next_deadline()]
+        let udp = core.udp.next_deadline();
+        [self.pool.next_deadline(), self.paths_due, rest, core.flows.next_deadline(), udp]
             .into_iter()
             .flatten()
             .min()
@@ -188,6 +204,7 @@ impl Client {
                 self.drop_flow(core, key, &explain(reason));
             }
         }
+        self.udp_connection_ended(core, conn);
         core.connection_ended(conn);
         let nothing_left = self.pool.closed(core, now, &self.config, conn, reason);
         self.end_if(nothing_left);
@@ -210,6 +227,7 @@ impl Client {
             self.end_if(nothing_left);
         }
         self.end_rests(core, now);
+        self.udp_timers(core, now);
         for key in core.flows.expired(now) {
             tracing::warn!(
                 "a local connection waited too long for the gateway, or for its reader, and was closed"
@@ -224,7 +242,8 @@ impl Client {
     }
 
     /// Accepts nothing more. Closing the listeners takes them out of the epoll, too.
-    pub(super) fn drain(&mut self) {
+    pub(super) fn drain(&mut self, core: &mut Core) {
+        self.drain_udp(core);
         self.config.listens.clear();
         self.resting.clear();
     }
@@ -246,7 +265,11 @@ impl Client {
                     core.stream_acknowledged(key);
                 }
             }
-            Event::StreamsAvailable { .. } => self.ask_waiting(core),
+            Event::StreamsAvailable { .. } => {
+                self.ask_waiting(core);
+                self.ask_udp_waiting(core);
+            }
+            Event::DatagramsUnblocked => core.udp.unblocked(conn),
             Event::DatagramReadable => {
                 if let Some(session) = self.pool.session_on(conn) {
                     datagrams::receive(core, session, conn);
@@ -286,6 +309,7 @@ impl Client {
                 }
             }
             Some(&Slot::Flow(key)) => core.flows.queue(key),
+            Some(&Slot::Udp(key)) => core.udp.queue(key),
             _ => {}
         }
     }
@@ -293,7 +317,11 @@ impl Client {
     /// What the gateway says on its control stream.
     fn heard(&mut self, core: &mut Core, now: Instant, conn: ConnId, event: &H3Event) {
         match event {
-            H3Event::Settings(_) => self.pool.heard(core, now, &self.config, conn),
+            H3Event::Settings(_) => {
+                self.pool.heard(core, now, &self.config, conn);
+                self.say_datagram_size(core, conn);
+                self.ask_udp_waiting(core);
+            }
             H3Event::GoAway { .. } if self.pool.going_away(conn) => {
                 tracing::info!("the gateway is draining: running flows finish, new ones will be refused");
             }
@@ -302,19 +330,20 @@ impl Client {
     }
 
     fn queue_stream(&mut self, core: &mut Core, conn: ConnId, stream: StreamId) {
-        if let Some(&Slot::Flow(key)) =
-            self.pool.session_on(conn).and_then(|session| session.slots.get(&stream))
-        {
-            core.flows.queue(key);
+        match self.pool.session_on(conn).and_then(|session| session.slots.get(&stream)) {
+            Some(&Slot::Flow(key)) => core.flows.queue(key),
+            Some(&Slot::Udp(key)) => core.udp.queue(key),
+            _ => {}
         }
     }
 
     /// The gateway reads no more. With an answer pending that is part of a refusal, which then tells why.
     fn stopped(&mut self, core: &mut Core, conn: ConnId, stream: StreamId) {
-        let Some(&Slot::Flow(key)) =
-            self.pool.session_on(conn).and_then(|session| session.slots.get(&stream))
-        else {
-            return;
+        let key = match self.pool.session_on(conn).and_then(|session| session.slots.get(&stream)) {
+            Some(&Slot::Flow(key)) => key,
+            // What it reads next is the answer, or the end.
+            Some(&Slot::Udp(key)) => return core.udp.queue(key),
+            _ => return,
         };
         core.flows.queue(key);
         // An open flow goes on in the other direction. RFC 9000 section 3.5: the stopped one is reset.

@@ -8,6 +8,7 @@ use super::{
     mail::Mailbox,
     poll::{FlowKey, Poll},
     session::{abandon, quic_code},
+    udp::Udp,
 };
 use masque::Code;
 use std::{
@@ -26,6 +27,7 @@ pub(super) struct Core {
     pub(super) poll: Poll,
     pub(super) arena: Arena,
     pub(super) flows: Flows,
+    pub(super) udp: Udp,
     /// This worker's own letter box, for answers that come from other threads.
     pub(super) mailbox: Mailbox,
     /// Set once the daemon drains: new requests get 503. The supervisor says when to stop.
@@ -87,7 +89,7 @@ impl Totals {
     pub(super) fn broken(&mut self, broken: &Broken) {
         match broken {
             Broken::Socket(_) => self.flows_reset_by_socket += 1,
-            Broken::Stream => self.flows_reset_by_stream += 1,
+            Broken::Stream | Broken::Reset(_) => self.flows_reset_by_stream += 1,
             Broken::Protocol { .. } => self.flows_protocol_error += 1,
         }
     }
@@ -130,6 +132,7 @@ impl Core {
             poll,
             arena: Arena::new(),
             flows: Flows::default(),
+            udp: Udp::default(),
             mailbox,
             draining: false,
             totals: Totals::default(),
@@ -186,7 +189,7 @@ impl Core {
         if let Progress::Broken(broken) = &progress {
             match *broken {
                 Broken::Socket(_) => abandon(&mut quic, stream, Code::H3_CONNECT_ERROR),
-                Broken::Stream => abandon(&mut quic, stream, Code::H3_REQUEST_CANCELLED),
+                Broken::Stream | Broken::Reset(_) => abandon(&mut quic, stream, Code::H3_REQUEST_CANCELLED),
                 Broken::Protocol { code, connection: false } => abandon(&mut quic, stream, code),
                 Broken::Protocol { code, connection: true } => quic.close(quic_code(code), b""),
             }

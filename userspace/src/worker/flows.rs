@@ -34,6 +34,8 @@ pub(super) enum Phase {
     Connecting { reader: Box<RequestReader>, candidates: VecDeque<SocketAddr> },
     /// Client: a SOCKS client is talking.
     Socks(Negotiation),
+    /// Client: a SOCKS client whose UDP is relayed by this local socket while the connection lives.
+    Associated { relay: u32 },
     /// Client: waits for the tunnel, or for stream credit.
     Waiting(Pending),
     /// Client: CONNECT is on its way (what isn't written yet is kept) and the answer outstanding.

@@ -20,6 +20,7 @@ pub(crate) mod poll;
 pub(crate) mod ports;
 mod session;
 pub(crate) mod snapshot;
+mod udp;
 
 pub(crate) use client::{Client, ClientConfig, Listen, source_towards};
 pub(crate) use gateway::{Gateway, GatewayConfig};
@@ -113,6 +114,11 @@ impl Worker {
     /// Makes it turn without sleeping (`--busy-poll`).
     pub(crate) fn set_busy_poll(&mut self, busy_poll: bool) {
         self.busy_poll = busy_poll;
+    }
+
+    /// Closes UDP flows that are silent for so long.
+    pub(crate) fn set_udp_idle_timeout(&mut self, timeout: Duration) {
+        self.core.udp.idle_timeout = timeout;
     }
 
     /// Runs until it is told to stop.
@@ -228,7 +234,7 @@ impl Worker {
                 self.core.draining = true;
                 match &mut self.role {
                     Role::Gateway(gateway) => gateway.drain(&mut self.core),
-                    Role::Client(client) => client.drain(),
+                    Role::Client(client) => client.drain(&mut self.core),
                 }
             }
             Command::Resolved { conn, stream, outcome } => {
@@ -262,7 +268,13 @@ impl Worker {
     fn serve_sockets(&mut self, now: Instant) {
         for ready in std::mem::take(&mut self.ready) {
             match ready.token {
-                Token::Mail | Token::Port(_) | Token::Udp(_) | Token::UdpLocal(_) => {}
+                Token::Mail | Token::Port(_) => {}
+                Token::Udp(key) => self.core.udp.note_ready(key, ready),
+                Token::UdpLocal(index) => {
+                    if let Role::Client(client) = &mut self.role {
+                        client.read_local(&mut self.core, index);
+                    }
+                }
                 Token::Flow(key) => self.core.flows.note_ready(key, ready),
                 Token::Paths => {
                     if let Role::Client(client) = &mut self.role {
@@ -287,7 +299,14 @@ impl Worker {
                 Role::Client(client) => client.advance(&mut self.core, key),
             }
         }
-        self.core.flows.ready_count() > 0
+        for _ in 0..self.core.udp.ready_count() {
+            let Some(key) = self.core.udp.next_ready() else { break };
+            match &mut self.role {
+                Role::Gateway(gateway) => gateway.advance_udp(&mut self.core, key),
+                Role::Client(client) => client.advance_udp(&mut self.core, key),
+            }
+        }
+        self.core.flows.ready_count() + self.core.udp.ready_count() > 0
     }
 
     fn role_timers(&mut self, now: Instant) {
@@ -326,12 +345,12 @@ impl Worker {
             ports: self.ports.snapshot(),
             hand_over: self.ports.counters,
             connections: self.core.engine.connections() as u64,
-            flows: self.core.flows.len() as u64,
+            flows: (self.core.flows.len() + self.core.udp.len()) as u64,
             pending: match &self.role {
                 Role::Gateway(gateway) => gateway.pending_count() as u64,
                 Role::Client(_) => 0,
             },
-            flows_opened: self.core.totals.flows_opened,
+            flows_opened: self.core.totals.flows_opened + self.core.udp.totals.opened,
             loops: self.loops,
             sleeps: self.sleeps,
             up,
@@ -348,7 +367,13 @@ impl Worker {
             list.push((name, value));
         });
         snapshot.counters.extend(self.core.totals.counters());
+        snapshot.counters.extend(self.core.datagrams.counters());
+        snapshot.counters.extend(self.core.udp.totals.counters());
         snapshot.drops.extend(self.core.datagrams.drops());
+        snapshot.drops.extend(self.core.udp.totals.drops());
+        if let Role::Client(client) = &self.role {
+            snapshot.drops.extend(client.udp_drops());
+        }
         for port in self.ports.iter() {
             port.kernel_drops(&mut |name, value| snapshot.drops.push((name, value)));
         }

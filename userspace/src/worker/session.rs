@@ -19,6 +19,8 @@ pub(super) enum Slot {
     Answering(Bytes),
     /// A flow, in whatever phase.
     Flow(FlowKey),
+    /// A UDP flow, in whatever phase.
+    Udp(FlowKey),
 }
 
 /// A request between its header section and the connection to its destination.
@@ -26,6 +28,14 @@ pub(super) struct Resolving {
     pub(super) reader: RequestReader,
     pub(super) host: String,
     pub(super) identity: Identity,
+    pub(super) transport: Transport,
+}
+
+/// What the flow to the destination will be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Transport {
+    Tcp,
+    Udp,
 }
 
 /// A peer that grants us no control stream, or no window on it, can't be spoken to (RFC 9114 section 6.2).

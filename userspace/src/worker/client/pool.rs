@@ -140,6 +140,27 @@ impl Pool {
         })
     }
 
+    /// As [`Self::open`], on a tunnel whose gateway has offered extended CONNECT.
+    pub(super) fn open_extended(&mut self, core: &mut Core) -> Option<(ConnId, StreamId)> {
+        let offers =
+            |up: &&mut Up| up.session.peer_settings().is_some_and(masque::Settings::enable_connect_protocol);
+        let load = |up: &&mut Up| (up.going_away, up.session.slots.len());
+        let mut ups: Vec<&mut Up> = self.links.iter_mut().filter_map(Link::up).filter(offers).collect();
+        ups.sort_by_key(load);
+        ups.into_iter().find_map(|up| {
+            let stream = core.engine.connection(up.conn).and_then(|mut quic| quic.open_bi())?;
+            Some((up.conn, stream))
+        })
+    }
+
+    /// A gateway has spoken, and offered no extended CONNECT.
+    pub(super) fn lacks_extended(&mut self) -> bool {
+        self.links
+            .iter_mut()
+            .filter_map(Link::up)
+            .any(|up| up.session.peer_settings().is_some_and(|settings| !settings.enable_connect_protocol()))
+    }
+
     /// This stream of this connection belongs to `slot`'s owner from now on.
     pub(super) fn assign(&mut self, conn: ConnId, stream: StreamId, slot: Slot) {
         if let Some(session) = self.session_on(conn) {

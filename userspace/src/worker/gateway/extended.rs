@@ -29,8 +29,8 @@ impl Gateway {
         extended: Extended<'_>,
     ) -> Result<(), Refusal> {
         match protocol {
-            "connect-udp" => self.connect_udp(core, extended),
-            "connect-ip" => self.connect_ip(core, extended),
+            masque::CONNECT_UDP => self.connect_udp(core, extended),
+            masque::CONNECT_IP => self.connect_ip(core, extended),
             "beam-listen" => self.listen(core, extended),
             "beam-accept" => self.accept(core, extended),
             _ => {
