@@ -224,6 +224,9 @@ pub(crate) struct ConnectArgs {
     /// The longest pause between two attempts
     #[arg(long, value_name = "TIME", default_value = "5m", value_parser = duration, env = "BEAM_MAX_RETRY_INTERVAL")]
     pub(crate) max_retry_interval: Duration,
+    /// QUIC connections to the gateway; new flows go to the least loaded, and each may have a gateway core of its own
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=16), env = "BEAM_POOL")]
+    pub(crate) pool: u8,
     /// Try once: exit when the gateway can't be reached or the tunnel ends
     #[arg(long, env = "BEAM_ONCE")]
     pub(crate) once: bool,

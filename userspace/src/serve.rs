@@ -27,7 +27,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
     let bind = args.listen.resolve(unspecified()).map_err(Failure::Config)?;
     let kernel_lanes = args.path.cpus.as_ref().map_or_else(available_cpus, |list| list.0.len());
     let protection = args.path.simd.protection()?;
-    let datapath = interface::open(&args.path, bind, kernel_lanes, Sharing::QueueEach)?;
+    let datapath = interface::open(&args.path, bind, Sharing::QueueEach { kernel_lanes })?;
     let mailboxes = supervisor::mailboxes(&datapath.lanes)?;
     let cpus = supervisor::cpus(args.path.cpus.as_ref().map(|list| list.0.as_slice()), datapath.lanes.len())?;
     let mut crew = Vec::new();
@@ -50,7 +50,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
         worker.set_udp_idle_timeout(args.udp_idle_timeout);
         crew.push(Crew { worker, seat });
     }
-    let identity = Identity { role: "gateway", address: datapath.local.to_string() };
+    let identity = Identity { role: "gateway", address: datapath.locals[0].to_string() };
     let control = Some(PathBuf::from(control::DEFAULT_PATH));
     supervisor::run(identity, crew, datapath.interfaces, &args.daemon, control, args.drain_timeout)
 }

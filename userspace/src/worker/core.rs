@@ -80,6 +80,7 @@ pub(super) struct Totals {
     pub(super) refused_limit: u64,
     pub(super) socks_refused: u64,
     pub(super) reconnects: u64,
+    pub(super) address_changes: u64,
     pub(super) closed_unproven: u64,
 }
 
@@ -93,7 +94,7 @@ impl Totals {
         }
     }
 
-    pub(super) fn counters(&self) -> [(&'static str, u64); 17] {
+    pub(super) fn counters(&self) -> [(&'static str, u64); 18] {
         [
             ("flows_finished", self.flows_finished),
             ("flows_reset_by_stream", self.flows_reset_by_stream),
@@ -111,6 +112,7 @@ impl Totals {
             ("refused_limit", self.refused_limit),
             ("socks_refused", self.socks_refused),
             ("reconnects", self.reconnects),
+            ("address_changes", self.address_changes),
             ("closed_unproven", self.closed_unproven),
         ]
     }

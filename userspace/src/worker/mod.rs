@@ -22,7 +22,7 @@ mod session;
 pub(crate) mod snapshot;
 mod udp;
 
-pub(crate) use client::{Client, ClientConfig, Listen};
+pub(crate) use client::{Client, ClientConfig, Listen, source_towards};
 pub(crate) use gateway::{Gateway, GatewayConfig};
 
 use self::{
@@ -276,6 +276,11 @@ impl Worker {
                     }
                 }
                 Token::Flow(key) => self.core.flows.note_ready(key, ready),
+                Token::Paths => {
+                    if let Role::Client(client) = &mut self.role {
+                        client.paths_changed(now);
+                    }
+                }
                 Token::Listener(index) => {
                     if let Role::Client(client) = &mut self.role {
                         client.accept(&mut self.core, now, index);
