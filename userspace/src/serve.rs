@@ -8,7 +8,7 @@ use crate::{
     interface::{self, Sharing},
     logging,
     supervisor::{self, Crew, Identity, Seat},
-    worker::{Gateway, GatewayConfig, Role, Worker},
+    worker::{Gateway, GatewayConfig, Role, Worker, account::Accounts},
 };
 use anyhow::{Context, anyhow};
 use std::{
@@ -112,6 +112,7 @@ fn gateway_config(args: &ServeArgs) -> Result<GatewayConfig, Failure> {
     }
     Ok(GatewayConfig {
         users,
+        accounts: Arc::new(Accounts::new(std::time::Instant::now())),
         policy: Policy::parse(&args.allow, &args.deny).map_err(Failure::config)?,
         resolver: Arc::new(Resolver::new(Default::default()).map_err(Failure::runtime)?),
         certificate_name: identity::certificate_name,
