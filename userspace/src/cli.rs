@@ -19,6 +19,10 @@ pub(crate) enum Verb {
     Connect(Box<ConnectArgs>),
     /// Show what a running daemon does
     Status(StatusArgs),
+    /// Have a running gateway read its users file and certificates again, as SIGHUP does
+    Reload(ControlArgs),
+    /// Close a client's connections to a running gateway
+    Kick(KickArgs),
     /// Manage the users file of a gateway
     User(UserArgs),
     /// Look at this host, and say what is amiss and what mends it
@@ -238,6 +242,22 @@ pub(crate) struct StatusArgs {
     /// Repeat every SECS seconds; with --json one object a line
     #[arg(long, value_name = "SECS")]
     pub(crate) watch: Option<f64>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ControlArgs {
+    /// Control socket of the daemon
+    #[arg(long, value_name = "PATH", default_value = crate::control::DEFAULT_PATH, env = "BEAM_CONTROL")]
+    pub(crate) control: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct KickArgs {
+    /// The client's name, or the id of one of its tunnels (see `beam show tunnels`)
+    #[arg(value_name = "CLIENT")]
+    pub(crate) client: String,
+    #[command(flatten)]
+    pub(crate) control: ControlArgs,
 }
 
 #[derive(Debug, Args)]

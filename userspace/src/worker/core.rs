@@ -84,6 +84,9 @@ pub(super) struct Totals {
     pub(super) socks_refused: u64,
     pub(super) reconnects: u64,
     pub(super) closed_unproven: u64,
+    pub(super) closed_revoked: u64,
+    pub(super) closed_kicked: u64,
+    pub(super) flows_revoked: u64,
 }
 
 impl Totals {
@@ -96,7 +99,7 @@ impl Totals {
         }
     }
 
-    pub(super) fn counters(&self) -> [(&'static str, u64); 18] {
+    pub(super) fn counters(&self) -> [(&'static str, u64); 21] {
         [
             ("flows_finished", self.flows_finished),
             ("flows_reset_by_stream", self.flows_reset_by_stream),
@@ -116,6 +119,9 @@ impl Totals {
             ("socks_refused", self.socks_refused),
             ("reconnects", self.reconnects),
             ("closed_unproven", self.closed_unproven),
+            ("closed_revoked", self.closed_revoked),
+            ("closed_kicked", self.closed_kicked),
+            ("flows_revoked", self.flows_revoked),
         ]
     }
 }

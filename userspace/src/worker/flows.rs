@@ -213,6 +213,12 @@ impl Flows {
         self.table.iter().any(|(_, flow)| matches!(flow.phase, Phase::Last(_)))
     }
 
+    /// The flows that are so. Walks the table: for changes of the configuration.
+    pub(super) fn select(&self, is_so: impl Fn(&Flow) -> bool) -> Vec<FlowKey> {
+        let selected = self.table.iter().filter(|(_, flow)| is_so(flow));
+        selected.map(|(index, flow)| FlowKey { index: index as u32, generation: flow.generation }).collect()
+    }
+
     /// Every flow, for the end of the worker or of a connection.
     pub(super) fn keys_on(&self, conn: ConnId) -> Vec<FlowKey> {
         let on = self.table.iter().filter(|(_, flow)| flow.on.is_some_and(|(of, _)| of == conn));

@@ -9,6 +9,7 @@ mod extended;
 mod identity;
 mod ip;
 mod listen;
+mod revoke;
 mod udp;
 mod upstream;
 
@@ -31,6 +32,7 @@ use ::upstream::{
 use bytes::Bytes;
 pub(super) use identity::Asker;
 use masque::{Code, Host, Item, Kind, MessageError, MessageReader, Request, RequestReader, Scope};
+pub(crate) use revoke::Revoked;
 use std::{
     collections::{HashMap, VecDeque},
     sync::Arc,
@@ -47,6 +49,20 @@ pub(crate) struct GatewayConfig {
     pub(crate) resolver: Arc<Resolver>,
     /// Turns a verified client certificate into a name.
     pub(crate) certificate_name: fn(&rustls::pki_types::CertificateDer<'_>) -> Option<String>,
+}
+
+impl GatewayConfig {
+    /// The same with other users.
+    pub(crate) fn with_users(&self, users: Option<Users>) -> Self {
+        let Self { users: _, accounts, policy, resolver, certificate_name } = self;
+        Self {
+            users,
+            accounts: accounts.clone(),
+            policy: policy.clone(),
+            resolver: resolver.clone(),
+            certificate_name: *certificate_name,
+        }
+    }
 }
 
 /// See the module.

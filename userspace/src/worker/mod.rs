@@ -25,7 +25,7 @@ mod session;
 pub(crate) mod snapshot;
 
 pub(crate) use client::{Client, ClientConfig, Listen};
-pub(crate) use gateway::{Gateway, GatewayConfig};
+pub(crate) use gateway::{Gateway, GatewayConfig, Revoked};
 
 use self::{
     core::Core,
@@ -236,6 +236,21 @@ impl Worker {
                     Role::Gateway(gateway) => gateway.drain(&mut self.core),
                     Role::Client(client) => client.drain(),
                 }
+            }
+            Command::Configure { config, server, reply } => {
+                let mut revoked = Revoked::default();
+                if let Role::Gateway(gateway) = &mut self.role {
+                    self.core.engine.set_server_config(Some(server));
+                    revoked = gateway.configure(&mut self.core, config);
+                }
+                let _ = reply.send(revoked);
+            }
+            Command::Kick { who, reply } => {
+                let kicked = match &mut self.role {
+                    Role::Gateway(gateway) => gateway.kick(&mut self.core, &who),
+                    Role::Client(_) => 0,
+                };
+                let _ = reply.send(kicked);
             }
             Command::Resolved { conn, stream, outcome } => {
                 if let Role::Gateway(gateway) = &mut self.role {

@@ -57,12 +57,14 @@ impl Gateway {
         }
         let Some(Slot::Resolving(resolving)) = session.slots.remove(&stream) else { return };
         let Resolving { reader, host, port, asker, permit } = *resolving;
+        // A reload may have come meanwhile.
+        let policy = self.config.client_policy(&asker.identity.name);
         let failure = match outcome {
             Ok(addresses) => {
                 let mut failure = ConnectFailure::DnsNotFound;
                 let mut candidates = VecDeque::new();
                 for address in addresses.into_iter().take(ADDRESSES_TRIED_MAX) {
-                    match asker.policy.check(&self.config.policy, Some(&host), address) {
+                    match policy.check(&self.config.policy, Some(&host), address) {
                         Ok(()) => candidates.push_back(address),
                         Err(denied) => {
                             tracing::debug!("{asker} asked for {host} = {address}: {denied}");
