@@ -2,6 +2,7 @@
 
 use super::{
     arena::Arena,
+    datagrams::Drops,
     flow::{Broken, Progress},
     flows::{Flows, Phase},
     mail::Mailbox,
@@ -30,6 +31,8 @@ pub(super) struct Core {
     /// Set once the daemon drains: new requests get 503. The supervisor says when to stop.
     pub(super) draining: bool,
     pub(super) totals: Totals,
+    /// HTTP datagrams that went nowhere.
+    pub(super) datagrams: Drops,
     /// When the present turn of the loop began.
     pub(super) now: Instant,
     windows: TransportOptions,
@@ -128,6 +131,7 @@ impl Core {
             mailbox,
             draining: false,
             totals: Totals::default(),
+            datagrams: Drops::default(),
             now: Instant::now(),
             windows,
             open_flows: HashMap::new(),

@@ -5,14 +5,20 @@
 //!                     └── refusals: 400 401 403 404 407 429 431 501 502 503 504 ──► Answering
 //! ```
 
+mod extended;
+mod ip;
+mod listen;
+mod udp;
 mod upstream;
 
+use self::extended::Extended;
 use super::{
     core::{Core, End},
+    datagrams,
     flows::Phase,
     mail::Command,
     poll::FlowKey,
-    session::{Resolving, Session, Slot, abandon, close, quic_code, write_some},
+    session::{Resolving, Session, Slot, abandon, close, h3_config, quic_code, write_some},
 };
 use ::upstream::{
     failure::ConnectFailure,
@@ -91,14 +97,19 @@ impl Gateway {
             Event::StreamWritable { id } => self.writable(core, conn, id),
             Event::StreamStopped { id, .. } => self.stopped(core, conn, id),
             Event::StreamFinished { id } => self.acknowledged(core, conn, id),
-            // Migrations and QUIC datagrams ask nothing of a TCP gateway.
+            Event::DatagramReadable => {
+                if let Some(session) = self.sessions.get_mut(&conn) {
+                    datagrams::receive(core, session, conn);
+                }
+            }
+            // A migration asks nothing of the layers above.
             _ => {}
         }
     }
 
     fn connected(&mut self, core: &mut Core, conn: ConnId) {
         let Some(mut quic) = core.engine.connection(conn) else { return };
-        let h3 = masque::Connection::server(masque::Config::default());
+        let h3 = masque::Connection::server(h3_config());
         match Session::open(h3, &mut quic) {
             Ok(mut session) => {
                 let chain = quic.peer_identity();
@@ -154,6 +165,7 @@ impl Gateway {
             while let Some(stream) = core.engine.connection(conn).and_then(|mut quic| quic.accept(dir)) {
                 let Some(session) = self.sessions.get_mut(&conn) else { return };
                 if dir == Dir::Bi {
+                    session.datagrams.request_opened(stream);
                     let reader = MessageReader::request(session.limits());
                     session.slots.insert(stream, Slot::Head(Box::new(reader)));
                 } else if let Err(error) = session.add_uni(stream) {
@@ -280,23 +292,23 @@ impl Gateway {
         reader: RequestReader,
         request: &Request,
     ) -> Result<(), Refusal> {
-        let authority = match &request.kind {
-            Kind::Connect { authority } => authority,
-            Kind::ExtendedConnect { .. } => {
-                self.identify(core, conn, request.authorization.as_ref())?;
-                core.totals.refused_not_found += 1;
-                return Err(Refusal::new(501));
-            }
-            Kind::Other { .. } => {
-                core.totals.refused_not_found += 1;
-                return Err(Refusal::new(404));
-            }
-        };
+        if matches!(request.kind, Kind::Other { .. }) {
+            core.totals.refused_not_found += 1;
+            return Err(Refusal::new(404));
+        }
         let identity = self.identify(core, conn, request.authorization.as_ref())?;
         if core.draining {
             core.totals.refused_draining += 1;
             return Err(Refusal { status: 503, fields: vec![("retry-after", "1".to_owned())] });
         }
+        let authority = match &request.kind {
+            Kind::Connect { authority } => authority,
+            Kind::ExtendedConnect { protocol, scheme: _, authority, path } => {
+                let extended = Extended { conn, stream, reader, request, authority, path, identity };
+                return self.take_extended(core, protocol, extended);
+            }
+            Kind::Other { .. } => return Err(Refusal::new(404)),
+        };
         // An address needs no lookup.
         let is_name = matches!(authority.host, Host::Name(_));
         let lookups = self.sessions.get(&conn).map_or(0, |session| session.lookups);

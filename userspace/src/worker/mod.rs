@@ -11,6 +11,7 @@
 mod arena;
 mod client;
 mod core;
+mod datagrams;
 mod flow;
 mod flows;
 mod gateway;
@@ -235,9 +236,9 @@ impl Worker {
                     gateway.resolved(&mut self.core, now, conn, stream, outcome);
                 }
             }
-            Command::GatewayResolved { outcome } => {
+            Command::GatewayResolved { link, outcome } => {
                 if let Role::Client(client) = &mut self.role {
-                    client.gateway_resolved(&mut self.core, now, outcome);
+                    client.gateway_resolved(&mut self.core, now, link, outcome);
                 }
             }
         }
@@ -261,7 +262,7 @@ impl Worker {
     fn serve_sockets(&mut self, now: Instant) {
         for ready in std::mem::take(&mut self.ready) {
             match ready.token {
-                Token::Mail | Token::Port(_) => {}
+                Token::Mail | Token::Port(_) | Token::Udp(_) | Token::UdpLocal(_) => {}
                 Token::Flow(key) => self.core.flows.note_ready(key, ready),
                 Token::Listener(index) => {
                     if let Role::Client(client) = &mut self.role {
@@ -329,6 +330,10 @@ impl Worker {
             loops: self.loops,
             sleeps: self.sleeps,
             up,
+            tunnels: match &self.role {
+                Role::Client(client) => Some(client.up_count()),
+                Role::Gateway(_) => None,
+            },
             waits_for,
             ..WorkerSnapshot::default()
         };
@@ -338,6 +343,7 @@ impl Worker {
             list.push((name, value));
         });
         snapshot.counters.extend(self.core.totals.counters());
+        snapshot.drops.extend(self.core.datagrams.drops());
         for port in self.ports.iter() {
             port.kernel_drops(&mut |name, value| snapshot.drops.push((name, value)));
         }
