@@ -33,3 +33,16 @@ is_root() { [[ $(id -u) -eq 0 ]]; }
 
 # usage FILE: prints the comment at the head of a script, which is its help.
 usage() { sed -n '2,/^[^#]/{/^#/!d;s/^# \{0,1\}//;p}' "$1"; }
+
+# Leaves a release build of beam in $BEAM_BIN, exported, unless that names one already.
+release_beam() {
+    if [[ -n ${BEAM_BIN:-} ]]; then
+        # A report must not name the checkout's commit for a binary that came from elsewhere.
+        export BEAM_FOREIGN=1
+    else
+        say "building beam (release)"
+        (cd "$repo" && cargo build --release --locked --package beam >&2)
+        BEAM_BIN=$target/release/beam
+    fi
+    export BEAM_BIN
+}

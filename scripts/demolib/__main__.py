@@ -7,8 +7,8 @@ import signal
 import sys
 
 from . import report as reporting
-from .job import Origin, Tunnel, measure
-from .rig import DemoError, Loopback, Namespaces, Stopped, on_signals, run, say, stop_on
+from .job import Origin, demo_tunnel, measure
+from .rig import DemoError, Loopback, Namespaces, guarded, run, say, without_report
 
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 LARGE_BYTES = 1 << 30
@@ -67,7 +67,7 @@ def run_all(flags, place, kinds, beam):
 
 def keep_up(place, kinds, beam):
     """Starts the first kind's tunnel again and waits for the signal that ends the demo."""
-    Tunnel(place, beam, kinds[0][1])
+    demo_tunnel(place, beam, kinds[0][1])
     print(f"the rig stays up until Ctrl-C. Files: {place.directory}", file=sys.stderr)
     inside = " ".join(place.inside("client"))
     print(f"  {inside} curl -o /dev/null http://127.0.0.1:{place.forward_port}/large".lstrip(), file=sys.stderr)
@@ -79,35 +79,25 @@ def main(argv):
     flags = parse(argv)
     if flags.only_parse:
         return 0
-    beam = os.environ["BEAM_BIN"]
-    place, report, stopped_by = None, None, 0
-    on_signals(stop_on)
-    try:
+    beam, reports = os.environ["BEAM_BIN"], []
+
+    def work(hold):
         run(beam, "--version")
         place, kinds = choose_place(flags)
+        hold(place)
         try:
-            report = run_all(flags, place, kinds, beam)
+            reports.append(run_all(flags, place, kinds, beam))
         except DemoError as error:
             say(f"error: {error}")
         if flags.keep:
-            if report:
+            for report in reports:
                 print(reporting.table(report), file=sys.stderr)
             keep_up(place, kinds, beam)
-    except DemoError as error:
-        say(f"error: {error}")
-    except Stopped as stopped:
-        stopped_by = stopped.number
-        say(f"{signal.Signals(stopped_by).name}: cleaning up")
-    finally:
-        # A second Ctrl-C must not leave half of it behind.
-        on_signals(signal.SIG_IGN)
-        if place:
-            place.close()
-    left = place.left_behind() if place else []
-    if report is None:
-        if left:
-            say(f"error: left behind: {', '.join(left)}")
-        return 128 + stopped_by if stopped_by else 1
+
+    left, stopped_by = guarded(work)
+    if not reports:
+        return without_report(left, stopped_by)
+    report = reports[0]
     reporting.judge_leftovers(report, left)
     print(json.dumps(report) if flags.json else reporting.table(report), flush=True)
     return 0 if report["ok"] else 1

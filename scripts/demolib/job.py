@@ -92,20 +92,21 @@ def write_random(path, size_bytes):
 
 
 class Tunnel:
-    """A gateway and a client of one run."""
+    """A gateway and a client. `serve` and `connect` are the flags that say what goes through; the rest is the same always."""
 
-    def __init__(self, place, beam, xdp):
+    def __init__(self, place, beam, xdp, serve, connect):
         self.place, self.beam = place, beam
         self.controls = {side: place.path(f"{side}.sock") for side in ("gateway", "client")}
         token = secrets.token_hex(16)
         write_private(place.path("token"), token + "\n", 0o600)
         digest = hashlib.sha256(token.encode()).hexdigest()
         write_private(place.path("users"), f"demo sha256:{digest}\n", 0o640)
-        self.gateway = place.spawn("gateway", "beam serve", *self._serve(xdp), stdout=subprocess.DEVNULL)
+        self.gateway = place.spawn("gateway", "beam serve", *self._serve(xdp), *serve, stdout=subprocess.DEVNULL)
         try:
             fingerprint = self.gateway.wait_for("fingerprint sha256:").split("fingerprint ", 1)[1].split()[0]
             self.gateway.wait_for("ready")
-            self.client = place.spawn("client", "beam connect", *self._connect(xdp, fingerprint), stdout=subprocess.DEVNULL)
+            argv = [*self._connect(xdp, fingerprint), *connect]
+            self.client = place.spawn("client", "beam connect", *argv, stdout=subprocess.DEVNULL)
             self.client.wait_for("ready")
         except DemoError as error:
             raise DemoError(f"{error}\nthe gateway's log ends:\n{self.gateway.tail()}") from None
@@ -120,16 +121,13 @@ class Tunnel:
         return [
             self.beam, "serve", "-l", f"{place.gateway}:{place.listen_port}", *self._path_flags("gateway", xdp),
             "--self-signed", "--state-dir", place.directory, "--users", place.path("users"),
-            "--allow", f"{place.origin_network}:{place.origin_port}", "--drain-timeout", "5s",
-            "--cpus", own_cpu(0),
+            "--drain-timeout", "5s", "--cpus", own_cpu(0),
         ]  # fmt: skip
 
     def _connect(self, xdp, fingerprint):
         place = self.place
-        forward = f"127.0.0.1:{place.forward_port}:{place.origin}:{place.origin_port}"
         return [
             self.beam, "connect", f"https://{place.gateway}:{place.listen_port}", *self._path_flags("client", xdp),
-            "-L", forward, "-D", f"127.0.0.1:{place.socks_port}",
             "--token-file", place.path("token"), "--pin", fingerprint, "--cpus", own_cpu(1),
         ]  # fmt: skip
 
@@ -151,6 +149,13 @@ class Tunnel:
         return codes
 
 
+def demo_tunnel(place, beam, xdp):
+    """The tunnel of the demo: the origin by a forward, and by SOCKS5."""
+    forward = f"127.0.0.1:{place.forward_port}:{place.origin}:{place.origin_port}"
+    serve = ["--allow", f"{place.origin_network}:{place.origin_port}"]
+    return Tunnel(place, beam, xdp, serve, ["-L", forward, "-D", f"127.0.0.1:{place.socks_port}"])
+
+
 def write_private(path, text, mode):
     # Created afresh with its mode, so that it is never readable by others in between.
     if os.path.exists(path):
@@ -161,7 +166,7 @@ def write_private(path, text, mode):
 
 def measure(place, origin, beam, kind, xdp, with_hash):
     """One run: `kind` is the report's name for it, `xdp` the flag for both daemons, or None for no tunnel."""
-    tunnel = Tunnel(place, beam, xdp) if xdp else None
+    tunnel = demo_tunnel(place, beam, xdp) if xdp else None
     base = f"http://127.0.0.1:{place.forward_port}" if tunnel else origin.base
     proxy = ["--socks5-hostname", f"127.0.0.1:{place.socks_port}"] if tunnel else []
     sample = {"kind": kind}
@@ -230,13 +235,14 @@ def processor_seconds(tunnel):
     if not tunnel:
         return {}
     tunnel.must_live()
-    ticks_per_s = os.sysconf("SC_CLK_TCK")
-    used = {}
-    for side, child in (("gateway", tunnel.gateway), ("client", tunnel.client)):
-        with open(f"/proc/{child.pid}/stat", encoding="ascii", errors="replace") as file:
-            fields = file.read().rsplit(")", 1)[1].split()
-        used[side] = (int(fields[11]) + int(fields[12])) / ticks_per_s
-    return used
+    return {side: process_seconds(child.pid) for side, child in (("gateway", tunnel.gateway), ("client", tunnel.client))}
+
+
+def process_seconds(pid):
+    """User and system time of all threads of a process."""
+    with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
+        fields = file.read().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def peak_mib(pid):

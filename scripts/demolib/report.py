@@ -170,7 +170,7 @@ def host_facts(beam, repo):
     git = ["git", "-C", repo]
     commit = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=False).stdout
     dirty = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=False).stdout
-    version = subprocess.run([beam, "--version"], capture_output=True, text=True, check=False).stdout
+    version = subprocess.run([beam, "--version"], capture_output=True, text=True, check=False).stdout if beam else "not used"
     built_from = (commit.strip() or "unknown") + (" with changes" if dirty else "")
     return {
         "cpu": models[0] if models else platform.machine(),
@@ -192,15 +192,22 @@ def table(report):
             runs = " ".join(f"{one:.2f}" for one in seen["goodput_gbps_runs"])
             latency = [show(seen["latency_ms"][p]) for p in ("p50", "p95", "p99")]
             rows.append((titles[kind], show(seen["goodput_gbps"]), runs, *latency, f"{seen['requests_ok']}/{seen['requests']}"))
+    return "\n".join([*aligned(rows), "", *detail(report), "", *verdicts(report["checks"])])
+
+
+def aligned(rows):
+    """The lines of a table whose columns are as wide as they need."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
-    lines += ["", *detail(report), ""]
-    for one in report["checks"]:
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
+
+
+def verdicts(checks):
+    """A line a check, and the verdict of all."""
+    for one in checks:
         verdict = "ok  " if one["ok"] else "FAIL"
-        lines.append(f"{verdict} {one['check']}: {one['seen']}" + ("" if one["ok"] else f" (needed {one['needed']})"))
-    lines.append("")
-    lines.append("all checks hold" if all(one["ok"] for one in report["checks"]) else "NOT all checks hold")
-    return "\n".join(lines)
+        yield f"{verdict} {one['check']}: {one['seen']}" + ("" if one["ok"] else f" (needed {one['needed']})")
+    yield ""
+    yield "all checks hold" if all(one["ok"] for one in checks) else "NOT all checks hold"
 
 
 def detail(report):
@@ -215,8 +222,12 @@ def detail(report):
     if report["ratios"]:
         yield "ratios    " + ", ".join(f"{name} {value}" for name, value in report["ratios"].items())
     facts = ", ".join(f"{name} {value}" for name, value in host.items())
-    yield from textwrap.wrap("host      " + facts, 110, subsequent_indent=" " * 10)
-    yield from textwrap.wrap("method    " + report["method"], 110, subsequent_indent=" " * 10)
+    yield from paragraph("host", facts)
+    yield from paragraph("method", report["method"])
+
+
+def paragraph(title, text):
+    return textwrap.wrap(f"{title:<10}{text}", 110, subsequent_indent=" " * 10)
 
 
 def show(value):

@@ -16,6 +16,8 @@ import time
 START_LIMIT_S = 20
 STOP_LIMIT_S = 15
 STARTED = time.monotonic()
+# Run as a module, the script is named by its package: demolib is the demo's, tunnellib that of scripts/bench tunnel.
+PROGRAM = os.path.basename(os.path.dirname(os.path.abspath(sys.argv[0]))).removesuffix("lib")
 
 
 class DemoError(Exception):
@@ -23,7 +25,7 @@ class DemoError(Exception):
 
 
 def say(text):
-    print(f"demo [{time.monotonic() - STARTED:6.1f} s] {text}", file=sys.stderr, flush=True)
+    print(f"{PROGRAM} [{time.monotonic() - STARTED:6.1f} s] {text}", file=sys.stderr, flush=True)
 
 
 def run(*argv):
@@ -135,11 +137,40 @@ class Child:
         return code
 
 
+def guarded(work):
+    """Runs `work(hold)`, which gives its place to `hold` as soon as it has one, and takes that place down afterwards,
+    whatever ended the work. Returns what is left behind all the same, and the signal that stopped the work or 0."""
+    places, stopped_by = [], 0
+    on_signals(stop_on)
+    try:
+        work(places.append)
+    except DemoError as error:
+        say(f"error: {error}")
+    except Stopped as stopped:
+        stopped_by = stopped.number
+        say(f"{signal.Signals(stopped_by).name}: cleaning up")
+    finally:
+        # A second Ctrl-C must not leave half of it behind.
+        on_signals(signal.SIG_IGN)
+        for place in places:
+            place.close()
+    return [one for place in places for one in place.left_behind()], stopped_by
+
+
+def without_report(left, stopped_by):
+    """The exit code of a run that ended before its report."""
+    if left:
+        say(f"error: left behind: {', '.join(left)}")
+    return 128 + stopped_by if stopped_by else 1
+
+
 class Place:
     """What both places share: a private directory and the list of children."""
 
+    prefix = "beam-demo"
+
     def __init__(self):
-        self.directory = tempfile.mkdtemp(prefix="beam-demo-")
+        self.directory = tempfile.mkdtemp(prefix=f"{self.prefix}-")
         self.children = []
         self.pids = []
 
@@ -221,7 +252,7 @@ class Namespaces(Place):
     def __init__(self, offloads):
         super().__init__()
         self.offloads = offloads
-        self.names = {where: f"beam-demo-{os.getpid()}-{where}" for where in ("client", "gateway", "origin")}
+        self.names = {where: f"{self.prefix}-{os.getpid()}-{where}" for where in ("client", "gateway", "origin")}
 
     def build(self):
         for name in self.names.values():

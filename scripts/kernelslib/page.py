@@ -76,13 +76,13 @@ def saved():
         return json.load(file)
 
 
-def put(readme, text):
-    """The README with that text between the markers."""
-    before, begin, rest = readme.partition(BEGIN)
+def put(readme, text, marker=BEGIN):
+    """The README with that text between the marker and the end."""
+    before, begin, rest = readme.partition(marker)
     _, end, after = rest.partition(END)
     if not begin or not end:
-        raise ValueError(f"README.md has no {BEGIN} ... {END} any more: where should the section go?")
-    return f"{before}{BEGIN}\n{text}\n{END}{after}"
+        raise ValueError(f"README.md has no {marker} ... {END} any more: where should the section go?")
+    return f"{before}{marker}\n{text}\n{END}{after}"
 
 
 def save(report):
@@ -94,10 +94,15 @@ def save(report):
 
 
 def write_readme():
+    replace(section(saved()), BEGIN)
+
+
+def replace(text, marker):
+    """Writes the README anew with that text behind its marker."""
     with open(README, encoding="utf-8") as file:
         readme = file.read()
     with open(README, "w", encoding="utf-8") as file:
-        file.write(put(readme, section(saved())))
+        file.write(put(readme, text, marker))
 
 
 if __name__ == "__main__":

@@ -16,12 +16,16 @@ class Refusals(unittest.TestCase):
     def test_wrong_command_lines(self):
         for arguments, needed in (
             ((), "scripts/bench aead"),
-            (("des",), "known: aead, engine"),
+            (("des",), "known: aead, engine, tunnel"),
             (("aead", "--yaml"), "known: --json"),
             (("aead", "--only"), "--only wants a text"),
             (("aead", "--no-instructions"), "is for engine"),
             (("engine", "--save", "--quick"), "--save keeps whole runs"),
             (("aead", "--save", "--only", "seal"), "--save keeps whole runs"),
+            (("tunnel", "--yaml"), "unrecognized arguments: --yaml"),
+            (("tunnel", "--runs", "0"), "'0' is not a number from 1 to 99"),
+            (("tunnel", "--only", "sneakernet"), "there are: none, beam --tun"),
+            (("tunnel", "--save", "--quick"), "--save keeps whole runs"),
         ):
             with self.subTest(arguments=arguments):
                 result = bench(*arguments)
@@ -30,7 +34,7 @@ class Refusals(unittest.TestCase):
                 self.assertIn(needed, result.stderr)
 
     def test_help(self):
-        for arguments in (("--help",), ("engine", "-h")):
+        for arguments in (("--help",), ("engine", "-h"), ("tunnel", "--help")):
             result = bench(*arguments)
             self.assertEqual(result.returncode, 0)
             self.assertIn("scripts/bench engine", result.stdout)

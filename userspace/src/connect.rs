@@ -52,7 +52,7 @@ pub(crate) fn run(args: ConnectArgs) -> Result<(), Failure> {
     let client = Client::new(ClientConfig {
         host: args.url.host.clone(),
         port: args.url.port,
-        local,
+        locals: vec![local],
         quic,
         token,
         listens,

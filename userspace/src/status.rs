@@ -23,6 +23,9 @@ pub(crate) struct Status {
     pub(crate) ready: bool,
     /// What is missing, where `ready` is false.
     pub(crate) why_not_ready: Option<String>,
+    /// A client's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) tunnels: Option<Tunnels>,
     pub(crate) draining: bool,
     pub(crate) uptime_s: u64,
     /// The address served, or the gateway connected to.
@@ -44,6 +47,13 @@ pub(crate) struct Status {
     pub(crate) counters: BTreeMap<String, u64>,
     pub(crate) conservation: Conservation,
     pub(crate) protection: ProtectionStatus,
+}
+
+/// The QUIC connections of a client (`--pool`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Tunnels {
+    pub(crate) up: usize,
+    pub(crate) of: usize,
 }
 
 /// Over the last [`Rates::over_ms`].
@@ -178,6 +188,9 @@ fn screen(status: &Status) -> String {
     let mut out = String::new();
     let state = match (status.ready, status.draining, &status.why_not_ready) {
         (_, true, _) => "draining".to_owned(),
+        (true, ..) if let Some(Tunnels { up, of: of @ 2.. }) = status.tunnels => {
+            format!("ready, {up} of {of} tunnels up")
+        }
         (true, ..) => "ready".to_owned(),
         (false, _, Some(why)) => format!("not ready: {why}"),
         (false, _, None) => "not ready".to_owned(),

@@ -7,7 +7,7 @@ use crate::{
     failure::Failure,
     interface::{Lane, LaneFacts},
     protection::ProtectionStatus,
-    status::{Conservation, FrameStatus, Rates, SCHEMA, Status, WorkerStatus},
+    status::{Conservation, FrameStatus, Rates, SCHEMA, Status, Tunnels, WorkerStatus},
     worker::{
         Ended, Worker,
         mail::{Command, Mailbox},
@@ -278,6 +278,7 @@ impl Supervisor {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             role: self.identity.role.to_owned(),
             ready: answered && after.iter().all(|s| s.up) && !self.draining.load(Ordering::SeqCst),
+            tunnels: after.iter().find_map(|s| s.tunnels).map(|(up, of)| Tunnels { up, of }),
             why_not_ready: if answered { waits } else { Some("a worker does not answer".to_owned()) },
             draining: self.draining.load(Ordering::SeqCst),
             uptime_s: self.started.elapsed().as_secs(),

@@ -9,7 +9,7 @@ use upstream::users;
 pub(crate) fn run(args: &UserArgs) -> Result<(), Failure> {
     match &args.verb {
         UserVerb::Add { name, users } => {
-            let token = users::add(users, name).map_err(Failure::config)?;
+            let token = users::add(users, name, &users::ClientPolicy::default()).map_err(Failure::config)?;
             eprintln!(
                 "added {name} to {}; the token is shown once, only its hash is kept; \
                  a running gateway learns of it at its next start",
@@ -26,7 +26,7 @@ pub(crate) fn run(args: &UserArgs) -> Result<(), Failure> {
         }
         UserVerb::List { users } => {
             for name in users::list(users).map_err(Failure::config)? {
-                println!("{name}");
+                println!("{}", name.name);
             }
         }
     }

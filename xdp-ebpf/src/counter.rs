@@ -2,16 +2,17 @@
 
 use wire::headers::{Malformed, NotOurs};
 
+/// An enum of counters: the index into its per-CPU array, and a name for each.
 macro_rules! counters {
-    ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
-        /// What happened to a frame: the index into [`crate::maps::COUNTERS`].
+    ($(#[$enum_doc:meta])* $Counter:ident { $($(#[$doc:meta])* $variant:ident = $name:literal,)* }) => {
+        $(#[$enum_doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[repr(u32)]
-        pub enum Counter {
+        pub enum $Counter {
             $($(#[$doc])* $variant,)*
         }
 
-        impl Counter {
+        impl $Counter {
             /// Every counter, in index order.
             pub const ALL: &[Self] = &[$(Self::$variant,)*];
             /// Every counter's name, in index order.
@@ -19,18 +20,29 @@ macro_rules! counters {
             /// How many there are.
             pub const COUNT: u32 = Self::ALL.len() as u32;
 
-            /// The counter's name: `ours_*` ours, `pass_*` left to the kernel, `drop_*` malformed and dropped.
+            /// The counter's name.
             #[must_use]
             pub const fn name(self) -> &'static str {
                 match self {
                     $(Self::$variant => $name,)*
                 }
             }
+
+            /// The index into the counters' map.
+            #[must_use]
+            #[inline(always)]
+            pub const fn index(self) -> u32 {
+                self as u32
+            }
         }
     };
 }
+pub(crate) use counters;
 
 counters! {
+/// What happened to a frame: the index into [`crate::maps::COUNTERS`]. By name, `ours_*` are ours, `pass_*` left to the
+/// kernel, `drop_*` malformed and dropped.
+Counter {
     /// Ours, and handed to the AF_XDP socket of its queue.
     Redirected = "ours_redirected",
     /// Ours, but its queue has no socket: passed to the kernel's UDP socket. The steering leak.
@@ -64,14 +76,6 @@ counters! {
     /// Ours, but the IPv4 header checksum is wrong.
     DropIpChecksum = "drop_ip_checksum",
 }
-
-impl Counter {
-    /// The index into the counters' map.
-    #[must_use]
-    #[inline(always)]
-    pub const fn index(self) -> u32 {
-        self as u32
-    }
 }
 
 impl From<NotOurs> for Counter {

@@ -10,9 +10,13 @@
 //! not*, never *which core*. The same code runs in the kernel (`main.rs`) and in tests on the host, where it is the
 //! oracle for what the kernel answers. `xsk` loads [`OBJECT`], fills [`maps::TARGETS`] and [`maps::XSKS`] and reads
 //! [`maps::COUNTERS`]; nothing is written per connection.
+//!
+//! The object holds a second program, for the interface that a tunnel's inner packets come from and go to: [`lan`].
+//! Each interface has its own copy of the maps, and uses those of its program.
 #![no_std]
 
 mod counter;
+pub mod lan;
 pub mod maps;
 mod verdict;
 

@@ -9,11 +9,19 @@ pub const XSKS: &str = "XSKS";
 pub const TARGETS: &str = "TARGETS";
 /// Per-CPU array: [`crate::Counter`] -> u64.
 pub const COUNTERS: &str = "COUNTERS";
+/// LPM trie: [`PrefixKey`] -> [`crate::lan::TUNNEL`] or [`crate::lan::KERNEL`].
+pub const PREFIXES: &str = "PREFIXES";
+/// Array of one: the LAN interface's MAC address, then two bytes of zero.
+pub const LAN_MAC: &str = "LAN_MAC";
+/// Per-CPU array: [`crate::lan::Counter`] -> u64.
+pub const LAN_COUNTERS: &str = "LAN_COUNTERS";
 
 /// Entries of [`XSKS`]. Queues beyond it have no socket, so their packets take the kernel's path.
 pub const QUEUE_COUNT_MAX: u32 = 256;
 /// Entries of [`TARGETS`]: each listener has one per local address. Filling it up is an error at start.
 pub const TARGET_COUNT_MAX: u32 = 1024;
+/// Entries of [`PREFIXES`]: the tunnel's prefixes, this host's addresses and the routes within. Filling it up is an error.
+pub const PREFIX_COUNT_MAX: u32 = 4096;
 
 /// A local address and port whose UDP packets are ours.
 ///
@@ -64,5 +72,49 @@ impl TargetKey {
             *to = from;
         }
         bytes
+    }
+}
+
+/// Address bytes of a [`PrefixKey`]: the IP version, then the address.
+pub const PREFIX_DATA_BYTES: usize = 17;
+
+/// A prefix, or the address that is looked for, as the trie takes it: the number of significant bits, and the bytes that
+/// they begin. IPv4 addresses are in their IPv4-mapped form, and the first byte keeps them apart from IPv6.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PrefixKey {
+    /// Significant bits of `data`.
+    pub bits: u32,
+    /// The IP version, then the address.
+    pub data: [u8; PREFIX_DATA_BYTES],
+}
+
+impl PrefixKey {
+    /// The key of a prefix. Bits behind its length are cleared; a length beyond the address is the address.
+    #[must_use]
+    pub fn of_prefix(address: IpAddr, length_bits: u8) -> Self {
+        let (key, above, width) = match address {
+            IpAddr::V4(ip) => (Self::of_packet(IpVersion::V4, mapped(ip.octets())), 8 + 96, 32),
+            IpAddr::V6(ip) => (Self::of_packet(IpVersion::V6, ip.octets()), 8, 128),
+        };
+        let bits = above + u32::from(length_bits).min(width);
+        let mut data = key.data;
+        for (index, byte) in data.iter_mut().enumerate() {
+            let kept = bits.saturating_sub(8 * index as u32).min(8);
+            *byte &= !(0xff_u16 >> kept) as u8;
+        }
+        Self { bits, data }
+    }
+
+    /// The key of a packet's destination: all bits are significant.
+    #[must_use]
+    #[inline(always)]
+    pub fn of_packet(version: IpVersion, address: [u8; 16]) -> Self {
+        let version = match version {
+            IpVersion::V4 => 4,
+            IpVersion::V6 => 6,
+        };
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = address;
+        let data = [version, a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p];
+        Self { bits: 8 * PREFIX_DATA_BYTES as u32, data }
     }
 }

@@ -1,19 +1,19 @@
-//! What touches the kernel: packet pointers, maps, helpers.
+//! What touches the kernel: packet pointers, maps, helpers. Two programs: the tunnel's and the LAN's.
 #![expect(unsafe_code, reason = "packet bytes and map values are raw pointers that the verifier checks")]
 
 use aya_ebpf::{
     bindings::xdp_action::{XDP_DROP, XDP_PASS},
     helpers::bpf_xdp_get_buff_len,
     macros::{map, xdp},
-    maps::{HashMap, PerCpuArray, XskMap},
+    maps::{Array, HashMap, LpmTrie, PerCpuArray, XskMap, lpm_trie::Key},
     programs::XdpContext,
 };
 use steer::{
-    Counter, TargetKey, Verdict,
-    maps::{QUEUE_COUNT_MAX, TARGET_COUNT_MAX},
+    Counter, TargetKey, Verdict, lan,
+    maps::{PREFIX_COUNT_MAX, PREFIX_DATA_BYTES, PrefixKey, QUEUE_COUNT_MAX, TARGET_COUNT_MAX},
     verdict,
 };
-use wire::Bytes;
+use wire::{Bytes, datagram::Mac};
 
 /// The kernel offers some helpers to GPL programs only; this one needs none of them.
 #[unsafe(link_section = "license")]
@@ -29,14 +29,40 @@ static TARGETS: HashMap<TargetKey, u32> = HashMap::with_max_entries(TARGET_COUNT
 #[map]
 static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::COUNT, 0);
 
-/// The program: never XDP_ABORTED, never a write to the packet.
+#[map]
+static PREFIXES: LpmTrie<[u8; PREFIX_DATA_BYTES], u32> = LpmTrie::with_max_entries(PREFIX_COUNT_MAX, 0);
+
+#[map]
+static LAN_MAC: Array<[u8; 8]> = Array::with_max_entries(1, 0);
+
+#[map]
+static LAN_COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(lan::Counter::COUNT, 0);
+
+/// The tunnel's program: never XDP_ABORTED, never a write to the packet.
 #[xdp]
 fn beam_steer(context: XdpContext) -> u32 {
-    let frame = Frame { data: context.data(), end: context.data_end(), context: &context };
+    let frame = Frame::new(&context);
     match verdict(&frame, is_target) {
-        Verdict::Ours => redirect(&context),
+        Verdict::Ours => match redirect(&context) {
+            Some(redirect) => answer(Counter::Redirected, redirect),
+            None => answer(Counter::NoSocket, XDP_PASS),
+        },
         Verdict::NotOurs(reason) => answer(reason, XDP_PASS),
         Verdict::Malformed(reason) => answer(reason, XDP_DROP),
+    }
+}
+
+/// The LAN's program: as above.
+#[xdp]
+fn beam_lan(context: XdpContext) -> u32 {
+    let frame = Frame::new(&context);
+    match lan::verdict(&frame, is_our_mac, prefix_value) {
+        lan::Verdict::Tunnel => match redirect(&context) {
+            Some(redirect) => answer_lan(lan::Counter::Tunnel, redirect),
+            None => answer_lan(lan::Counter::NoSocket, XDP_PASS),
+        },
+        lan::Verdict::Kernel(reason) => answer_lan(reason, XDP_PASS),
+        lan::Verdict::Malformed(reason) => answer_lan(reason, XDP_DROP),
     }
 }
 
@@ -45,23 +71,44 @@ fn is_target(key: &TargetKey) -> bool {
     TARGETS.get_ptr(key).is_some()
 }
 
-/// To the socket of the packet's queue. The map answers XDP_PASS when the queue has no socket or no entry.
 #[inline(always)]
-fn redirect(context: &XdpContext) -> u32 {
-    match XSKS.redirect(context.rx_queue_index(), u64::from(XDP_PASS)) {
-        Ok(redirect) => answer(Counter::Redirected, redirect),
-        Err(_) => answer(Counter::NoSocket, XDP_PASS),
+fn is_our_mac(mac: &Mac) -> bool {
+    match LAN_MAC.get(0) {
+        Some([a, b, c, d, e, f, _, _]) => *mac == [*a, *b, *c, *d, *e, *f],
+        None => false,
     }
 }
 
 #[inline(always)]
+fn prefix_value(key: &PrefixKey) -> Option<u32> {
+    PREFIXES.get(Key::new(key.bits, key.data)).copied()
+}
+
+/// To the socket of the packet's queue; `None` when the queue has no socket or no entry.
+#[inline(always)]
+fn redirect(context: &XdpContext) -> Option<u32> {
+    XSKS.redirect(context.rx_queue_index(), u64::from(XDP_PASS)).ok()
+}
+
+#[inline(always)]
 fn answer(counter: Counter, action: u32) -> u32 {
-    if let Some(count) = COUNTERS.get_ptr_mut(counter.index()) {
+    count(&COUNTERS, counter.index());
+    action
+}
+
+#[inline(always)]
+fn answer_lan(counter: lan::Counter, action: u32) -> u32 {
+    count(&LAN_COUNTERS, counter.index());
+    action
+}
+
+#[inline(always)]
+fn count(counters: &PerCpuArray<u64>, index: u32) {
+    if let Some(count) = counters.get_ptr_mut(index) {
         // SAFETY: the map returned the address of this CPU's slot, and nothing else runs on this CPU's slot while
         // an XDP program does: programs run with bottom halves off.
         unsafe { *count += 1 };
     }
-    action
 }
 
 /// The frame between `data` and `end`.
@@ -69,6 +116,13 @@ struct Frame<'a> {
     data: usize,
     end: usize,
     context: &'a XdpContext,
+}
+
+impl<'a> Frame<'a> {
+    #[inline(always)]
+    fn new(context: &'a XdpContext) -> Self {
+        Self { data: context.data(), end: context.data_end(), context }
+    }
 }
 
 impl Bytes for Frame<'_> {

@@ -100,7 +100,7 @@ fn parse_port(text: &str) -> Result<Option<u16>, HostPortError> {
     }
 }
 
-fn parse_host(text: &str) -> Result<Host, HostPortError> {
+pub(crate) fn parse_host(text: &str) -> Result<Host, HostPortError> {
     if text.is_empty() {
         return Err(HostPortError::EmptyHost);
     }

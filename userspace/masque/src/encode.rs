@@ -1,6 +1,7 @@
 //! Header and trailer sections to HEADERS frames.
 
 use crate::{
+    CAPSULE_PROTOCOL,
     fields::{is_sensitive, is_value_byte},
     frame,
     qpack::Encoder,
@@ -22,6 +23,8 @@ pub struct RequestHead<'a> {
     pub path: Option<&'a str>,
     /// `:protocol`.
     pub protocol: Option<&'a str>,
+    /// Says `capsule-protocol: ?1`.
+    pub capsule_protocol: bool,
     /// Regular fields.
     pub fields: &'a [(&'a str, &'a str)],
 }
@@ -47,8 +50,20 @@ impl<'a> RequestHead<'a> {
             authority: Some(authority),
             path: Some(path),
             protocol: Some(protocol),
+            capsule_protocol: false,
             fields,
         }
+    }
+
+    /// An extended CONNECT whose stream carries capsules: `connect-udp`, `connect-ip`, `beam-listen`.
+    #[must_use]
+    pub fn capsule_tunnel(
+        protocol: &'a str,
+        authority: &'a str,
+        path: &'a str,
+        fields: &'a [(&'a str, &'a str)],
+    ) -> Self {
+        Self { capsule_protocol: true, ..Self::extended_connect(protocol, authority, path, fields) }
     }
 
     /// Any other method, over https.
@@ -65,6 +80,7 @@ impl<'a> RequestHead<'a> {
             authority: Some(authority),
             path: Some(path),
             protocol: None,
+            capsule_protocol: false,
             fields,
         }
     }
@@ -85,6 +101,9 @@ pub fn encode_request(head: &RequestHead<'_>) -> Bytes {
             if let Some(value) = value {
                 line(encoder, name, value);
             }
+        }
+        if head.capsule_protocol {
+            lines(encoder, &[CAPSULE_PROTOCOL]);
         }
         lines(encoder, head.fields);
     })

@@ -1,6 +1,6 @@
 //! The SETTINGS frame (RFC 9114 section 7.2.4).
 
-use crate::{Code, ConnectionError, varint};
+use crate::{BEAM_LISTEN, Code, ConnectionError, varint};
 use bytes::BufMut;
 
 pub(crate) const QPACK_MAX_TABLE_CAPACITY: u64 = 0x01;
@@ -44,6 +44,12 @@ impl Settings {
     #[must_use]
     pub fn h3_datagram(&self) -> bool {
         self.get(H3_DATAGRAM) == Some(1)
+    }
+
+    /// The gateway offers `beam-listen` (see [`crate::listen`]).
+    #[must_use]
+    pub fn beam_listen(&self) -> bool {
+        self.get(BEAM_LISTEN) == Some(1)
     }
 
     /// QPACK_MAX_TABLE_CAPACITY. We never use the peer's table; this is for reports.

@@ -14,6 +14,8 @@ pub const NOT_FOUND: u16 = 404;
 pub const METHOD_NOT_ALLOWED: u16 = 405;
 /// 407
 pub const PROXY_AUTHENTICATION_REQUIRED: u16 = 407;
+/// 409
+pub const CONFLICT: u16 = 409;
 /// 421
 pub const MISDIRECTED_REQUEST: u16 = 421;
 /// 425

@@ -7,10 +7,11 @@
 mod common;
 
 use bytes::Bytes;
-use common::{frame, headers};
+use common::{frame, headers, varints};
 use masque::{
-    Config, Connection, Event, FieldSection, Item, Kind, MessageReader, RequestHead, ResponseTo, Via,
-    data_header, encode_request, encode_response, encode_trailers, varint,
+    Address, AddressAssign, Capsule, CapsuleLimits, CapsuleSet, Capsules, Config, Connection, Event,
+    FieldSection, Item, Kind, MessageReader, RequestHead, ResponseTo, RouteAdvertisement, Via, context_id,
+    data_header, datagram_prefix, encode_request, encode_response, encode_trailers, read_datagram, varint,
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde_json::{Value, json};
@@ -255,6 +256,50 @@ fn aioquic_as_server() {
     ]));
     assert_eq!(answer["result"].as_array().unwrap().len(), 2, "{answer}");
     assert_eq!(answer["closed"], Value::Null);
+}
+
+/// HTTP datagrams go both ways in what would be QUIC DATAGRAM frames, one that is too short ends aioquic's connection with
+/// the code that ours gives, and capsules are read as they were written.
+#[test]
+fn datagrams_and_capsules_both_ways() {
+    let Some(mut peer) = Peer::start() else { return };
+    peer.call(json!(["start", true]));
+    for stream_id in [0, 4, 252, 256, 65_536, 1 << 40, (1 << 62) - 4] {
+        for context in [0, 64, 1 << 30] {
+            let payload = [5; 1200];
+            let ours = [&datagram_prefix(stream_id, context)[..], &payload].concat();
+            let answer = peer.call(json!(["receive_datagram", hex(&ours)]));
+            let datagram = [varints(&[context]), payload.to_vec()].concat();
+            assert_eq!(answer["result"], json!([[stream_id, hex(&datagram)]]));
+            let answer = peer.call(json!(["send_datagram", stream_id, hex(&datagram)]));
+            let (seen, rest) = read_datagram(unhex(&answer["result"]).into()).unwrap();
+            assert_eq!((seen, context_id(rest)), (stream_id, Ok((context, Bytes::from_static(&[5; 1200])))));
+        }
+    }
+
+    let assigned = Address { request_id: 300, prefix: "2001:db8::/64".parse().unwrap() };
+    let capsules = [
+        Capsule::Datagram(Bytes::from(vec![0; 1201])),
+        Capsule::AddressAssign(AddressAssign::new(vec![assigned]).unwrap()),
+        Capsule::RouteAdvertisement(RouteAdvertisement::covering([assigned.prefix]).unwrap()),
+        Capsule::Datagram(Bytes::from_static(b"\0last")),
+    ];
+    let mut ours = Vec::new();
+    capsules.iter().for_each(|capsule| capsule.encode(&mut ours));
+    let read = peer.call(json!(["decode_capsules", hex(&ours)]))["result"].clone();
+    let kinds: Vec<_> = read.as_array().unwrap().iter().map(|capsule| capsule[0].as_u64().unwrap()).collect();
+    assert_eq!(kinds, [0, 1, 3, 0]);
+    let theirs = unhex(&peer.call(json!(["encode_capsules", read]))["result"]);
+    assert_eq!(theirs, ours);
+    let mut reader = Capsules::new(CapsuleSet::Ip, CapsuleLimits::default());
+    reader.push(theirs.into());
+    for capsule in capsules {
+        assert_eq!(reader.next(), Ok(Some(capsule)));
+    }
+
+    let short = Bytes::from_static(&[0x40]);
+    let answer = peer.call(json!(["receive_datagram", hex(&short)]));
+    assert_eq!(answer["closed"][0], read_datagram(short).unwrap_err().code.0);
 }
 
 /// ls-qpack decodes what we encode, we decode what it encodes, and both static tables are equal entry by entry.

@@ -7,10 +7,11 @@ import json
 import sys
 
 import pylsqpack
+from aioquic.buffer import Buffer, encode_uint_var
 from aioquic.h3.connection import H3Connection
-from aioquic.h3.events import DataReceived, HeadersReceived
+from aioquic.h3.events import DatagramReceived, DataReceived, HeadersReceived
 from aioquic.quic.configuration import QuicConfiguration
-from aioquic.quic.events import StreamDataReceived
+from aioquic.quic.events import DatagramFrameReceived, StreamDataReceived
 
 
 class ListedQuic:
@@ -32,6 +33,9 @@ class ListedQuic:
         if stream_id == self._next[bool(stream_id & 2)]:
             self._next[bool(stream_id & 2)] += 4
         self.sent.append([stream_id, data.hex(), end_stream])
+
+    def send_datagram_frame(self, data):
+        self.datagram = data.hex()
 
     def reset_stream(self, stream_id, error_code):
         self.closed = [error_code, "reset"]
@@ -72,6 +76,29 @@ class Peer:
 
     def data(self, stream_id, data, end):
         self.h3.send_data(stream_id, bytes.fromhex(data), end)
+
+    def send_datagram(self, stream_id, data):
+        self.h3.send_datagram(stream_id, bytes.fromhex(data))
+        return self.quic.datagram
+
+    def receive_datagram(self, data):
+        events = self.h3.handle_event(DatagramFrameReceived(data=bytes.fromhex(data)))
+        return [[e.stream_id, e.data.hex()] for e in events if isinstance(e, DatagramReceived)]
+
+    def encode_capsules(self, capsules):
+        """aioquic leaves capsules to its users; its integers are all that they are made of."""
+        payloads = [(kind, bytes.fromhex(payload)) for kind, payload in capsules]
+        return b"".join(
+            encode_uint_var(kind) + encode_uint_var(len(payload)) + payload for kind, payload in payloads
+        ).hex()
+
+    def decode_capsules(self, data):
+        buffer = Buffer(data=bytes.fromhex(data))
+        capsules = []
+        while not buffer.eof():
+            kind = buffer.pull_uint_var()
+            capsules.append([kind, buffer.pull_bytes(buffer.pull_uint_var()).hex()])
+        return capsules
 
     def settings(self):
         return {str(int(name)): value for name, value in (self.h3.received_settings or {}).items()}

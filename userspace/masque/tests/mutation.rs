@@ -1,14 +1,20 @@
 //! Goal: no input makes a decoder panic or hold more than its bound. Method: valid streams, broken by a seeded generator
 //! (flipped bits, lost, repeated, inserted and swapped bytes, interesting integers), through the entry that fuzzers use,
-//! which checks the bounds. MASQUE_FUZZ_SEED and MASQUE_FUZZ_ITERATIONS choose another run; a failure prints both the
-//! seed and the input.
+//! which checks the bounds. MASQUE_FUZZ_SEED and MASQUE_FUZZ_ITERATIONS, or MASQUE_FUZZ_SECONDS, choose another run; a
+//! failure prints both the seed and the input.
 
 mod common;
 
 use common::{connect, frame, get, headers, varints};
-use masque::{Config, Connection, RequestHead, encode_request, encode_response, fuzz};
+use masque::{
+    Address, AddressAssign, AddressRequest, Capsule, Config, Connection, IpPrefix, RequestHead,
+    RouteAdvertisement, encode_request, encode_response, fuzz, listen,
+};
 use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
-use std::{env, panic, time::Instant};
+use std::{
+    env, panic,
+    time::{Duration, Instant},
+};
 
 const ITERATION_COUNT: u64 = 400_000;
 const INPUT_BYTES_MAX: usize = 4096;
@@ -32,9 +38,41 @@ fn corpus() -> Vec<Vec<u8>> {
             .concat(),
         [vec![2], vec![0x20; 5]].concat(),
         vec![3, 0x48, 0x7f, 0x80, 0x01],
+        capsules(),
+        capsules(),
+        [varints(&[4, 0]), b"a datagram".to_vec()].concat(),
+        b"/.well-known/masque/udp/2001%3Adb8%3A%3A1/443/".to_vec(),
+        b"/.well-known/masque/ip/10.1.0.0%2F16/*/".to_vec(),
+        b"/.well-known/beam/listen/tcp/198.18.0.1/8080/".to_vec(),
+        b"/.well-known/beam/accept/1/".to_vec(),
         b"a.example:443".to_vec(),
         b"[2001:db8::1]:443".to_vec(),
     ]
+}
+
+/// Each kind of capsule, among them one for every tunnel; see fuzz.rs for the bounds.
+fn capsules() -> Vec<u8> {
+    let prefix = |text: &str| -> IpPrefix { text.parse().expect("a prefix") };
+    let addresses: Vec<_> = ["198.18.0.7/32", "2001:db8::/64"]
+        .into_iter()
+        .zip(1..)
+        .map(|(text, request_id)| Address { request_id, prefix: prefix(text) })
+        .collect();
+    let routes = ["10.1.0.0/16", "10.3.0.0/16", "2001:db8::/32"].map(prefix);
+    let peer = "[2001:db8::1]:4711".parse().expect("an address");
+    let mut out = vec![0x17, 3, 1, 2, 3];
+    for capsule in [
+        AddressRequest::new(addresses.clone()).map(Capsule::AddressRequest),
+        Ok(Capsule::Datagram(vec![0; 70].into())),
+        AddressAssign::new(addresses).map(Capsule::AddressAssign),
+        RouteAdvertisement::covering(routes).map(Capsule::RouteAdvertisement),
+        Ok(Capsule::Accept(listen::Accept::new(1, peer).expect("an id"))),
+        Ok(Capsule::Datagram(vec![1, 2, 3].into())),
+        Ok(Capsule::Close(listen::Close::new(1).expect("an id"))),
+    ] {
+        capsule.expect("a valid capsule").encode(&mut out);
+    }
+    out
 }
 
 fn mutate(rng: &mut StdRng, bytes: &mut Vec<u8>) {
@@ -67,11 +105,23 @@ fn from_environment(name: &str, default: u64) -> u64 {
 fn no_mutation_panics_or_is_held() {
     let seed = from_environment("MASQUE_FUZZ_SEED", 0x6265_616d);
     let iteration_count = from_environment("MASQUE_FUZZ_ITERATIONS", ITERATION_COUNT);
-    println!("seed {seed}, {iteration_count} iterations");
+    let duration = env::var("MASQUE_FUZZ_SECONDS")
+        .ok()
+        .map(|text| Duration::from_secs(text.parse().expect("MASQUE_FUZZ_SECONDS is a number")));
+    println!("seed {seed}, {iteration_count} iterations or {duration:?}");
     let mut rng = StdRng::seed_from_u64(seed);
     let corpus = corpus();
     let start = Instant::now();
-    for iteration in 0..iteration_count {
+    for iteration in 0.. {
+        let is_over = match duration {
+            // The clock is asked now and then.
+            Some(duration) => iteration % 1024 == 0 && start.elapsed() >= duration,
+            None => iteration == iteration_count,
+        };
+        if is_over {
+            println!("{iteration} iterations took {:?}", start.elapsed());
+            break;
+        }
         let mut input = corpus[rng.random_range(0..corpus.len())].clone();
         for _ in 0..rng.random_range(0..8) {
             mutate(&mut rng, &mut input);
@@ -83,5 +133,4 @@ fn no_mutation_panics_or_is_held() {
             panic::resume_unwind(panicked);
         }
     }
-    println!("took {:?}", start.elapsed());
 }

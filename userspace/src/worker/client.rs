@@ -1,22 +1,29 @@
-//! The client's role: keep a tunnel to the gateway up, accept local connections, ask for their destinations, splice.
+//! The client's role: keep tunnels to the gateway up, accept local connections, ask for their destinations, splice.
 //!
 //! ```text
-//!  link:  Resolving ─► Connecting ─► Up ─(lost)─► Pause ─► Resolving …
+//!  pool:  link, link, …     each  Resolving ─► Connecting ─► Up ─(lost)─► Pause ─► Resolving …
 //!  flow:  accepted ─► [Socks] ─► Waiting (tunnel, stream credit) ─► Asked ─(2xx)─► Open
 //! ```
+//! [`pool`] keeps the connections, [`flows`] the local TCP connections; what is heard on a connection arrives here and is
+//! given to the one that its stream belongs to.
 
 mod flows;
+mod link;
+mod pool;
 mod trouble;
 
-use self::trouble::{explain, is_verification_failure, no_answer};
+use self::{
+    pool::{NothingLeft, Pool},
+    trouble::explain,
+};
 
 use super::{
     Ended,
     core::Core,
+    datagrams,
     flows::{Pending, Phase},
-    mail::Command,
     poll::{FlowKey, Token},
-    session::{Session, Slot, close, quic_code},
+    session::{Slot, close, quic_code},
 };
 use crate::{cli::Destination, socks::Reply};
 use masque::{Code, Event as H3Event};
@@ -30,12 +37,6 @@ use std::{
 };
 use tunnel::{CloseReason, ConnId, Dir, Event, StreamId};
 use upstream::resolver::{ResolveError, Resolver};
-
-/// First pause before a reconnect; it doubles up to the maximum that the user sets.
-const PAUSE_FIRST: Duration = Duration::from_millis(500);
-
-/// A gateway that has not finished the handshake by then is taken for absent.
-const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 
 /// What a local listener is for.
 pub(crate) enum Listen {
@@ -57,8 +58,8 @@ impl Listen {
 pub(crate) struct ClientConfig {
     pub(crate) host: String,
     pub(crate) port: u16,
-    /// Where our packets come from; the IP must be one that the gateway's address family fits.
-    pub(crate) local: SocketAddr,
+    /// Where our packets come from, one address a connection; the IP must be one that the gateway's address family fits.
+    pub(crate) locals: Vec<SocketAddr>,
     pub(crate) quic: quinn_proto::ClientConfig,
     pub(crate) token: Option<String>,
     pub(crate) listens: Vec<Listen>,
@@ -70,42 +71,15 @@ pub(crate) struct ClientConfig {
     pub(crate) resolver: Arc<Resolver>,
 }
 
-/// The state of the tunnel.
-enum Link {
-    Resolving,
-    Connecting {
-        conn: ConnId,
-        remote: SocketAddr,
-        until: Instant,
-        rest: VecDeque<SocketAddr>,
-    },
-    Up {
-        conn: ConnId,
-        session: Box<Session>,
-        remote: SocketAddr,
-        accepted: bool,
-        going_away: bool,
-    },
-    Pause {
-        until: Instant,
-    },
-    /// Nothing more is tried.
-    Over,
-}
-
 /// See the module.
 pub(crate) struct Client {
     config: ClientConfig,
-    link: Link,
-    /// Attempts since the tunnel was last up.
-    attempts: u32,
-    last_error: Option<String>,
+    pool: Pool,
     waiting: VecDeque<FlowKey>,
     /// Listeners that found no descriptor for a connection, and until when they rest.
     resting: Vec<(Instant, u32)>,
     stdio_flow: Option<FlowKey>,
     ended: Option<Ended>,
-    ready_said: bool,
     /// The value of `proxy-authorization`.
     bearer: Option<String>,
 }
@@ -114,15 +88,12 @@ impl Client {
     pub(crate) fn new(config: ClientConfig) -> Self {
         Self {
             bearer: config.token.as_ref().map(|token| format!("Bearer {token}")),
+            pool: Pool::new(&config.locals, Instant::now()),
             config,
-            link: Link::Pause { until: Instant::now() },
-            attempts: 0,
-            last_error: None,
             waiting: VecDeque::new(),
             resting: Vec::new(),
             stdio_flow: None,
             ended: None,
-            ready_said: false,
         }
     }
 
@@ -136,97 +107,43 @@ impl Client {
             let pending = Pending { to, socks: false, early: Vec::new() };
             self.stdio_flow = self.admit(core, now, socket, Phase::Waiting(pending));
         }
-        self.resolve(core, now);
+        // All links are due.
+        let nothing_left = self.pool.timers(core, now, &self.config);
+        self.end_if(nothing_left);
         Ok(())
     }
 
     /// Up or not, and what for.
     pub(super) fn state(&self) -> (bool, Option<String>) {
-        let waits = match &self.link {
-            Link::Up { accepted: true, .. } => return (true, None),
-            Link::Up { remote, .. } => format!("a word from {remote}"),
-            Link::Over => "the end".to_owned(),
-            Link::Resolving => format!("resolving {}", self.config.host),
-            Link::Connecting { remote, .. } => format!("handshake with {remote}"),
-            Link::Pause { .. } => "pause before the next attempt".to_owned(),
-        };
-        let why = self.last_error.as_ref().map_or(String::new(), |error| format!("; last error: {error}"));
-        (false, Some(format!("{waits}{why}")))
+        let is_up = self.pool.up_count().0 > 0;
+        (is_up, if is_up { None } else { self.pool.waits_for(&self.config) })
+    }
+
+    /// How many tunnels are up, of how many.
+    pub(super) fn up_count(&self) -> (usize, usize) {
+        self.pool.up_count()
     }
 
     pub(super) fn next_deadline(&self, core: &Core) -> Option<Instant> {
-        let link = match self.link {
-            Link::Connecting { until, .. } | Link::Pause { until } => Some(until),
-            Link::Resolving | Link::Up { .. } | Link::Over => None,
-        };
         let rest = self.resting.iter().map(|&(until, _)| until).min();
-        [link, rest, core.flows.next_deadline()].into_iter().flatten().min()
+        [self.pool.next_deadline(), rest, core.flows.next_deadline()].into_iter().flatten().min()
     }
 
-    fn resolve(&mut self, core: &mut Core, now: Instant) {
-        self.link = Link::Resolving;
-        self.attempts += 1;
-        let mailbox = core.mailbox.clone();
-        let done = Box::new(move |outcome| {
-            mailbox.command(Command::GatewayResolved { outcome });
-        });
-        if self.config.resolver.resolve(&self.config.host, self.config.port, done).is_err() {
-            self.link_lost(now, "the resolver is busy".to_owned(), false);
-        }
-    }
-
+    /// The gateway's name was resolved, or not, for one of the links.
     pub(super) fn gateway_resolved(
         &mut self,
         core: &mut Core,
         now: Instant,
+        link: u8,
         outcome: Result<Vec<SocketAddr>, ResolveError>,
     ) {
-        if !matches!(self.link, Link::Resolving) {
-            return;
-        }
-        match outcome {
-            Ok(addresses) => {
-                let fits = |address: &SocketAddr| address.is_ipv4() == self.config.local.is_ipv4();
-                let candidates: VecDeque<_> = addresses.into_iter().filter(fits).collect();
-                self.connect(core, now, candidates);
-            }
-            Err(error) => {
-                let host = &self.config.host;
-                let error = format!("gateway name {host}: {error}; see: getent hosts {host}");
-                self.link_lost(now, error, false);
-            }
-        }
-    }
-
-    fn connect(&mut self, core: &mut Core, now: Instant, mut candidates: VecDeque<SocketAddr>) {
-        let mut last =
-            format!("{} has no address in the family of {}", self.config.host, self.config.local.ip());
-        while let Some(remote) = candidates.pop_front() {
-            let quic = self.config.quic.clone();
-            match core.engine.connect(now, quic, remote, self.config.local, &self.config.host) {
-                Ok(conn) => {
-                    tracing::debug!("handshake with {remote}");
-                    let until = now + HANDSHAKE_LIMIT;
-                    self.link = Link::Connecting { conn, remote, until, rest: candidates };
-                    return;
-                }
-                Err(error) => last = format!("{remote}: {error}"),
-            }
-        }
-        self.link_lost(now, last, false);
+        let nothing_left = self.pool.resolved(core, now, &self.config, link, outcome);
+        self.end_if(nothing_left);
     }
 
     fn connected(&mut self, core: &mut Core, conn: ConnId) {
-        let Link::Connecting { conn: expected, remote, .. } = self.link else { return };
-        let Some(mut quic) = core.engine.connection(conn).filter(|_| conn == expected) else { return };
-        let h3 = masque::Connection::client(masque::Config::default());
-        match Session::open(h3, &mut quic) {
-            Ok(session) => {
-                let session = Box::new(session);
-                self.link = Link::Up { conn, session, remote, accepted: false, going_away: false };
-                self.ask_waiting(core);
-            }
-            Err(error) => close(&mut quic, &error),
+        if self.pool.connected(core, conn) {
+            self.ask_waiting(core);
         }
     }
 
@@ -240,73 +157,21 @@ impl Client {
             }
         }
         core.connection_ended(conn);
-        let fatal = is_verification_failure(reason);
-        match &mut self.link {
-            Link::Connecting { conn: of, rest, remote, .. } if *of == conn => {
-                let error = format!("gateway {} ({remote}): {}", self.config.host, explain(reason));
-                let rest = std::mem::take(rest);
-                self.not_reached(core, now, error, rest, fatal);
-            }
-            Link::Up { conn: of, accepted, remote, .. } if *of == conn => {
-                let host = &self.config.host;
-                let error = if *accepted {
-                    format!("tunnel to {host} ended: {}", explain(reason))
-                } else {
-                    format!("gateway {host} ({remote}): {}", explain(reason))
-                };
-                self.link_lost(now, error, fatal);
-            }
-            _ => {}
-        }
+        let nothing_left = self.pool.closed(core, now, &self.config, conn, reason);
+        self.end_if(nothing_left);
     }
 
-    /// One address did not lead to a tunnel.
-    fn not_reached(
-        &mut self,
-        core: &mut Core,
-        now: Instant,
-        error: String,
-        rest: VecDeque<SocketAddr>,
-        fatal: bool,
-    ) {
-        if rest.is_empty() || fatal {
-            self.link_lost(now, error, fatal);
-        } else {
-            tracing::warn!("{error}; trying the next address");
-            self.connect(core, now, rest);
-        }
-    }
-
-    /// Gives up on a handshake that takes too long.
-    fn handshake_expired(&mut self, core: &mut Core, now: Instant) {
-        let Link::Connecting { conn, remote, rest, .. } = &mut self.link else { return };
-        let error = no_answer(&self.config.host, *remote, HANDSHAKE_LIMIT);
-        let (conn, rest) = (*conn, std::mem::take(rest));
-        if let Some(mut quic) = core.engine.connection(conn) {
-            quic.close(quic_code(Code::H3_NO_ERROR), b"");
-        }
-        self.not_reached(core, now, error, rest, false);
-    }
-
-    /// Pauses before the next attempt, or gives up.
-    fn link_lost(&mut self, now: Instant, error: String, fatal: bool) {
-        let exhausted = self.config.retries_max.is_some_and(|max| self.attempts > max);
-        if fatal || self.config.once || exhausted {
+    /// Ends with the last link.
+    fn end_if(&mut self, nothing_left: NothingLeft) {
+        if let Some(error) = nothing_left {
             self.ended = Some(Ended::TunnelLost(error));
-            self.link = Link::Over;
-            return;
         }
-        let pause = PAUSE_FIRST.saturating_mul(1 << self.attempts.min(16)).min(self.config.pause_max);
-        tracing::warn!("{error}; next attempt in {:.1} s", pause.as_secs_f64());
-        self.last_error = Some(error);
-        self.link = Link::Pause { until: now + pause };
     }
 
     pub(super) fn timers(&mut self, core: &mut Core, now: Instant) -> Option<Ended> {
-        match self.link {
-            Link::Pause { until } if until <= now && self.ended.is_none() => self.resolve(core, now),
-            Link::Connecting { until, .. } if until <= now => self.handshake_expired(core, now),
-            _ => {}
+        if self.ended.is_none() {
+            let nothing_left = self.pool.timers(core, now, &self.config);
+            self.end_if(nothing_left);
         }
         self.end_rests(core, now);
         for key in core.flows.expired(now) {
@@ -334,39 +199,37 @@ impl Client {
             Event::Closed { reason } | Event::HandshakeFailed { reason } => {
                 self.closed(core, now, conn, &reason)
             }
-            Event::StreamOpened { .. } => self.accept_streams(core, conn),
-            Event::StreamReadable { id } => self.readable(core, conn, id),
-            Event::StreamWritable { id } => self.queue_stream(core, id),
+            Event::StreamOpened { .. } => self.accept_streams(core, now, conn),
+            Event::StreamReadable { id } => self.readable(core, now, conn, id),
+            Event::StreamWritable { id } => self.queue_stream(core, conn, id),
             Event::StreamStopped { id, .. } => self.stopped(core, conn, id),
             Event::StreamFinished { id } => {
                 if let Some(&Slot::Flow(key)) =
-                    self.session_on(conn).and_then(|session| session.slots.get(&id))
+                    self.pool.session_on(conn).and_then(|session| session.slots.get(&id))
                 {
                     core.stream_acknowledged(key);
                 }
             }
             Event::StreamsAvailable { .. } => self.ask_waiting(core),
+            Event::DatagramReadable => {
+                if let Some(session) = self.pool.session_on(conn) {
+                    datagrams::receive(core, session, conn);
+                }
+            }
             _ => {}
         }
     }
 
-    fn session_on(&mut self, conn: ConnId) -> Option<&mut Session> {
-        match &mut self.link {
-            Link::Up { conn: of, session, .. } if *of == conn => Some(session),
-            _ => None,
-        }
-    }
-
-    fn accept_streams(&mut self, core: &mut Core, conn: ConnId) {
+    fn accept_streams(&mut self, core: &mut Core, now: Instant, conn: ConnId) {
         while let Some(stream) = core.engine.connection(conn).and_then(|mut quic| quic.accept(Dir::Uni)) {
-            let Some(session) = self.session_on(conn) else { return };
+            let Some(session) = self.pool.session_on(conn) else { return };
             if let Err(error) = session.add_uni(stream) {
                 if let Some(mut quic) = core.engine.connection(conn) {
                     close(&mut quic, &error);
                 }
                 return;
             }
-            self.readable(core, conn, stream);
+            self.readable(core, now, conn, stream);
         }
         if let Some(mut quic) = core.engine.connection(conn)
             && quic.accept(Dir::Bi).is_some()
@@ -376,13 +239,13 @@ impl Client {
         }
     }
 
-    fn readable(&mut self, core: &mut Core, conn: ConnId, stream: StreamId) {
-        let Some(session) = self.session_on(conn) else { return };
+    fn readable(&mut self, core: &mut Core, now: Instant, conn: ConnId, stream: StreamId) {
+        let Some(session) = self.pool.session_on(conn) else { return };
         match session.slots.get(&stream) {
             Some(Slot::Uni) => {
                 let Some(mut quic) = core.engine.connection(conn) else { return };
                 match session.read_uni(&mut quic, stream) {
-                    Ok(events) => events.iter().for_each(|event| self.heard(core, event)),
+                    Ok(events) => events.iter().for_each(|event| self.heard(core, now, conn, event)),
                     Err(error) => close(&mut quic, &error),
                 }
             }
@@ -392,30 +255,19 @@ impl Client {
     }
 
     /// What the gateway says on its control stream.
-    fn heard(&mut self, core: &mut Core, event: &H3Event) {
-        let Link::Up { remote, accepted, going_away, .. } = &mut self.link else { return };
+    fn heard(&mut self, core: &mut Core, now: Instant, conn: ConnId, event: &H3Event) {
         match event {
-            // Its first word. Only now is it sure that the gateway has taken us: with TLS 1.3 a client's handshake is
-            // complete before its certificate is judged.
-            H3Event::Settings(_) => {
-                *accepted = true;
-                core.totals.reconnects += u64::from(self.ready_said);
-                self.ready_said = true;
-                self.attempts = 0;
-                self.last_error = None;
-                tracing::info!("ready: tunnel to {} ({remote}) is up", self.config.host);
-            }
-            H3Event::GoAway { .. } if !*going_away => {
-                *going_away = true;
+            H3Event::Settings(_) => self.pool.heard(core, now, &self.config, conn),
+            H3Event::GoAway { .. } if self.pool.going_away(conn) => {
                 tracing::info!("the gateway is draining: running flows finish, new ones will be refused");
             }
             _ => {}
         }
     }
 
-    fn queue_stream(&mut self, core: &mut Core, stream: StreamId) {
-        if let Link::Up { session, .. } = &self.link
-            && let Some(&Slot::Flow(key)) = session.slots.get(&stream)
+    fn queue_stream(&mut self, core: &mut Core, conn: ConnId, stream: StreamId) {
+        if let Some(&Slot::Flow(key)) =
+            self.pool.session_on(conn).and_then(|session| session.slots.get(&stream))
         {
             core.flows.queue(key);
         }
@@ -423,7 +275,8 @@ impl Client {
 
     /// The gateway reads no more. With an answer pending that is part of a refusal, which then tells why.
     fn stopped(&mut self, core: &mut Core, conn: ConnId, stream: StreamId) {
-        let Some(&Slot::Flow(key)) = self.session_on(conn).and_then(|session| session.slots.get(&stream))
+        let Some(&Slot::Flow(key)) =
+            self.pool.session_on(conn).and_then(|session| session.slots.get(&stream))
         else {
             return;
         };

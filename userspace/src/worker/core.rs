@@ -2,11 +2,13 @@
 
 use super::{
     arena::Arena,
+    datagrams::Drops,
     flow::{Broken, Progress},
     flows::{Flows, Phase},
     mail::Mailbox,
     poll::{FlowKey, Poll},
     session::{abandon, quic_code},
+    udp::Udp,
 };
 use masque::Code;
 use std::{
@@ -25,11 +27,14 @@ pub(super) struct Core {
     pub(super) poll: Poll,
     pub(super) arena: Arena,
     pub(super) flows: Flows,
+    pub(super) udp: Udp,
     /// This worker's own letter box, for answers that come from other threads.
     pub(super) mailbox: Mailbox,
     /// Set once the daemon drains: new requests get 503. The supervisor says when to stop.
     pub(super) draining: bool,
     pub(super) totals: Totals,
+    /// HTTP datagrams that went nowhere.
+    pub(super) datagrams: Drops,
     /// When the present turn of the loop began.
     pub(super) now: Instant,
     windows: TransportOptions,
@@ -83,7 +88,7 @@ impl Totals {
     pub(super) fn broken(&mut self, broken: &Broken) {
         match broken {
             Broken::Socket(_) => self.flows_reset_by_socket += 1,
-            Broken::Stream => self.flows_reset_by_stream += 1,
+            Broken::Stream | Broken::Reset(_) => self.flows_reset_by_stream += 1,
             Broken::Protocol { .. } => self.flows_protocol_error += 1,
         }
     }
@@ -125,9 +130,11 @@ impl Core {
             poll,
             arena: Arena::new(),
             flows: Flows::default(),
+            udp: Udp::default(),
             mailbox,
             draining: false,
             totals: Totals::default(),
+            datagrams: Drops::default(),
             now: Instant::now(),
             windows,
             open_flows: HashMap::new(),
@@ -180,7 +187,7 @@ impl Core {
         if let Progress::Broken(broken) = &progress {
             match *broken {
                 Broken::Socket(_) => abandon(&mut quic, stream, Code::H3_CONNECT_ERROR),
-                Broken::Stream => abandon(&mut quic, stream, Code::H3_REQUEST_CANCELLED),
+                Broken::Stream | Broken::Reset(_) => abandon(&mut quic, stream, Code::H3_REQUEST_CANCELLED),
                 Broken::Protocol { code, connection: false } => abandon(&mut quic, stream, code),
                 Broken::Protocol { code, connection: true } => quic.close(quic_code(code), b""),
             }

@@ -17,7 +17,7 @@ use std::{
     io::{self, IoSlice, Read, Write},
     net::Shutdown,
 };
-use tunnel::{ConnMut, Read as StreamRead, StreamId, Write as StreamWrite};
+use tunnel::{ConnMut, Read as StreamRead, StreamId, VarInt, Write as StreamWrite};
 
 /// Bytes of a stream waiting for the socket.
 const TO_SOCKET_BYTES_MAX: usize = 128 * 1024;
@@ -50,6 +50,8 @@ pub(super) enum Broken {
     Socket(io::ErrorKind),
     /// The peer reset the stream or stopped reading: the socket is reset.
     Stream,
+    /// The same of a stream of datagrams, with the peer's code.
+    Reset(VarInt),
     /// The peer sent what HTTP/3 doesn't allow on this stream: reset with this code.
     Protocol { code: Code, connection: bool },
 }
@@ -61,7 +63,7 @@ pub(super) enum Reader {
 }
 
 /// What a tunnel's stream holds; anything but DATA breaks HTTP/3 there.
-enum Payload {
+pub(super) enum Payload {
     Data(bytes::Bytes),
     End,
     Other,
@@ -78,21 +80,21 @@ impl Payload {
 }
 
 impl Reader {
-    fn next(&mut self) -> Result<Option<Payload>, MessageError> {
+    pub(super) fn next(&mut self) -> Result<Option<Payload>, MessageError> {
         Ok(match self {
             Self::Request(reader) => reader.next()?.map(Payload::of),
             Self::Response(reader) => reader.next()?.map(Payload::of),
         })
     }
 
-    fn push(&mut self, chunk: Bytes) {
+    pub(super) fn push(&mut self, chunk: Bytes) {
         match self {
             Self::Request(reader) => reader.push(chunk),
             Self::Response(reader) => reader.push(chunk),
         }
     }
 
-    fn finish(&mut self) {
+    pub(super) fn finish(&mut self) {
         match self {
             Self::Request(reader) => reader.finish(),
             Self::Response(reader) => reader.finish(),

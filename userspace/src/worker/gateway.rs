@@ -5,14 +5,21 @@
 //!                     └── refusals: 400 401 403 404 407 429 431 501 502 503 504 ──► Answering
 //! ```
 
+mod extended;
+mod ip;
+mod listen;
+mod udp;
 mod upstream;
 
+use self::extended::Extended;
 use super::{
     core::{Core, End},
+    datagrams,
     flows::Phase,
     mail::Command,
     poll::FlowKey,
-    session::{Resolving, Session, Slot, abandon, close, quic_code, write_some},
+    session::{Resolving, Session, Slot, Transport, abandon, close, h3_config, quic_code, write_some},
+    udp::Gone,
 };
 use ::upstream::{
     failure::ConnectFailure,
@@ -67,6 +74,19 @@ struct Refusal {
     fields: Vec<(&'static str, String)>,
 }
 
+/// What an accepted request wants to reach.
+struct Wanted {
+    conn: ConnId,
+    stream: StreamId,
+    /// What follows the header section.
+    reader: RequestReader,
+    host: Host,
+    /// Not 0.
+    port: u16,
+    identity: Identity,
+    transport: Transport,
+}
+
 impl Refusal {
     fn new(status: u16) -> Self {
         Self { status, fields: Vec::new() }
@@ -91,14 +111,20 @@ impl Gateway {
             Event::StreamWritable { id } => self.writable(core, conn, id),
             Event::StreamStopped { id, .. } => self.stopped(core, conn, id),
             Event::StreamFinished { id } => self.acknowledged(core, conn, id),
-            // Migrations and QUIC datagrams ask nothing of a TCP gateway.
+            Event::DatagramReadable => {
+                if let Some(session) = self.sessions.get_mut(&conn) {
+                    datagrams::receive(core, session, conn);
+                }
+            }
+            Event::DatagramsUnblocked => core.udp.unblocked(conn),
+            // A migration asks nothing of the layers above.
             _ => {}
         }
     }
 
     fn connected(&mut self, core: &mut Core, conn: ConnId) {
         let Some(mut quic) = core.engine.connection(conn) else { return };
-        let h3 = masque::Connection::server(masque::Config::default());
+        let h3 = masque::Connection::server(h3_config());
         match Session::open(h3, &mut quic) {
             Ok(mut session) => {
                 let chain = quic.peer_identity();
@@ -147,6 +173,9 @@ impl Gateway {
                 core.end_flow(key, End::Reset);
             }
         }
+        for key in core.udp.keys_on(conn) {
+            core.end_udp(key, &Gone::Lost);
+        }
     }
 
     fn accept_streams(&mut self, core: &mut Core, conn: ConnId) {
@@ -154,6 +183,7 @@ impl Gateway {
             while let Some(stream) = core.engine.connection(conn).and_then(|mut quic| quic.accept(dir)) {
                 let Some(session) = self.sessions.get_mut(&conn) else { return };
                 if dir == Dir::Bi {
+                    session.datagrams.request_opened(stream);
                     let reader = MessageReader::request(session.limits());
                     session.slots.insert(stream, Slot::Head(Box::new(reader)));
                 } else if let Err(error) = session.add_uni(stream) {
@@ -179,6 +209,7 @@ impl Gateway {
             }
             Some(Slot::Head(_)) => self.read_head(core, conn, stream),
             Some(&Slot::Flow(key)) => core.flows.queue(key),
+            Some(&Slot::Udp(key)) => core.udp.queue(key),
             // What follows the header section waits in QUIC's receive window.
             Some(Slot::Resolving(_) | Slot::Answering(_)) | None => {}
         }
@@ -188,6 +219,7 @@ impl Gateway {
         let Some(session) = self.sessions.get_mut(&conn) else { return };
         match session.slots.get_mut(&stream) {
             Some(&mut Slot::Flow(key)) => core.flows.queue(key),
+            Some(&mut Slot::Udp(key)) => core.udp.queue(key),
             Some(Slot::Answering(rest)) => {
                 let Some(mut quic) = core.engine.connection(conn) else { return };
                 let alive = write_some(&mut quic, stream, rest);
@@ -213,9 +245,15 @@ impl Gateway {
         else {
             return;
         };
-        if let Slot::Flow(key) = slot {
-            core.totals.flows_reset_by_stream += 1;
-            core.end_flow(key, End::Reset);
+        match slot {
+            Slot::Flow(key) => {
+                core.totals.flows_reset_by_stream += 1;
+                core.end_flow(key, End::Reset);
+            }
+            Slot::Udp(key) => {
+                core.end_udp(key, &Gone::Lost);
+            }
+            _ => {}
         }
         if let Some(mut quic) = core.engine.connection(conn) {
             abandon(&mut quic, stream, Code::H3_REQUEST_CANCELLED);
@@ -280,36 +318,43 @@ impl Gateway {
         reader: RequestReader,
         request: &Request,
     ) -> Result<(), Refusal> {
-        let authority = match &request.kind {
-            Kind::Connect { authority } => authority,
-            Kind::ExtendedConnect { .. } => {
-                self.identify(core, conn, request.authorization.as_ref())?;
-                core.totals.refused_not_found += 1;
-                return Err(Refusal::new(501));
-            }
-            Kind::Other { .. } => {
-                core.totals.refused_not_found += 1;
-                return Err(Refusal::new(404));
-            }
-        };
+        if matches!(request.kind, Kind::Other { .. }) {
+            core.totals.refused_not_found += 1;
+            return Err(Refusal::new(404));
+        }
         let identity = self.identify(core, conn, request.authorization.as_ref())?;
         if core.draining {
             core.totals.refused_draining += 1;
             return Err(Refusal { status: 503, fields: vec![("retry-after", "1".to_owned())] });
         }
+        let authority = match &request.kind {
+            Kind::Connect { authority } => authority,
+            Kind::ExtendedConnect { protocol, scheme: _, authority, path } => {
+                let extended = Extended { conn, stream, reader, request, authority, path, identity };
+                return self.take_extended(core, protocol, extended);
+            }
+            Kind::Other { .. } => return Err(Refusal::new(404)),
+        };
+        let Some(port) = authority.port.filter(|&port| port != 0) else {
+            core.totals.refused_bad_request += 1;
+            return Err(Refusal::new(400));
+        };
+        let host = authority.host.clone();
+        self.reach(core, Wanted { conn, stream, reader, host, port, identity, transport: Transport::Tcp })
+    }
+
+    /// Starts the resolution of the destination's name, unless no address of it could be allowed.
+    fn reach(&mut self, core: &mut Core, wanted: Wanted) -> Result<(), Refusal> {
+        let Wanted { conn, stream, reader, host, port, identity, transport } = wanted;
         // An address needs no lookup.
-        let is_name = matches!(authority.host, Host::Name(_));
+        let is_name = matches!(host, Host::Name(_));
         let lookups = self.sessions.get(&conn).map_or(0, |session| session.lookups);
         if is_name && lookups >= LOOKUPS_PER_CONNECTION_MAX {
             core.totals.refused_limit += 1;
             return Err(Refusal { status: 429, fields: vec![("retry-after", "1".to_owned())] });
         }
-        let Some(port) = authority.port.filter(|&port| port != 0) else {
-            core.totals.refused_bad_request += 1;
-            return Err(Refusal::new(400));
-        };
-        let host = match &authority.host {
-            Host::Name(name) => name.clone(),
+        let host = match host {
+            Host::Name(name) => name,
             Host::Address(address) => address.to_string(),
         };
         if let Err(denied) = self.config.policy.check_name_possible(&host, port) {
@@ -317,20 +362,6 @@ impl Gateway {
             tracing::debug!("{identity} asked for {host}:{port}: {denied}");
             return Err(Refusal::because(&denied.into()));
         }
-        self.resolve(core, conn, stream, reader, host, port, identity)
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "the parts of one request, used once")]
-    fn resolve(
-        &mut self,
-        core: &mut Core,
-        conn: ConnId,
-        stream: StreamId,
-        reader: RequestReader,
-        host: String,
-        port: u16,
-        identity: Identity,
-    ) -> Result<(), Refusal> {
         let mailbox = core.mailbox.clone();
         let done = Box::new(move |outcome| {
             if !mailbox.command(Command::Resolved { conn, stream, outcome }) {
@@ -343,7 +374,8 @@ impl Gateway {
         }
         if let Some(session) = self.sessions.get_mut(&conn) {
             session.lookups += 1;
-            session.slots.insert(stream, Slot::Resolving(Box::new(Resolving { reader, host, identity })));
+            let resolving = Resolving { reader, host, identity, transport };
+            session.slots.insert(stream, Slot::Resolving(Box::new(resolving)));
             self.lookups.push_back((core.now + LOOKUP_LIMIT, conn, stream));
         }
         Ok(())
@@ -416,6 +448,7 @@ impl Gateway {
     fn refuse(&mut self, core: &mut Core, conn: ConnId, stream: StreamId, refusal: Refusal) {
         let Some(session) = self.sessions.get_mut(&conn) else { return };
         let Some(mut quic) = core.engine.connection(conn) else { return };
+        core.datagrams.early += session.datagrams.take_early(stream).len() as u64;
         let fields: Vec<(&str, &str)> =
             refusal.fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
         let mut bytes: Bytes = masque::encode_response(refusal.status, &fields);
@@ -447,7 +480,7 @@ impl Gateway {
 
     pub(super) fn next_deadline(&self, core: &Core) -> Option<Instant> {
         let lookup = self.lookups.front().map(|&(at, ..)| at);
-        [lookup, core.flows.next_deadline()].into_iter().flatten().min()
+        [lookup, core.flows.next_deadline(), core.udp.next_deadline()].into_iter().flatten().min()
     }
 
     /// Requests that are neither refused nor flows yet.
@@ -467,6 +500,9 @@ impl Gateway {
                     core.end_flow(key, End::Reset);
                 }
             }
+        }
+        for key in core.udp.idle(now) {
+            self.end_udp(core, key, &Gone::Idle);
         }
         while let Some(&(at, conn, stream)) = self.lookups.front()
             && at <= now

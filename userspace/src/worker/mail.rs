@@ -36,8 +36,8 @@ pub(crate) enum Command {
     AddPort(Box<dyn Port>),
     /// A name was resolved for the request on this stream.
     Resolved { conn: ConnId, stream: tunnel::StreamId, outcome: Result<Vec<SocketAddr>, ResolveError> },
-    /// The client's gateway name was resolved.
-    GatewayResolved { outcome: Result<Vec<SocketAddr>, ResolveError> },
+    /// The client's gateway name was resolved, for one of its links.
+    GatewayResolved { link: u8, outcome: Result<Vec<SocketAddr>, ResolveError> },
 }
 
 /// Frames in flight towards one worker: as many as two RX rings hold, so that a burst of one queue fits whole.

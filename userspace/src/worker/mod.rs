@@ -11,6 +11,7 @@
 mod arena;
 mod client;
 mod core;
+mod datagrams;
 mod flow;
 mod flows;
 mod gateway;
@@ -19,6 +20,7 @@ pub(crate) mod poll;
 pub(crate) mod ports;
 mod session;
 pub(crate) mod snapshot;
+mod udp;
 
 pub(crate) use client::{Client, ClientConfig, Listen};
 pub(crate) use gateway::{Gateway, GatewayConfig};
@@ -235,9 +237,9 @@ impl Worker {
                     gateway.resolved(&mut self.core, now, conn, stream, outcome);
                 }
             }
-            Command::GatewayResolved { outcome } => {
+            Command::GatewayResolved { link, outcome } => {
                 if let Role::Client(client) = &mut self.role {
-                    client.gateway_resolved(&mut self.core, now, outcome);
+                    client.gateway_resolved(&mut self.core, now, link, outcome);
                 }
             }
         }
@@ -261,7 +263,8 @@ impl Worker {
     fn serve_sockets(&mut self, now: Instant) {
         for ready in std::mem::take(&mut self.ready) {
             match ready.token {
-                Token::Mail | Token::Port(_) => {}
+                Token::Mail | Token::Port(_) | Token::UdpLocal(_) => {}
+                Token::Udp(key) => self.core.udp.note_ready(key, ready),
                 Token::Flow(key) => self.core.flows.note_ready(key, ready),
                 Token::Listener(index) => {
                     if let Role::Client(client) = &mut self.role {
@@ -281,7 +284,14 @@ impl Worker {
                 Role::Client(client) => client.advance(&mut self.core, key),
             }
         }
-        self.core.flows.ready_count() > 0
+        for _ in 0..self.core.udp.ready_count() {
+            let Some(key) = self.core.udp.next_ready() else { break };
+            match &mut self.role {
+                Role::Gateway(gateway) => gateway.advance_udp(&mut self.core, key),
+                Role::Client(_) => {}
+            }
+        }
+        self.core.flows.ready_count() + self.core.udp.ready_count() > 0
     }
 
     fn role_timers(&mut self, now: Instant) {
@@ -320,15 +330,19 @@ impl Worker {
             ports: self.ports.snapshot(),
             hand_over: self.ports.counters,
             connections: self.core.engine.connections() as u64,
-            flows: self.core.flows.len() as u64,
+            flows: (self.core.flows.len() + self.core.udp.len()) as u64,
             pending: match &self.role {
                 Role::Gateway(gateway) => gateway.pending_count() as u64,
                 Role::Client(_) => 0,
             },
-            flows_opened: self.core.totals.flows_opened,
+            flows_opened: self.core.totals.flows_opened + self.core.udp.totals.opened,
             loops: self.loops,
             sleeps: self.sleeps,
             up,
+            tunnels: match &self.role {
+                Role::Client(client) => Some(client.up_count()),
+                Role::Gateway(_) => None,
+            },
             waits_for,
             ..WorkerSnapshot::default()
         };
@@ -338,6 +352,10 @@ impl Worker {
             list.push((name, value));
         });
         snapshot.counters.extend(self.core.totals.counters());
+        snapshot.counters.extend(self.core.datagrams.counters());
+        snapshot.counters.extend(self.core.udp.totals.counters());
+        snapshot.drops.extend(self.core.datagrams.drops());
+        snapshot.drops.extend(self.core.udp.totals.drops());
         for port in self.ports.iter() {
             port.kernel_drops(&mut |name, value| snapshot.drops.push((name, value)));
         }

@@ -23,6 +23,10 @@ pub(crate) enum Token {
     Listener(u32),
     /// A flow's socket is readable or writable.
     Flow(FlowKey),
+    /// The same of a UDP flow.
+    Udp(FlowKey),
+    /// A local UDP socket has datagrams.
+    UdpLocal(u32),
 }
 
 /// Index of a flow in its table, with the generation that detects a reused slot.
@@ -32,8 +36,8 @@ pub(crate) struct FlowKey {
     pub(crate) generation: u32,
 }
 
-const KIND_SHIFT: u32 = 62;
-const GENERATION_BITS: u32 = 30;
+const KIND_SHIFT: u32 = 61;
+const GENERATION_BITS: u32 = 29;
 
 impl Token {
     fn pack(self) -> u64 {
@@ -41,11 +45,9 @@ impl Token {
             Self::Mail => 0,
             Self::Port(index) => 1 << KIND_SHIFT | u64::from(index),
             Self::Listener(index) => 2 << KIND_SHIFT | u64::from(index),
-            Self::Flow(key) => {
-                3 << KIND_SHIFT
-                    | u64::from(key.generation & ((1 << GENERATION_BITS) - 1)) << 32
-                    | u64::from(key.index)
-            }
+            Self::Flow(key) => 3 << KIND_SHIFT | key.pack(),
+            Self::Udp(key) => 4 << KIND_SHIFT | key.pack(),
+            Self::UdpLocal(index) => 5 << KIND_SHIFT | u64::from(index),
         }
     }
 
@@ -55,14 +57,22 @@ impl Token {
             0 => Self::Mail,
             1 => Self::Port(index),
             2 => Self::Listener(index),
-            _ => {
-                Self::Flow(FlowKey { index, generation: (data >> 32) as u32 & ((1 << GENERATION_BITS) - 1) })
-            }
+            3 => Self::Flow(FlowKey::unpack(data)),
+            4 => Self::Udp(FlowKey::unpack(data)),
+            _ => Self::UdpLocal(index),
         }
     }
 }
 
 impl FlowKey {
+    fn pack(self) -> u64 {
+        u64::from(self.generation & ((1 << GENERATION_BITS) - 1)) << 32 | u64::from(self.index)
+    }
+
+    fn unpack(data: u64) -> Self {
+        Self { index: data as u32, generation: (data >> 32) as u32 & ((1 << GENERATION_BITS) - 1) }
+    }
+
     /// The generation after `generation`, within the bits that a token carries.
     pub(crate) fn next_generation(generation: u32) -> u32 {
         (generation + 1) & ((1 << GENERATION_BITS) - 1)
@@ -197,7 +207,15 @@ mod tests {
     fn tokens_round_trip() {
         let key =
             FlowKey { index: u32::MAX, generation: FlowKey::next_generation((1 << GENERATION_BITS) - 2) };
-        for token in [Token::Mail, Token::Port(7), Token::Listener(u32::MAX), Token::Flow(key)] {
+        let tokens = [
+            Token::Mail,
+            Token::Port(7),
+            Token::Listener(u32::MAX),
+            Token::Flow(key),
+            Token::Udp(key),
+            Token::UdpLocal(3),
+        ];
+        for token in tokens {
             assert_eq!(Token::unpack(token.pack()), token);
         }
         assert_eq!(FlowKey::next_generation((1 << GENERATION_BITS) - 1), 0);

@@ -1,6 +1,6 @@
 //! HTTP/3 on one connection, the part that gateway and client share: the streams and what each of them is.
 
-use super::poll::FlowKey;
+use super::{datagrams::Demux, poll::FlowKey};
 use bytes::Bytes;
 use masque::{Code, ConnectionError, Event as H3Event, RequestReader};
 use std::collections::HashMap;
@@ -19,6 +19,8 @@ pub(super) enum Slot {
     Answering(Bytes),
     /// A flow, in whatever phase.
     Flow(FlowKey),
+    /// A UDP flow, in whatever phase.
+    Udp(FlowKey),
 }
 
 /// A request between its header section and the connection to its destination.
@@ -26,6 +28,14 @@ pub(super) struct Resolving {
     pub(super) reader: RequestReader,
     pub(super) host: String,
     pub(super) identity: Identity,
+    pub(super) transport: Transport,
+}
+
+/// What the flow to the destination will be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Transport {
+    Tcp,
+    Udp,
 }
 
 /// A peer that grants us no control stream, or no window on it, can't be spoken to (RFC 9114 section 6.2).
@@ -40,6 +50,7 @@ pub(super) struct Session {
     h3: masque::Connection,
     control: Option<StreamId>,
     pub(super) slots: HashMap<StreamId, Slot>,
+    pub(super) datagrams: Demux,
     /// From the client certificate, if it showed one.
     pub(super) identity: Option<Identity>,
     /// Gateway: a request came with a good token.
@@ -51,8 +62,15 @@ pub(super) struct Session {
 impl Session {
     /// Opens our control and QPACK streams.
     pub(super) fn open(h3: masque::Connection, conn: &mut ConnMut<'_>) -> Result<Self, ConnectionError> {
-        let mut session =
-            Self { h3, control: None, slots: HashMap::new(), identity: None, proven: false, lookups: 0 };
+        let mut session = Self {
+            h3,
+            control: None,
+            slots: HashMap::new(),
+            datagrams: Demux::default(),
+            identity: None,
+            proven: false,
+            lookups: 0,
+        };
         for (kind, bytes) in session.h3.opening() {
             let stream = conn.open_uni().ok_or(OUR_STREAM_REFUSED)?;
             if kind == masque::UniStream::Control {
@@ -67,6 +85,11 @@ impl Session {
     pub(super) fn add_uni(&mut self, stream: StreamId) -> Result<(), ConnectionError> {
         self.slots.insert(stream, Slot::Uni);
         self.h3.uni_opened(u64::from(stream))
+    }
+
+    /// What the peer announced; `None` until its SETTINGS have come.
+    pub(super) fn peer_settings(&self) -> Option<&masque::Settings> {
+        self.h3.peer_settings()
     }
 
     /// Gateway: the client has shown who it is.
@@ -96,6 +119,7 @@ impl Session {
                             conn.stop(stream, quic_code(code));
                             return Ok(events);
                         }
+                        check_datagrams(conn, &event)?;
                         events.push(event);
                     }
                 }
@@ -121,6 +145,22 @@ impl Session {
             let _ = write_whole(conn, control, self.h3.goaway(first_refused_id));
         }
     }
+}
+
+/// What either end announces. Both have QUIC datagrams among their transport parameters (`tunnel::transport`).
+pub(super) fn h3_config() -> masque::Config {
+    masque::Config { h3_datagram: true, ..masque::Config::default() }
+}
+
+/// SETTINGS that promise HTTP datagrams without QUIC datagrams in the peer's transport parameters end the connection (RFC
+/// 9297 section 2.1.1).
+fn check_datagrams(conn: &mut ConnMut<'_>, event: &H3Event) -> Result<(), ConnectionError> {
+    let wants = matches!(event, H3Event::Settings(settings) if settings.h3_datagram());
+    if wants && conn.datagram_max_bytes().is_none() {
+        let what = "H3_DATAGRAM without QUIC datagrams in the transport parameters";
+        return Err(ConnectionError::new(Code::H3_SETTINGS_ERROR, what, 1));
+    }
+    Ok(())
 }
 
 fn write_whole(conn: &mut ConnMut<'_>, stream: StreamId, mut bytes: Bytes) -> Result<(), ConnectionError> {

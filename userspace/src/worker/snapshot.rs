@@ -33,6 +33,8 @@ pub(crate) struct WorkerSnapshot {
     pub(crate) sleeps: u64,
     /// The client's tunnel is up (always true at a gateway).
     pub(crate) up: bool,
+    /// A client's tunnels: how many are up, of how many.
+    pub(crate) tunnels: Option<(usize, usize)>,
     /// What it waits for, where `up` is false.
     pub(crate) waits_for: Option<String>,
 }

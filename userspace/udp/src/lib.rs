@@ -16,6 +16,7 @@
 
 mod address;
 mod bind;
+mod datagram;
 mod drops;
 mod port;
 mod queue;
@@ -25,6 +26,7 @@ mod tx;
 
 pub use crate::{
     bind::{BindError, Options},
+    datagram::{DatagramSocket, Received, Scratch, Sent, Trouble},
     port::UdpPort,
     stats::Stats,
 };

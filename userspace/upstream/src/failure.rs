@@ -88,7 +88,7 @@ impl ConnectFailure {
     pub fn error(&self) -> &'static str {
         match self {
             Self::Denied(denied) => match denied.reason {
-                Reason::DenyName | Reason::NotAllowed => "http_request_denied",
+                Reason::DenyName | Reason::NotAllowed | Reason::NotForClient => "http_request_denied",
                 Reason::InvalidHost | Reason::PortZero => "http_request_error",
                 Reason::DenyAddress | Reason::SpecialPurpose(_) => "destination_ip_prohibited",
             },

@@ -121,19 +121,7 @@ impl Headers {
     /// The reason why it can't be ours.
     #[inline(always)]
     pub fn read<B: Bytes + ?Sized>(frame: &B) -> Result<Self, NotOurs> {
-        let Some(first) = ethertype(frame, 12) else { return Err(NotOurs::Short) };
-        if !is_vlan(first) {
-            return read_ip::<IP_UNTAGGED, B>(frame, first);
-        }
-        let Some(second) = ethertype(frame, 16) else { return Err(NotOurs::Short) };
-        if !is_vlan(second) {
-            return read_ip::<IP_ONE_TAG, B>(frame, second);
-        }
-        let Some(third) = ethertype(frame, 20) else { return Err(NotOurs::Short) };
-        if !is_vlan(third) {
-            return read_ip::<IP_TWO_TAGS, B>(frame, third);
-        }
-        Err(NotOurs::VlanDepth)
+        behind_tags(frame)
     }
 
     /// Where the UDP payload is: inside the frame, free of Ethernet padding and of bytes behind the UDP length.
@@ -185,6 +173,41 @@ pub const fn mapped([a, b, c, d]: [u8; 4]) -> [u8; 16] {
     [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]
 }
 
+/// What is read from an IP header on. `IP`, the header's offset, is a const parameter: see the module.
+pub(crate) trait AtIp: Sized {
+    /// Reads what stands at `IP`, announced by `ethertype`.
+    fn read_at<const IP: usize, B: Bytes + ?Sized>(frame: &B, ethertype: u16) -> Result<Self, NotOurs>;
+}
+
+/// Looks through zero to two VLAN tags.
+#[inline(always)]
+pub(crate) fn behind_tags<R: AtIp, B: Bytes + ?Sized>(frame: &B) -> Result<R, NotOurs> {
+    let Some(first) = ethertype(frame, 12) else { return Err(NotOurs::Short) };
+    if !is_vlan(first) {
+        return R::read_at::<IP_UNTAGGED, B>(frame, first);
+    }
+    let Some(second) = ethertype(frame, 16) else { return Err(NotOurs::Short) };
+    if !is_vlan(second) {
+        return R::read_at::<IP_ONE_TAG, B>(frame, second);
+    }
+    let Some(third) = ethertype(frame, 20) else { return Err(NotOurs::Short) };
+    if !is_vlan(third) {
+        return R::read_at::<IP_TWO_TAGS, B>(frame, third);
+    }
+    Err(NotOurs::VlanDepth)
+}
+
+impl AtIp for Headers {
+    #[inline(always)]
+    fn read_at<const IP: usize, B: Bytes + ?Sized>(frame: &B, ethertype: u16) -> Result<Self, NotOurs> {
+        match ethertype {
+            ETHERTYPE_IPV4 => read_ipv4::<IP, B>(frame),
+            ETHERTYPE_IPV6 => read_ipv6::<IP, B>(frame),
+            _ => Err(NotOurs::NotIp),
+        }
+    }
+}
+
 #[inline(always)]
 const fn is_vlan(ethertype: u16) -> bool {
     ethertype == ETHERTYPE_VLAN || ethertype == ETHERTYPE_QINQ
@@ -193,15 +216,6 @@ const fn is_vlan(ethertype: u16) -> bool {
 #[inline(always)]
 fn ethertype<B: Bytes + ?Sized>(frame: &B, offset: usize) -> Option<u16> {
     frame.array(offset).map(u16::from_be_bytes)
-}
-
-#[inline(always)]
-fn read_ip<const IP: usize, B: Bytes + ?Sized>(frame: &B, ethertype: u16) -> Result<Headers, NotOurs> {
-    match ethertype {
-        ETHERTYPE_IPV4 => read_ipv4::<IP, B>(frame),
-        ETHERTYPE_IPV6 => read_ipv6::<IP, B>(frame),
-        _ => Err(NotOurs::NotIp),
-    }
 }
 
 #[inline(always)]

@@ -1,5 +1,7 @@
 //! Crafted frames and what has to become of them, written down by hand from the RFCs and not computed by the code
-//! under test. Shared by `host.rs` (the library, no privilege) and `verdicts.rs` (the loaded program, as root).
+//! under test. Shared by `host.rs` (the library, no privilege) and `verdicts.rs` (the loaded program, as root); the tests
+//! of the LAN's verdict build on the same frames.
+#![allow(dead_code, reason = "every test file uses another part of it")]
 
 pub(crate) mod mutate;
 

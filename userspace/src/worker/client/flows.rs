@@ -1,6 +1,6 @@
 //! A client's flows: accepted, negotiated, asked for, answered, spliced; and their ends.
 
-use super::{Client, Link, Listen};
+use super::{Client, Listen};
 use crate::{
     socks::{self, Negotiation, Reply, Step},
     worker::{
@@ -140,18 +140,14 @@ impl Client {
         self.ask_waiting(core);
     }
 
-    /// Opens streams for flows that wait, as far as the gateway's credit goes.
+    /// Opens streams for flows that wait, as far as the tunnels' credit goes.
     pub(super) fn ask_waiting(&mut self, core: &mut Core) {
         while let Some(&key) = self.waiting.front() {
-            let Link::Up { conn, .. } = &self.link else { return };
-            let conn = *conn;
             if !matches!(core.flows.get_mut(key), Some(flow) if matches!(flow.phase, Phase::Waiting(_))) {
                 self.waiting.pop_front();
                 continue;
             }
-            let Some(stream) = core.engine.connection(conn).and_then(|mut quic| quic.open_bi()) else {
-                return;
-            };
+            let Some((conn, stream)) = self.pool.open(core) else { return };
             self.waiting.pop_front();
             self.ask(core, key, conn, stream);
         }
@@ -169,9 +165,7 @@ impl Client {
         flow.phase = Phase::Asked { reader, unsent, pending };
         core.totals.requests += 1;
         core.flows.set_deadline(key, Some(core.now + ANSWER_PATIENCE));
-        if let Some(session) = self.session_on(conn) {
-            session.slots.insert(stream, Slot::Flow(key));
-        }
+        self.pool.assign(conn, stream, Slot::Flow(key));
         self.hear_answer(core, key);
     }
 
@@ -305,10 +299,8 @@ impl Client {
 
     /// Forgets the stream of a flow that is gone; with `-W` that was the last work.
     fn forgotten(&mut self, key: FlowKey, on: Option<(ConnId, StreamId)>, end: End, why: &str) {
-        if let Some((conn, stream)) = on
-            && let Some(session) = self.session_on(conn)
-        {
-            session.slots.remove(&stream);
+        if let Some((conn, stream)) = on {
+            self.pool.release(conn, stream);
         }
         if self.stdio_flow == Some(key) && self.ended.is_none() {
             self.ended = Some(match end {

@@ -6,7 +6,7 @@ use crate::worker::{
     flow::{Reader, Splice},
     flows::Phase,
     poll::{FlowKey, Token},
-    session::{Resolving, Slot},
+    session::{Resolving, Slot, Transport},
 };
 use ::upstream::{failure::ConnectFailure, resolver::ResolveError};
 use masque::RequestReader;
@@ -43,7 +43,7 @@ impl Gateway {
             return;
         }
         let Some(Slot::Resolving(resolving)) = session.slots.remove(&stream) else { return };
-        let Resolving { reader, host, identity } = *resolving;
+        let Resolving { reader, host, identity, transport } = *resolving;
         let failure = match outcome {
             Ok(addresses) => {
                 let mut failure = ConnectFailure::DnsNotFound;
@@ -61,7 +61,12 @@ impl Gateway {
                     core.totals.refused_denied += 1;
                     failure
                 } else {
-                    match self.connect_next(core, now, (conn, stream), Box::new(reader), candidates) {
+                    let on = (conn, stream);
+                    let started = match transport {
+                        Transport::Tcp => self.connect_next(core, now, on, Box::new(reader), candidates),
+                        Transport::Udp => self.open_udp(core, on, reader, candidates),
+                    };
+                    match started {
                         Ok(()) => return,
                         Err(failure) => failure,
                     }

@@ -17,6 +17,7 @@ mod special;
 use std::net::{IpAddr, SocketAddr};
 
 pub use net::Net;
+pub(crate) use rule::{Ports, parse_net};
 pub use rule::{Rule, RuleError};
 pub use special::Special;
 
@@ -65,6 +66,8 @@ pub enum Reason {
     DenyAddress,
     /// No `--allow` rule speaks of it.
     NotAllowed,
+    /// The gateway allows it, but the client's own `allow=` doesn't.
+    NotForClient,
     /// An allow rule speaks of it, but it lies in a special-purpose range that none names.
     SpecialPurpose(Special),
     /// The host is neither a name nor an address.
@@ -86,6 +89,7 @@ fn text(reason: &Reason) -> String {
         Reason::DenyName => "the host name is denied by policy".into(),
         Reason::DenyAddress => "the address is denied by policy".into(),
         Reason::NotAllowed => "the destination is not allowed by policy".into(),
+        Reason::NotForClient => "the destination is not allowed for this client".into(),
         Reason::SpecialPurpose(special) => format!("the address is in a special-purpose range: {special}"),
         Reason::InvalidHost => "the host is neither a valid name nor an IP address".into(),
         Reason::PortZero => "port 0 is not a destination".into(),
@@ -142,7 +146,7 @@ impl Policy {
         if name.is_some_and(|name| self.deny.iter().any(|rule| rule.matches_name(name, port))) {
             return refuse(Reason::DenyName);
         }
-        let ip = net::embedded_v4(asked).map_or(asked, IpAddr::V4);
+        let ip = judged_as(asked);
         if self.deny.iter().any(|rule| rule.matches_ip(asked, port) || rule.matches_ip(ip, port)) {
             return refuse(Reason::DenyAddress);
         }
@@ -185,6 +189,12 @@ impl Policy {
         let could = |rule: &Rule| rule.matches_name(&name, port) || rule.is_net_with_port(port);
         if self.allow.iter().any(could) { Ok(()) } else { refuse(Reason::NotAllowed) }
     }
+}
+
+/// The address that a destination is judged as: see the module.
+pub(crate) fn judged_as(asked: IpAddr) -> IpAddr {
+    let asked = asked.to_canonical();
+    net::embedded_v4(asked).map_or(asked, IpAddr::V4)
 }
 
 fn parse_rules(flag: &'static str, values: &[String]) -> Result<Vec<Rule>, PolicyError> {

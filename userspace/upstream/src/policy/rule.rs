@@ -106,14 +106,14 @@ impl FromStr for Rule {
             let net = parse_net(net)?;
             let ports = match ports {
                 "" => Ports::default(),
-                _ => parse_ports(ports.strip_prefix(':').ok_or(RuleError::Bracket)?)?,
+                _ => Ports::parse(ports.strip_prefix(':').ok_or(RuleError::Bracket)?)?,
             };
             return Ok(Self { target: Target::Net(net), ports });
         }
         // Two colons or more: an IPv6 network without brackets, hence without ports.
         let (host, ports) = match text.split_once(':') {
             Some((_, rest)) if rest.contains(':') => (text, Ports::default()),
-            Some((host, ports)) => (host, parse_ports(ports)?),
+            Some((host, ports)) => (host, Ports::parse(ports)?),
             None => (text, Ports::default()),
         };
         Ok(Self { target: parse_target(host)?, ports })
@@ -133,7 +133,8 @@ fn parse_target(text: &str) -> Result<Target, RuleError> {
     }
 }
 
-fn parse_net(text: &str) -> Result<Net, RuleError> {
+/// An address, or a network without host bits.
+pub(crate) fn parse_net(text: &str) -> Result<Net, RuleError> {
     let (address, prefix_len) = match text.split_once('/') {
         Some((address, prefix_len)) => (address, Some(prefix_len)),
         None => (text, None),
@@ -151,13 +152,6 @@ fn parse_net(text: &str) -> Result<Net, RuleError> {
     Ok(net)
 }
 
-fn parse_ports(text: &str) -> Result<Ports, RuleError> {
-    if text.split(',').count() > PORT_RANGES_MAX {
-        return Err(RuleError::TooManyPorts);
-    }
-    text.split(',').map(parse_port_range).collect::<Result<_, _>>().map(Ports)
-}
-
 fn parse_port_range(text: &str) -> Result<(u16, u16), RuleError> {
     let port = |digits: &str| {
         let port = digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse::<u16>().ok())?;
@@ -171,6 +165,19 @@ fn parse_port_range(text: &str) -> Result<(u16, u16), RuleError> {
 }
 
 impl Ports {
+    /// `80,443,8000-8999`.
+    pub(crate) fn parse(text: &str) -> Result<Self, RuleError> {
+        if text.split(',').count() > PORT_RANGES_MAX {
+            return Err(RuleError::TooManyPorts);
+        }
+        text.split(',').map(parse_port_range).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// Whether one of the ranges is all ports.
+    pub(crate) fn contain_all(&self) -> bool {
+        self.0.is_empty() || self.0.contains(&(1, u16::MAX))
+    }
+
     pub(crate) fn contain(&self, port: u16) -> bool {
         self.0.is_empty() || self.0.iter().any(|&(low, high)| (low..=high).contains(&port))
     }
@@ -185,8 +192,16 @@ impl fmt::Display for Rule {
             Target::Name(name) => write!(f, "{name}")?,
             Target::Below(parent) => write!(f, "*.{parent}")?,
         }
-        for (i, (low, high)) in self.ports.0.iter().enumerate() {
-            f.write_str(if i == 0 { ":" } else { "," })?;
+        if self.ports.0.is_empty() { Ok(()) } else { write!(f, ":{}", self.ports) }
+    }
+}
+
+impl fmt::Display for Ports {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, (low, high)) in self.0.iter().enumerate() {
+            if i > 0 {
+                f.write_str(",")?;
+            }
             if low == high { write!(f, "{low}")? } else { write!(f, "{low}-{high}")? }
         }
         Ok(())

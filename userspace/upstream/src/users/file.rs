@@ -13,26 +13,45 @@ use std::{
 
 use rustix::fs::FlockOperation;
 
-use super::{Malformed, NAME_LEN_MAX, USERS_MAX, UsersError, token};
+use super::{
+    ClientPolicy, Malformed, NAME_LEN_MAX, USERS_MAX, UsersError,
+    token::{self, TokenHash},
+};
 
 /// Room for [`USERS_MAX`] users and as much again of comments.
 pub(super) const FILE_BYTES_MAX: u64 = 16 << 20;
+/// In the place of the token's hash: this client comes with a certificate.
+const CERTIFICATE: &str = "cert";
 /// Mode of a file that we make.
 const MODE: u32 = 0o640;
 /// The bits that would let others in.
 const WRITABLE_BY_OTHERS: u32 = 0o022;
 
-/// One line, as it was, and the user in it.
+/// One line, as it was, and the client in it.
 #[derive(Debug)]
 pub(super) struct Line {
     text: String,
-    user: Option<(String, [u8; 32])>,
+    pub(super) entry: Option<Entry>,
 }
 
-impl Line {
-    pub(super) fn user(&self) -> Option<(&str, &[u8; 32])> {
-        self.user.as_ref().map(|(name, hash)| (name.as_str(), hash))
-    }
+/// A client of the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Entry {
+    pub(super) name: String,
+    /// `None`: it comes with a certificate.
+    pub(super) token: Option<TokenHash>,
+    pub(super) policy: ClientPolicy,
+}
+
+/// A client of the file, for a person to see.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// Its name.
+    pub name: String,
+    /// It comes with a certificate; there is no token of it.
+    pub by_certificate: bool,
+    /// What it may do.
+    pub policy: ClientPolicy,
 }
 
 /// Reads and checks the file: its mode, each line, and that names and tokens are unique.
@@ -62,55 +81,45 @@ pub(super) fn read(path: &Path) -> Result<Vec<Line>, UsersError> {
 /// The lines, or the number of the first bad one and what is wrong with it.
 pub(super) fn parse(bytes: &[u8]) -> Result<Vec<Line>, (usize, Malformed)> {
     let mut names = HashSet::new();
-    let mut by_hash: HashMap<[u8; 32], String> = HashMap::new();
+    let mut by_hash: HashMap<TokenHash, String> = HashMap::new();
     let mut lines = Vec::new();
     let bytes = bytes.strip_suffix(b"\n").unwrap_or(bytes);
     let text_lines = bytes.split(|&b| b == b'\n').take(if bytes.is_empty() { 0 } else { usize::MAX });
     for (i, raw) in text_lines.enumerate() {
         let wrong = |what| (i + 1, what);
         let text = std::str::from_utf8(raw).map_err(|_| wrong(Malformed::NotText))?;
-        let user = parse_line(text).map_err(wrong)?;
-        if let Some((name, hash)) = &user {
+        let entry = parse_line(text).map_err(wrong)?;
+        if let Some(Entry { name, token, .. }) = &entry {
             if names.len() == USERS_MAX {
                 return Err(wrong(Malformed::TooMany));
             }
             if !names.insert(name.clone()) {
                 return Err(wrong(Malformed::DuplicateName(name.clone())));
             }
-            if let Some(other) = by_hash.insert(*hash, name.clone()) {
+            if let Some(other) = token.and_then(|hash| by_hash.insert(hash, name.clone())) {
                 return Err(wrong(Malformed::DuplicateHash(other)));
             }
         }
-        lines.push(Line { text: text.into(), user });
+        lines.push(Line { text: text.into(), entry });
     }
     Ok(lines)
 }
 
-/// `NAME sha256:HEX`, or nothing but blanks and a comment.
-fn parse_line(text: &str) -> Result<Option<(String, [u8; 32])>, Malformed> {
+/// `NAME sha256:HEX [OPTION...]`, `NAME cert [OPTION...]`, or nothing but blanks and a comment.
+fn parse_line(text: &str) -> Result<Option<Entry>, Malformed> {
     let content = text.split('#').next().unwrap_or_default();
     let mut fields = content.split_ascii_whitespace();
     let Some(name) = fields.next() else { return Ok(None) };
     check_name(name)?;
-    let hash = fields.next().ok_or(Malformed::HashMissing)?;
-    let hash = hash.strip_prefix("sha256:").and_then(parse_hash).ok_or(Malformed::Hash)?;
-    match fields.next() {
-        Some(option) => Err(Malformed::Option(option.into())),
-        None => Ok(Some((name.into(), hash))),
-    }
-}
-
-fn parse_hash(hex: &str) -> Option<[u8; 32]> {
-    let digits = hex.as_bytes();
-    if digits.len() != 64 {
-        return None;
-    }
-    let mut hash = [0; 32];
-    for (byte, pair) in hash.iter_mut().zip(digits.chunks(2)) {
-        let digit = |at: usize| char::from(pair[at]).to_digit(16);
-        *byte = (digit(0)? << 4 | digit(1)?) as u8;
-    }
-    Some(hash)
+    let token = match fields.next().ok_or(Malformed::ProofMissing)? {
+        CERTIFICATE => None,
+        proof => {
+            let hash = proof.strip_prefix("sha256:").and_then(TokenHash::parse);
+            Some(hash.ok_or(Malformed::Proof)?)
+        }
+    };
+    let policy = ClientPolicy::parse(fields).map_err(Malformed::Option)?;
+    Ok(Some(Entry { name: name.into(), token, policy }))
 }
 
 pub(super) fn check_name(name: &str) -> Result<(), Malformed> {
@@ -126,17 +135,29 @@ pub(super) fn check_name(name: &str) -> Result<(), Malformed> {
 ///
 /// # Errors
 /// [`UsersError`]; the file is then as it was.
-pub fn add(path: &Path, name: &str) -> Result<String, UsersError> {
+pub fn add(path: &Path, name: &str, policy: &ClientPolicy) -> Result<String, UsersError> {
     let token = token::generate_token()?;
-    let line = token::hash_line(name, &token)?;
+    add_line(path, name, token::hash_line(name, &token)?, policy)?;
+    Ok(token)
+}
+
+/// Adds the options of a client that comes with a certificate of that name. Makes the file if there is none.
+///
+/// # Errors
+/// [`UsersError`]; the file is then as it was.
+pub fn add_certificate(path: &Path, name: &str, policy: &ClientPolicy) -> Result<(), UsersError> {
+    check_name(name).map_err(|_| UsersError::Name(name.into()))?;
+    add_line(path, name, format!("{name} {CERTIFICATE}"), policy)
+}
+
+fn add_line(path: &Path, name: &str, line: String, policy: &ClientPolicy) -> Result<(), UsersError> {
     edit(path, true, |lines| {
-        if lines.iter().filter_map(Line::user).any(|(there, _)| there == name) {
+        if entries(lines).any(|there| there.name == name) {
             return Err(UsersError::Exists { path: path.into(), name: name.into() });
         }
-        lines.push(Line { text: line, user: None });
+        lines.push(Line { text: format!("{line} {policy}").trim_end().into(), entry: None });
         Ok(())
-    })?;
-    Ok(token)
+    })
 }
 
 /// Removes a user; a gateway forgets the token at its next reload.
@@ -146,7 +167,7 @@ pub fn add(path: &Path, name: &str) -> Result<String, UsersError> {
 pub fn remove(path: &Path, name: &str) -> Result<(), UsersError> {
     edit(path, false, |lines| {
         let before = lines.len();
-        lines.retain(|line| line.user().is_none_or(|(there, _)| there != name));
+        lines.retain(|line| line.entry.as_ref().is_none_or(|there| there.name != name));
         if lines.len() == before {
             return Err(UsersError::Unknown { path: path.into(), name: name.into() });
         }
@@ -154,12 +175,22 @@ pub fn remove(path: &Path, name: &str) -> Result<(), UsersError> {
     })
 }
 
-/// The users' names in the order of the file.
+/// The clients in the order of the file.
 ///
 /// # Errors
 /// As [`super::Users::load`].
-pub fn list(path: &Path) -> Result<Vec<String>, UsersError> {
-    Ok(read(path)?.iter().filter_map(Line::user).map(|(name, _)| name.to_owned()).collect())
+pub fn list(path: &Path) -> Result<Vec<Listed>, UsersError> {
+    let lines = read(path)?;
+    let listed = entries(&lines).map(|entry| Listed {
+        name: entry.name.clone(),
+        by_certificate: entry.token.is_none(),
+        policy: entry.policy.clone(),
+    });
+    Ok(listed.collect())
+}
+
+pub(super) fn entries(lines: &[Line]) -> impl Iterator<Item = &Entry> {
+    lines.iter().filter_map(|line| line.entry.as_ref())
 }
 
 /// Reads, changes, writes beside and renames, under a lock on the directory.

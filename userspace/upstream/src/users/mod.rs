@@ -1,23 +1,31 @@
-//! Who may open a tunnel: the users file, and the check of a token.
+//! Who may open a tunnel, and what each client may do: the users file, and the check of a token.
 //!
 //! ```text
-//!  # name     what is kept of the token
-//!  alice      sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
+//!  # name   proof: what is kept of the token, or `cert`                              options
+//!  alice    sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
+//!  bob      sha256:60303ae22b998861bce3b28f33eec1be758a213c86c93c076dbe9f558c11c752  max-flows=100 max-rate=50M
+//!  site-7   cert                                                                     routes=10.7.0.0/16
 //! ```
 //!
 //! Tokens are 32 random bytes, so a plain hash of one cannot be guessed from the file, and looking a hash up takes the
 //! same time for any token as far as anyone who does not know SHA-256 preimages can tell: what a table lookup leaks is
-//! about the hash, not the token. A third field is reserved for options; there are none yet.
+//! about the hash, not the token. The options are those of [`ClientPolicy`]. They belong to the name, however its owner
+//! proves to have it: a client certificate of the name `bob` has bob's limits, too. A certificate whose name isn't in
+//! the file is let in all the same, with the default policy; whom the authority shall not let in gets `cert disabled`.
 
+mod client;
 mod file;
+mod rate;
 mod token;
 
 use std::{collections::HashMap, fmt, io, path::Path, path::PathBuf, sync::Arc};
 
-pub use file::{add, list, remove};
-pub use token::{generate_token, hash_line};
+pub use client::{ClientPolicy, OptionError, RULES_PER_CLIENT_MAX};
+pub use file::{Listed, add, add_certificate, list, remove};
+pub use rate::{Rate, RateError};
+pub use token::{TokenHash, generate_token, hash_line};
 
-use file::Line;
+use file::entries;
 
 /// Users of one gateway.
 pub const USERS_MAX: usize = 65_536;
@@ -53,7 +61,11 @@ impl fmt::Display for Identity {
 /// The users file, read. Read-only; a reload loads another.
 #[derive(Clone, Default)]
 pub struct Users {
-    by_hash: HashMap<[u8; 32], Identity>,
+    by_hash: HashMap<TokenHash, Identity>,
+    /// Every name of the file.
+    policies: HashMap<Arc<str>, Arc<ClientPolicy>>,
+    /// Of everybody else.
+    default: Arc<ClientPolicy>,
 }
 
 /// The next command, where the errno tells it.
@@ -98,8 +110,8 @@ pub enum UsersError {
         /// Its permission bits.
         mode: u32,
     },
-    /// A line that is not `NAME sha256:HEX`.
-    #[error("users file {}, line {line_number}: {what}.\n  wanted: NAME sha256:<64 hex digits>; beam user add NAME writes one", path.display())]
+    /// A line that is not `NAME sha256:HEX [OPTION...]`.
+    #[error("users file {}, line {line_number}: {what}.\n  wanted: NAME sha256:<64 hex digits> [OPTION...]; beam user add NAME writes one", path.display())]
     Malformed {
         /// The file.
         path: PathBuf,
@@ -149,13 +161,13 @@ pub enum Malformed {
     Name(String),
     /// The second field is missing.
     #[error("the token's hash is missing")]
-    HashMissing,
-    /// The second field is not `sha256:` and 64 hex digits. It is not repeated: it may be a token.
-    #[error("the second field is not sha256: and 64 hex digits (never put a token itself here)")]
-    Hash,
-    /// A third field.
-    #[error("unknown option {0:?}; this version has none")]
-    Option(String),
+    ProofMissing,
+    /// The second field is not `cert`, nor `sha256:` and 64 hex digits. It is not repeated: it may be a token.
+    #[error("the second field is not sha256: and 64 hex digits, nor cert (never put a token itself here)")]
+    Proof,
+    /// A further field.
+    #[error(transparent)]
+    Option(OptionError),
     /// The name is in the file twice.
     #[error("user {0:?} is in the file already")]
     DuplicateName(String),
@@ -174,21 +186,46 @@ impl Users {
     /// [`UsersError`]: unreadable, writable by others, or a line that is malformed or a duplicate.
     pub fn load(path: &Path) -> Result<Self, UsersError> {
         let lines = file::read(path)?;
-        let users = lines.iter().filter_map(Line::user);
-        let identity = |name: &str| Identity { name: name.into(), how: How::Token };
-        Ok(Self { by_hash: users.map(|(name, hash)| (*hash, identity(name))).collect() })
+        let mut users = Self::default();
+        for entry in entries(&lines) {
+            let name: Arc<str> = entry.name.as_str().into();
+            if let Some(hash) = entry.token {
+                users.by_hash.insert(hash, Identity { name: name.clone(), how: How::Token });
+            }
+            let policy = if entry.policy == *users.default {
+                users.default.clone()
+            } else {
+                entry.policy.clone().into()
+            };
+            users.policies.insert(name, policy);
+        }
+        Ok(users)
     }
 
     /// Whose token is this?
     #[must_use]
     pub fn authenticate(&self, token: &str) -> Option<Identity> {
-        if token.is_empty() || token.len() > TOKEN_BYTES_MAX {
-            return None;
-        }
-        self.by_hash.get(&token::hash(token)).cloned()
+        self.owner(&TokenHash::of(token)?).cloned()
     }
 
-    /// How many users there are.
+    /// Whose token has this hash? Asked again of the next users file, about a client that showed the token before.
+    #[must_use]
+    pub fn owner(&self, hash: &TokenHash) -> Option<&Identity> {
+        self.by_hash.get(hash).filter(|identity| !self.policy(&identity.name).disabled)
+    }
+
+    /// What the client of that name may do; the default where the file doesn't speak of it.
+    #[must_use]
+    pub fn policy(&self, name: &str) -> &Arc<ClientPolicy> {
+        self.policies.get(name).unwrap_or(&self.default)
+    }
+
+    /// Every client of the file, in no order.
+    pub fn policies(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<ClientPolicy>)> {
+        self.policies.iter()
+    }
+
+    /// How many users with a token there are.
     #[must_use]
     pub fn len(&self) -> usize {
         self.by_hash.len()

@@ -44,6 +44,15 @@ impl Drop for Dir {
     }
 }
 
+/// The policy of a line without options.
+fn open() -> ClientPolicy {
+    ClientPolicy::default()
+}
+
+fn names(path: &Path) -> Vec<String> {
+    list(path).unwrap().into_iter().map(|listed| listed.name).collect()
+}
+
 fn malformed(text: &[u8]) -> (usize, Malformed) {
     file::parse(text).unwrap_err()
 }
@@ -86,7 +95,7 @@ fn a_file_that_others_can_write_is_refused() {
         assert!(matches!(error, UsersError::Writable { mode: seen, .. } if seen == mode));
         let text = error.to_string();
         assert!(text.contains(&format!("{mode:04o}")) && text.contains("chmod 0640 "), "{text}");
-        assert!(add(&path, "x").is_err() && remove(&path, "x").is_err());
+        assert!(add(&path, "x", &open()).is_err() && remove(&path, "x").is_err());
     }
     for mode in [0o600, 0o640, 0o644, 0o440] {
         assert!(Users::load(&dir.file("", mode)).unwrap().is_empty());
@@ -107,8 +116,8 @@ fn malformed_lines_are_refused_by_number() {
     let good = hash_line("alice", "one").unwrap();
     let hash = good.split_once(' ').unwrap().1;
     let line = |text: &str| malformed(format!("# first\n{text}\n").as_bytes());
-    assert_eq!(line("bob"), (2, Malformed::HashMissing));
-    assert_eq!(line("bob # sha256:"), (2, Malformed::HashMissing));
+    assert_eq!(line("bob"), (2, Malformed::ProofMissing));
+    assert_eq!(line("bob # sha256:"), (2, Malformed::ProofMissing));
     for bad in [
         "bob beam_secret".to_string(),
         "bob md5:00".to_string(),
@@ -118,9 +127,12 @@ fn malformed_lines_are_refused_by_number() {
         format!("bob {}", hash.to_uppercase()),
         "bob sha256:".to_string(),
     ] {
-        assert_eq!(line(&bad), (2, Malformed::Hash), "{bad}");
+        assert_eq!(line(&bad), (2, Malformed::Proof), "{bad}");
     }
-    assert_eq!(line(&format!("bob {hash} admin")), (2, Malformed::Option("admin".into())));
+    assert_eq!(
+        line(&format!("bob {hash} admin")),
+        (2, Malformed::Option(OptionError::Unknown("admin".into())))
+    );
     assert_eq!(line(&format!("b/b {hash}")), (2, Malformed::Name("b/b".into())));
     let long = "n".repeat(NAME_LEN_MAX + 1);
     assert_eq!(line(&format!("{long} {hash}")), (2, Malformed::Name(long)));
@@ -149,20 +161,76 @@ fn an_error_never_repeats_what_may_be_a_token() {
 fn add_list_remove() {
     let dir = Dir::new();
     let path = dir.0.join("users");
-    let alice = add(&path, "alice").unwrap();
+    let alice = add(&path, "alice", &open()).unwrap();
     assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o640);
-    let bob = add(&path, "bob").unwrap();
-    assert_eq!(list(&path).unwrap(), ["alice", "bob"]);
+    let bob = add(&path, "bob", &open()).unwrap();
+    assert_eq!(names(&path), ["alice", "bob"]);
     let users = Users::load(&path).unwrap();
     assert_eq!(&*users.authenticate(&alice).unwrap().name, "alice");
     assert_eq!(&*users.authenticate(&bob).unwrap().name, "bob");
-    assert!(matches!(add(&path, "alice"), Err(UsersError::Exists { .. })));
-    assert!(matches!(add(&path, "a b"), Err(UsersError::Name(_))));
+    assert!(matches!(add(&path, "alice", &open()), Err(UsersError::Exists { .. })));
+    assert!(matches!(add(&path, "a b", &open()), Err(UsersError::Name(_))));
     assert!(matches!(remove(&path, "carol"), Err(UsersError::Unknown { .. })));
     remove(&path, "alice").unwrap();
     let users = Users::load(&path).unwrap();
     assert_eq!((users.authenticate(&alice), users.len()), (None, 1));
     assert_eq!(dir.entries(), ["users"], "nothing is left beside it");
+}
+
+/// Options belong to a name: by token, by certificate, and for nobody that the file doesn't know.
+#[test]
+fn options_are_found_by_name() {
+    let dir = Dir::new();
+    let path = dir.0.join("users");
+    let limited = ClientPolicy::parse(["max-flows=3", "max-rate=50M"]).unwrap();
+    let token = add(&path, "alice", &limited).unwrap();
+    add_certificate(&path, "site-7", &ClientPolicy::parse(["routes=10.7.0.0/16"]).unwrap()).unwrap();
+    add_certificate(&path, "lost", &ClientPolicy::parse(["disabled"]).unwrap()).unwrap();
+    assert!(matches!(add_certificate(&path, "alice", &open()), Err(UsersError::Exists { .. })));
+    assert!(matches!(add_certificate(&path, "a b", &open()), Err(UsersError::Name(_))));
+    let users = Users::load(&path).unwrap();
+    assert_eq!(users.len(), 1, "one has a token");
+    let alice = users.authenticate(&token).unwrap();
+    assert_eq!(**users.policy(&alice.name), limited);
+    assert_eq!(users.policy("site-7").to_string(), "routes=10.7.0.0/16");
+    assert!(users.policy("lost").disabled);
+    assert_eq!(**users.policy("stranger"), open());
+    assert_eq!(users.policies().count(), 3);
+    let listed = list(&path).unwrap();
+    let seen: Vec<_> =
+        listed.iter().map(|l| (l.name.as_str(), l.by_certificate, l.policy.to_string())).collect();
+    assert_eq!(
+        seen,
+        [
+            ("alice", false, "max-flows=3 max-rate=50M".to_owned()),
+            ("site-7", true, "routes=10.7.0.0/16".to_owned()),
+            ("lost", true, "disabled".to_owned())
+        ]
+    );
+}
+
+#[test]
+fn a_disabled_token_opens_nothing() {
+    let dir = Dir::new();
+    let line = hash_line("alice", "beam_one").unwrap();
+    let users = Users::load(&dir.file(&format!("{line} disabled # until Monday\n"), 0o640)).unwrap();
+    assert_eq!(users.authenticate("beam_one"), None);
+    let users = Users::load(&dir.file(&format!("{line}\n"), 0o640)).unwrap();
+    assert!(users.authenticate("beam_one").is_some());
+}
+
+/// An option that is wrong is refused by its line, and a word that may be a token is not repeated.
+#[test]
+fn a_bad_option_is_refused_by_number() {
+    let dir = Dir::new();
+    let line = hash_line("alice", "beam_one").unwrap();
+    let error = |option: &str| {
+        Users::load(&dir.file(&format!("# x\n{line} {option}\n"), 0o640)).unwrap_err().to_string()
+    };
+    let said = error("max-rate=lots");
+    assert!(said.contains("line 2: max-rate: ") && said.contains("8k to 1000G"), "{said}");
+    let said = error("beam_secret");
+    assert!(said.contains("line 2: unknown option (not repeated") && !said.contains("secret"), "{said}");
 }
 
 #[test]
@@ -172,7 +240,7 @@ fn an_edit_keeps_comments_mode_and_the_link() {
     let path = dir.file(&text, 0o600);
     let link = dir.0.join("link");
     symlink(&path, &link).unwrap();
-    add(&link, "bob").unwrap();
+    add(&link, "bob", &open()).unwrap();
     let now = fs::read_to_string(&path).unwrap();
     assert!(now.starts_with(&format!("{text}\nbob sha256:")) && now.ends_with('\n'), "{now}");
     assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o600);
@@ -185,7 +253,7 @@ fn an_edit_keeps_comments_mode_and_the_link() {
 fn an_edit_of_a_malformed_file_leaves_it_alone() {
     let dir = Dir::new();
     let path = dir.file("alice\n", 0o600);
-    assert!(matches!(add(&path, "bob"), Err(UsersError::Malformed { line_number: 1, .. })));
+    assert!(matches!(add(&path, "bob", &open()), Err(UsersError::Malformed { line_number: 1, .. })));
     assert_eq!(fs::read_to_string(&path).unwrap(), "alice\n");
     assert_eq!(dir.entries(), ["users"]);
 }
@@ -197,7 +265,9 @@ fn edits_at_once_lose_none() {
     std::thread::scope(|scope| {
         for worker in 0..4 {
             let path = &path;
-            scope.spawn(move || (0..8).for_each(|i| drop(add(path, &format!("u{worker}-{i}")).unwrap())));
+            scope.spawn(move || {
+                (0..8).for_each(|i| drop(add(path, &format!("u{worker}-{i}"), &open()).unwrap()))
+            });
         }
     });
     assert_eq!(list(&path).unwrap().len(), 32);
@@ -213,8 +283,8 @@ proptest! {
     fn a_written_line_reads_back(name in "[A-Za-z0-9._@-]{1,64}", token in "\\PC{1,64}") {
         let line = hash_line(&name, &token).unwrap();
         let lines = file::parse(line.as_bytes()).unwrap();
-        let (seen, hash) = lines[0].user().unwrap();
-        prop_assert_eq!(seen, name.as_str());
-        prop_assert_eq!(*hash, token::hash(&token));
+        let entry = lines[0].entry.as_ref().unwrap();
+        prop_assert_eq!(&entry.name, &name);
+        prop_assert_eq!(entry.token, TokenHash::of(&token));
     }
 }

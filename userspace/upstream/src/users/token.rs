@@ -1,15 +1,49 @@
 //! Tokens and their hashes.
 
+use std::fmt;
+
 use ring::{
     digest,
     rand::{SecureRandom, SystemRandom},
 };
 
-use super::{UsersError, file::check_name};
+use super::{TOKEN_BYTES_MAX, UsersError, file::check_name};
 
 /// So that secret scanners, and people, see what it is.
 const PREFIX: &str = "beam_";
 const RANDOM_BYTES: usize = 32;
+
+/// What is kept of a token. It opens nothing, and prints as nothing all the same.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct TokenHash([u8; 32]);
+
+impl TokenHash {
+    /// The hash of a token; `None` for what is none: empty, or longer than [`TOKEN_BYTES_MAX`].
+    #[must_use]
+    pub fn of(token: &str) -> Option<Self> {
+        (1..=TOKEN_BYTES_MAX).contains(&token.len()).then(|| hash(token))
+    }
+
+    /// 64 hex digits.
+    pub(super) fn parse(hex: &str) -> Option<Self> {
+        let digits = hex.as_bytes();
+        if digits.len() != 64 {
+            return None;
+        }
+        let mut hash = [0; 32];
+        for (byte, pair) in hash.iter_mut().zip(digits.chunks(2)) {
+            let digit = |at: usize| char::from(pair[at]).to_digit(16);
+            *byte = (digit(0)? << 4 | digit(1)?) as u8;
+        }
+        Some(Self(hash))
+    }
+}
+
+impl fmt::Debug for TokenHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TokenHash(..)")
+    }
+}
 
 /// A new token: `beam_` and 32 random bytes in base64url.
 ///
@@ -27,14 +61,14 @@ pub fn generate_token() -> Result<String, UsersError> {
 /// [`UsersError::Name`].
 pub fn hash_line(name: &str, token: &str) -> Result<String, UsersError> {
     check_name(name).map_err(|_| UsersError::Name(name.into()))?;
-    let hex: String = hash(token).iter().map(|byte| format!("{byte:02x}")).collect();
+    let hex: String = hash(token).0.iter().map(|byte| format!("{byte:02x}")).collect();
     Ok(format!("{name} sha256:{hex}"))
 }
 
-pub(super) fn hash(token: &str) -> [u8; 32] {
+pub(super) fn hash(token: &str) -> TokenHash {
     let mut hash = [0; 32];
     hash.copy_from_slice(digest::digest(&digest::SHA256, token.as_bytes()).as_ref());
-    hash
+    TokenHash(hash)
 }
 
 /// RFC 4648 section 5, without padding.

@@ -1,0 +1,138 @@
+"""Entry of scripts/bench tunnel: flags, the order of the runs, and what a row that can't be measured says."""
+
+import argparse
+import json
+import os
+import sys
+
+from demolib import report as demo
+from demolib.rig import DemoError, guarded, say, without_report
+
+from . import load, page, tunnels
+from . import report as reporting
+from .site import Site
+
+REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+QUICK = {"runs": 1, "time": 2, "probes": 100}
+# Of an error in the report; the whole of it, logs included, has been said.
+ERROR_CHARS = 300
+WHOLE = {"runs": 3, "time": 10, "probes": 1000}
+
+
+def number(most):
+    def parsed(text):
+        if not text.isdigit() or not 1 <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to {most}")
+        return int(text)
+
+    return parsed
+
+
+def parse(argv):
+    flags = argparse.ArgumentParser(prog="scripts/bench tunnel", allow_abbrev=False)
+    flags.add_argument("--json", action="store_true")
+    flags.add_argument("--save", action="store_true")
+    flags.add_argument("--quick", action="store_true")
+    flags.add_argument("--only", default="", metavar="TEXT[,TEXT]")
+    flags.add_argument("--runs", type=number(99), metavar="N")
+    flags.add_argument("--time", type=number(600), metavar="SECS")
+    flags.add_argument("--offloads", choices=("on", "off", "both"), default="off")
+    flags.add_argument("--needs", action="store_true", help=argparse.SUPPRESS)
+    parsed = flags.parse_args(argv)
+    defaults = QUICK if parsed.quick else WHOLE
+    for name, value in defaults.items():
+        setattr(parsed, name, getattr(parsed, name, None) or value)
+    parsed.states = ["off", "on"] if parsed.offloads == "both" else [parsed.offloads]
+    parsed.rows = tunnels.chosen(parsed.only)
+    if parsed.save and (parsed.quick or parsed.only):
+        flags.error("--save keeps whole runs; leave out --quick and --only")
+    if not parsed.rows:
+        flags.error(f"--only {parsed.only!r} names no row; there are: {', '.join(row.name for row in tunnels.ROWS)}")
+    return parsed
+
+
+def measure(place, row, flags):
+    """One run of one row; an error of its daemons comes with the end of their logs."""
+    background_cpus = load.background()
+    mark, codes = len(place.children), {}
+    try:
+        up = row.start(place)
+        sent_before = place.sent_bytes("client", up.device) if up.device else 0
+        times_ms = load.round_trips_ms(place, up.host, up.echo_port, flags.probes)
+        meter = load.Meter(daemon.pid for daemon in up.daemons)
+        seen = load.stream(place, up.host, up.iperf_port, flags.time)
+        spent = meter.read()
+        up.must_live()
+        out = reporting.sample(row, place.offloads, times_ms, seen, spent, background_cpus)
+        if up.device:
+            out["device_bytes"] = place.sent_bytes("client", up.device) - sent_before
+        out["facts"] = up.facts()
+    except DemoError as error:
+        logs = [f"  {child.name}:\n{child.tail()}" for child in place.children[mark:] if child.tail() not in str(error)]
+        raise DemoError("\n".join([str(error), *logs])) from None
+    finally:
+        codes.update(place.stop_since(mark))
+    return {**out, "exits": list(codes.values())}
+
+
+def run_all(flags, place, samples):
+    place.build()
+    load.serve_echo(place)
+    # In turn, so that a noisy minute of the machine hits every row.
+    for index in range(flags.runs):
+        for row in flags.rows:
+            try:
+                one = measure(place, row, flags)
+                say(f"run {index + 1} of {flags.runs}: {row.name}: {one['goodput_gbps']:.2f} Gbit/s, P50 {one['p50_ms']:.3f} ms")
+            except DemoError as error:
+                one = {"name": row.name, "offloads": place.offloads, "error": " ".join(str(error).split())[:ERROR_CHARS]}
+                say(f"run {index + 1} of {flags.runs}: {row.name} FAILED: {error}")
+            samples.append(one)
+
+
+def main(argv):
+    flags = parse(argv)
+    needs = {need for row in flags.rows for need in row.needs}
+    if os.geteuid() != 0:
+        say("error: network namespaces and TUN devices need root; run: sudo -E scripts/bench tunnel")
+        return 1
+    if flags.needs:
+        print("\n".join(sorted(needs)))
+        return 0
+    reports = []
+
+    def work(hold):
+        samples = []
+        host = demo.host_facts(os.environ["BEAM_BIN"] if "beam" in needs else None, REPOSITORY)
+        for offloads in flags.states:
+            place = Site(offloads)
+            hold(place)
+            run_all(flags, place, samples)
+            host.update(place.facts())
+            place.close()
+        versions = reporting.versions(flags.rows)
+        host["veth_offloads"] = "as each row says (tx checksum, TSO, GSO, GRO)"
+        reports.append(reporting.build(flags.rows, flags.states, samples, flags.runs, host, versions))
+
+    left, stopped_by = guarded(work)
+    if not reports:
+        return without_report(left, stopped_by)
+    report = reports[0]
+    demo.judge_leftovers(report, left)
+    saved = keep(report) if flags.save else True
+    print(json.dumps(report) if flags.json else reporting.table(report), flush=True)
+    return 0 if report["ok"] and saved else 1
+
+
+def keep(report):
+    """Saves a faultless report of a quiet machine; whether it was one."""
+    if not report["ok"] or not reporting.is_quiet(report):
+        why = "the machine did other work meanwhile" if report["ok"] else "not all checks hold"
+        say(f"not saved: {why}")
+        return False
+    page.save(report)
+    say("kept as benches/results/tunnel.json, and README.md's table made of it")
+    return True
+
+
+sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,63 @@
+"""The README's table of tunnels, made from benches/results/tunnel.json.
+
+`python3 -m tunnellib.page` (with scripts/ on the path) makes it anew; a test holds the two against each other.
+"""
+
+import json
+import os
+
+from kernelslib import page
+
+RESULTS = os.path.join(page.REPOSITORY, "benches/results/tunnel.json")
+BEGIN = "<!-- tunnel: made by scripts/bench tunnel --save -->"
+HEAD = (
+    "| | offloads | Gbit/s (min to max) | CPU s/GB, the whole machine | of that the daemons | P50 / P95 / P99 ms |",
+    "|---|---|---|---|---|---|",
+)
+
+
+def section(report):
+    """What stands between the markers; `report` is None where none was saved yet."""
+    if report is None:
+        return "No result has been saved yet."
+    host, of = report["host"], report["versions"]
+    lines = [
+        f"On {host['cpu']}, {host['cores']} CPUs, Linux {host['kernel']}, beam at commit {host['commit']}; medians of {report['runs']} runs:",
+        "",
+        *HEAD,
+        *(_line(row, of) for row in report["rows"]),
+    ]
+    return "\n".join(lines)
+
+
+def _line(row, versions):
+    # A row whose program has a version says it: quincy's two ends have the same.
+    version = next((f" {versions[name]}" for name in versions if name.startswith(row["name"])), "")
+    name = "no tunnel" if row["name"] == "none" else f"`{row['name']}`{version}"
+    speed = f"{row['goodput_gbps']:.2f} ({row['goodput_gbps_min']:.2f} to {row['goodput_gbps_max']:.2f})"
+    daemons = "" if row["kind"] == "none" else f"{row['cpu_daemons_s_per_gb']:.2f}"
+    latency = " / ".join(f"{row[name]:.2f}" for name in ("p50_ms", "p95_ms", "p99_ms"))
+    return f"| {name} | {row['offloads']} | {speed} | {row['cpu_s_per_gb']:.2f} | {daemons} | {latency} |"
+
+
+def saved():
+    if not os.path.exists(RESULTS):
+        return None
+    with open(RESULTS, encoding="utf-8") as file:
+        return json.load(file)
+
+
+def save(report):
+    """Keeps the report and makes the table of it."""
+    with open(RESULTS, "w", encoding="utf-8") as file:
+        json.dump(report, file)
+        file.write("\n")
+    write_readme()
+
+
+def write_readme():
+    page.replace(section(saved()), BEGIN)
+
+
+if __name__ == "__main__":
+    write_readme()

@@ -1,0 +1,329 @@
+//! One QUIC connection to the gateway, and its life: from a name to a session, through losses, to its end.
+//!
+//! ```text
+//!  Resolving ─► Connecting ─► Up ─(lost)─► Pause ─► Resolving …      Over: nothing more is tried
+//! ```
+//! [`Pool`](super::pool::Pool) owns links and calls them; a link knows nothing of the others.
+
+use super::{
+    ClientConfig,
+    trouble::{explain, is_verification_failure, no_answer},
+};
+use crate::worker::{
+    core::Core,
+    mail::Command,
+    session::{Session, close, h3_config, quic_code},
+};
+use masque::Code;
+use std::{
+    collections::VecDeque,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+use tunnel::{CloseReason, ConnId};
+use upstream::resolver::ResolveError;
+
+/// First pause before a reconnect; it doubles up to the maximum that the user sets.
+const PAUSE_FIRST: Duration = Duration::from_millis(500);
+/// A gateway that has not finished the handshake by then is taken for absent.
+const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
+
+/// See the module.
+pub(super) struct Link {
+    /// Its place in the pool: answers of other threads find it by that.
+    index: u8,
+    /// Where its packets come from.
+    local: SocketAddr,
+    pub(super) state: State,
+    /// Attempts since it was last up.
+    attempts: u32,
+    last_error: Option<String>,
+    was_up: bool,
+}
+
+/// What a link is doing.
+pub(super) enum State {
+    Resolving,
+    Connecting {
+        conn: ConnId,
+        remote: SocketAddr,
+        until: Instant,
+        rest: VecDeque<SocketAddr>,
+    },
+    Up(Up),
+    Pause {
+        until: Instant,
+    },
+    /// Nothing more is tried.
+    Over,
+}
+
+/// A connection whose handshake is done.
+pub(super) struct Up {
+    pub(super) conn: ConnId,
+    pub(super) session: Box<Session>,
+    remote: SocketAddr,
+    /// The gateway has spoken. Only then is it sure that it has taken us: with TLS 1.3 a client's handshake is complete
+    /// before its certificate is judged.
+    pub(super) accepted: bool,
+    pub(super) going_away: bool,
+}
+
+impl Link {
+    /// One that is about to make its first attempt.
+    pub(super) fn new(index: u8, local: SocketAddr, now: Instant) -> Self {
+        let state = State::Pause { until: now };
+        Self { index, local, state, attempts: 0, last_error: None, was_up: false }
+    }
+
+    /// The connection that it has, whatever its state.
+    pub(super) fn conn(&self) -> Option<ConnId> {
+        match &self.state {
+            State::Connecting { conn, .. } | State::Up(Up { conn, .. }) => Some(*conn),
+            State::Resolving | State::Pause { .. } | State::Over => None,
+        }
+    }
+
+    /// The tunnel, while there is one.
+    pub(super) fn up(&mut self) -> Option<&mut Up> {
+        match &mut self.state {
+            State::Up(up) => Some(up),
+            _ => None,
+        }
+    }
+
+    /// The gateway has taken us.
+    pub(super) fn is_accepted(&self) -> bool {
+        matches!(self.state, State::Up(Up { accepted: true, .. }))
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        matches!(self.state, State::Over)
+    }
+
+    /// What it waits for, unless it is up.
+    pub(super) fn waits_for(&self, config: &ClientConfig) -> Option<String> {
+        let waits = match &self.state {
+            State::Up(Up { accepted: true, .. }) => return None,
+            State::Up(Up { remote, .. }) => format!("a word from {remote}"),
+            State::Over => "the end".to_owned(),
+            State::Resolving => format!("resolving {}", config.host),
+            State::Connecting { remote, .. } => format!("handshake with {remote}"),
+            State::Pause { .. } => "pause before the next attempt".to_owned(),
+        };
+        let why = self.last_error.as_ref().map_or(String::new(), |error| format!("; last error: {error}"));
+        Some(format!("{waits}{why}"))
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        match self.state {
+            State::Connecting { until, .. } | State::Pause { until } => Some(until),
+            State::Resolving | State::Up(_) | State::Over => None,
+        }
+    }
+
+    /// Makes the next attempt: finds the gateway's addresses.
+    fn resolve(&mut self, core: &mut Core, now: Instant, config: &ClientConfig) {
+        self.state = State::Resolving;
+        self.attempts += 1;
+        let (mailbox, link) = (core.mailbox.clone(), self.index);
+        let done = Box::new(move |outcome| {
+            mailbox.command(Command::GatewayResolved { link, outcome });
+        });
+        if config.resolver.resolve(&config.host, config.port, done).is_err() {
+            self.lost(now, config, "the resolver is busy".to_owned(), false);
+        }
+    }
+
+    pub(super) fn resolved(
+        &mut self,
+        core: &mut Core,
+        now: Instant,
+        config: &ClientConfig,
+        outcome: Result<Vec<SocketAddr>, ResolveError>,
+    ) {
+        if !matches!(self.state, State::Resolving) {
+            return;
+        }
+        match outcome {
+            Ok(addresses) => {
+                let fits = |address: &SocketAddr| address.is_ipv4() == self.local.is_ipv4();
+                let candidates: VecDeque<_> = addresses.into_iter().filter(fits).collect();
+                self.connect(core, now, config, candidates);
+            }
+            Err(error) => {
+                let host = &config.host;
+                let error = format!("gateway name {host}: {error}; see: getent hosts {host}");
+                self.lost(now, config, error, false);
+            }
+        }
+    }
+
+    /// Begins a handshake with the first candidate that takes one.
+    fn connect(
+        &mut self,
+        core: &mut Core,
+        now: Instant,
+        config: &ClientConfig,
+        mut candidates: VecDeque<SocketAddr>,
+    ) {
+        let mut last = format!("{} has no address in the family of {}", config.host, self.local.ip());
+        while let Some(remote) = candidates.pop_front() {
+            match core.engine.connect(now, config.quic.clone(), remote, self.local, &config.host) {
+                Ok(conn) => {
+                    tracing::debug!("handshake with {remote}");
+                    let until = now + HANDSHAKE_LIMIT;
+                    self.state = State::Connecting { conn, remote, until, rest: candidates };
+                    return;
+                }
+                Err(error) => last = format!("{remote}: {error}"),
+            }
+        }
+        self.lost(now, config, last, false);
+    }
+
+    /// The handshake is done on our side. True if a tunnel came of it.
+    pub(super) fn connected(&mut self, core: &mut Core) -> bool {
+        let State::Connecting { conn, remote, .. } = self.state else { return false };
+        let Some(mut quic) = core.engine.connection(conn) else { return false };
+        let h3 = masque::Connection::client(h3_config());
+        match Session::open(h3, &mut quic) {
+            Ok(session) => {
+                let session = Box::new(session);
+                self.state = State::Up(Up { conn, session, remote, accepted: false, going_away: false });
+                true
+            }
+            Err(error) => {
+                close(&mut quic, &error);
+                false
+            }
+        }
+    }
+
+    /// The gateway's first word: counts and says that the tunnel is up.
+    pub(super) fn heard(&mut self, core: &mut Core, config: &ClientConfig) {
+        let State::Up(up) = &mut self.state else { return };
+        up.accepted = true;
+        core.totals.reconnects += u64::from(self.was_up);
+        self.was_up = true;
+        self.attempts = 0;
+        self.last_error = None;
+        tracing::info!("ready: tunnel to {} ({}) is up", config.host, up.remote);
+    }
+
+    /// Its connection has ended.
+    pub(super) fn closed(
+        &mut self,
+        core: &mut Core,
+        now: Instant,
+        config: &ClientConfig,
+        reason: &CloseReason,
+    ) {
+        let fatal = is_verification_failure(reason);
+        let host = &config.host;
+        match &mut self.state {
+            State::Connecting { rest, remote, .. } => {
+                let error = format!("gateway {host} ({remote}): {}", explain(reason));
+                let rest = std::mem::take(rest);
+                self.not_reached(core, now, config, error, rest, fatal);
+            }
+            State::Up(Up { accepted, remote, .. }) => {
+                let error = if *accepted {
+                    format!("tunnel to {host} ended: {}", explain(reason))
+                } else {
+                    format!("gateway {host} ({remote}): {}", explain(reason))
+                };
+                self.lost(now, config, error, fatal);
+            }
+            State::Resolving | State::Pause { .. } | State::Over => {}
+        }
+    }
+
+    /// One address did not lead to a tunnel.
+    fn not_reached(
+        &mut self,
+        core: &mut Core,
+        now: Instant,
+        config: &ClientConfig,
+        error: String,
+        rest: VecDeque<SocketAddr>,
+        fatal: bool,
+    ) {
+        if rest.is_empty() || fatal {
+            self.lost(now, config, error, fatal);
+        } else {
+            tracing::warn!("{error}; trying the next address");
+            self.connect(core, now, config, rest);
+        }
+    }
+
+    /// Gives up on a handshake that takes too long.
+    fn handshake_expired(&mut self, core: &mut Core, now: Instant, config: &ClientConfig) {
+        let State::Connecting { conn, remote, rest, .. } = &mut self.state else { return };
+        let error = no_answer(&config.host, *remote, HANDSHAKE_LIMIT);
+        let (conn, rest) = (*conn, std::mem::take(rest));
+        if let Some(mut quic) = core.engine.connection(conn) {
+            quic.close(quic_code(Code::H3_NO_ERROR), b"");
+        }
+        self.not_reached(core, now, config, error, rest, false);
+    }
+
+    /// Pauses before the next attempt, or gives up.
+    fn lost(&mut self, now: Instant, config: &ClientConfig, error: String, fatal: bool) {
+        let exhausted = config.retries_max.is_some_and(|max| self.attempts > max);
+        if fatal || config.once || exhausted {
+            self.state = State::Over;
+        } else {
+            let pause = pause(self.attempts, config.pause_max, rand::random());
+            tracing::warn!("{error}; next attempt in {:.1} s", pause.as_secs_f64());
+            self.state = State::Pause { until: now + pause };
+        }
+        self.last_error = Some(error);
+    }
+
+    /// The error that it was lost by.
+    pub(super) fn last_error(&self) -> String {
+        self.last_error.clone().unwrap_or_default()
+    }
+
+    /// Another link is up: what made this one give up may pass.
+    pub(super) fn encourage(&mut self, now: Instant, config: &ClientConfig) {
+        if self.is_over() && !config.once {
+            tracing::warn!("{}; next attempt in {:.1} s", self.last_error(), config.pause_max.as_secs_f64());
+            self.attempts = 0;
+            self.state = State::Pause { until: now + config.pause_max };
+        }
+    }
+
+    /// What is due by now.
+    pub(super) fn timers(&mut self, core: &mut Core, now: Instant, config: &ClientConfig) {
+        match self.state {
+            State::Pause { until } if until <= now => self.resolve(core, now, config),
+            State::Connecting { until, .. } if until <= now => self.handshake_expired(core, now, config),
+            _ => {}
+        }
+    }
+}
+
+/// The pause after so many attempts: doubled each time, and shortened by up to a half at random (`draw`), so that the
+/// clients of a gateway that was away don't come back in one wave.
+fn pause(attempts: u32, max: Duration, draw: u16) -> Duration {
+    let whole = PAUSE_FIRST.saturating_mul(1 << attempts.min(16)).min(max);
+    whole - whole.mul_f64(f64::from(draw) / f64::from(u16::MAX) / 2.0)
+}
+
+#[cfg(test)]
+mod tests {
+    //! Goal: pauses double up to the user's limit, and no draw leaves the upper half of that.
+    use super::*;
+
+    #[test]
+    fn a_pause_doubles_and_is_shortened_by_half_at_most() {
+        let max = Duration::from_secs(300);
+        let bounds =
+            |attempts| (pause(attempts, max, u16::MAX).as_millis(), pause(attempts, max, 0).as_millis());
+        assert_eq!([1, 2, 3].map(bounds), [(500, 1_000), (1_000, 2_000), (2_000, 4_000)]);
+        assert_eq!([16, u32::MAX].map(bounds), [(150_000, 300_000); 2]);
+        assert_eq!(pause(9, Duration::ZERO, 7), Duration::ZERO);
+    }
+}

@@ -1,0 +1,155 @@
+//! The links of a client, and which of them a new stream goes to.
+//!
+//! Whoever opens streams to the gateway asks [`Pool::open`] for one: it chooses the tunnel with the fewest requests that
+//! has credit for another. The stream then belongs to the caller by [`Pool::assign`], until [`Pool::release`]; when the
+//! connection ends, its session and all slots of it are gone, and [`Client`](super::Client) tells those whom they
+//! belonged to.
+
+use super::{
+    ClientConfig,
+    link::{Link, Up},
+};
+use crate::worker::{
+    core::Core,
+    session::{Session, Slot},
+};
+use std::{net::SocketAddr, time::Instant};
+use tunnel::{CloseReason, ConnId, StreamId};
+use upstream::resolver::ResolveError;
+
+/// See the module. It has at least one link and at most 255.
+pub(super) struct Pool {
+    links: Vec<Link>,
+}
+
+/// All links have given up: why the last one did.
+pub(super) type NothingLeft = Option<String>;
+
+impl Pool {
+    /// A link for each local address.
+    pub(super) fn new(locals: &[SocketAddr], now: Instant) -> Self {
+        let links = locals.iter().zip(0..=u8::MAX).map(|(&local, index)| Link::new(index, local, now));
+        Self { links: links.collect() }
+    }
+
+    /// How many tunnels are up, of how many.
+    pub(super) fn up_count(&self) -> (usize, usize) {
+        (self.links.iter().filter(|link| link.is_accepted()).count(), self.links.len())
+    }
+
+    /// What the first link that is not up waits for.
+    pub(super) fn waits_for(&self, config: &ClientConfig) -> Option<String> {
+        self.links.iter().find_map(|link| link.waits_for(config))
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        self.links.iter().filter_map(Link::next_deadline).min()
+    }
+
+    pub(super) fn resolved(
+        &mut self,
+        core: &mut Core,
+        now: Instant,
+        config: &ClientConfig,
+        index: u8,
+        outcome: Result<Vec<SocketAddr>, ResolveError>,
+    ) -> NothingLeft {
+        let link = self.links.get_mut(usize::from(index))?;
+        link.resolved(core, now, config, outcome);
+        self.settle(now, config, index.into())
+    }
+
+    /// True if there is a tunnel more than before.
+    pub(super) fn connected(&mut self, core: &mut Core, conn: ConnId) -> bool {
+        self.link_of(conn).is_some_and(|link| link.connected(core))
+    }
+
+    /// The gateway has spoken on a connection for the first time.
+    pub(super) fn heard(&mut self, core: &mut Core, now: Instant, config: &ClientConfig, conn: ConnId) {
+        if let Some(link) = self.link_of(conn) {
+            link.heard(core, config);
+            self.encourage(now, config);
+            if let (up, of @ 2..) = self.up_count() {
+                tracing::info!("{up} of {of} tunnels are up");
+            }
+        }
+    }
+
+    /// Notes that the gateway is draining. True if it hadn't said so on this connection.
+    pub(super) fn going_away(&mut self, conn: ConnId) -> bool {
+        self.link_of(conn).and_then(Link::up).is_some_and(|up| !std::mem::replace(&mut up.going_away, true))
+    }
+
+    /// A connection has ended. The caller has dealt with what ran on it.
+    pub(super) fn closed(
+        &mut self,
+        core: &mut Core,
+        now: Instant,
+        config: &ClientConfig,
+        conn: ConnId,
+        reason: &CloseReason,
+    ) -> NothingLeft {
+        let index = self.links.iter().position(|link| link.conn() == Some(conn))?;
+        self.links[index].closed(core, now, config, reason);
+        self.settle(now, config, index)
+    }
+
+    pub(super) fn timers(&mut self, core: &mut Core, now: Instant, config: &ClientConfig) -> NothingLeft {
+        let mut nothing_left = None;
+        for index in 0..self.links.len() {
+            if self.links[index].next_deadline().is_some_and(|at| at <= now) {
+                self.links[index].timers(core, now, config);
+                nothing_left = self.settle(now, config, index).or(nothing_left);
+            }
+        }
+        nothing_left
+    }
+
+    /// After something happened to a link: whether that was the end of the last one.
+    fn settle(&mut self, now: Instant, config: &ClientConfig, index: usize) -> NothingLeft {
+        self.encourage(now, config);
+        self.links.iter().all(Link::is_over).then(|| self.links[index].last_error())
+    }
+
+    /// While one link is up, no other gives up: what keeps it off may be over some day.
+    fn encourage(&mut self, now: Instant, config: &ClientConfig) {
+        if self.up_count().0 > 0 {
+            self.links.iter_mut().for_each(|link| link.encourage(now, config));
+        }
+    }
+
+    /// The session on a connection, while it is up.
+    pub(super) fn session_on(&mut self, conn: ConnId) -> Option<&mut Session> {
+        self.link_of(conn).and_then(Link::up).map(|up| &mut *up.session)
+    }
+
+    /// Opens a request stream on the least loaded tunnel that has credit for one; one that is going away only where
+    /// there is no other. `None`: no tunnel is up, or none has credit; both come with an event.
+    pub(super) fn open(&mut self, core: &mut Core) -> Option<(ConnId, StreamId)> {
+        let load = |up: &&mut Up| (up.going_away, up.session.slots.len());
+        let mut ups: Vec<&mut Up> = self.links.iter_mut().filter_map(Link::up).collect();
+        ups.sort_by_key(load);
+        ups.into_iter().find_map(|up| {
+            let stream = core.engine.connection(up.conn).and_then(|mut quic| quic.open_bi())?;
+            Some((up.conn, stream))
+        })
+    }
+
+    /// This stream of this connection belongs to `slot`'s owner from now on.
+    pub(super) fn assign(&mut self, conn: ConnId, stream: StreamId, slot: Slot) {
+        if let Some(session) = self.session_on(conn) {
+            session.slots.insert(stream, slot);
+        }
+    }
+
+    /// The stream's owner has no more to do with it.
+    pub(super) fn release(&mut self, conn: ConnId, stream: StreamId) {
+        if let Some(session) = self.session_on(conn) {
+            session.slots.remove(&stream);
+        }
+    }
+
+    fn link_of(&mut self, conn: ConnId) -> Option<&mut Link> {
+        self.links.iter_mut().find(|link| link.conn() == Some(conn))
+    }
+}
