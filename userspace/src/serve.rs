@@ -8,8 +8,9 @@ use crate::{
     identity::{self, Credentials},
     interface::{self, Sharing},
     logging,
+    reload::{Loaded, Reloader},
     supervisor::{self, Crew, Identity, Seat},
-    worker::{Gateway, GatewayConfig, Role, Worker},
+    worker::{Gateway, GatewayConfig, Role, Worker, account::Accounts},
 };
 use anyhow::{Context, anyhow};
 use std::{
@@ -23,15 +24,15 @@ use upstream::{policy::Policy, resolver::Resolver, users::Users};
 pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
     logging::start(args.daemon.log_format, args.daemon.verbose);
     let state = State::gateway(&args.state_dir);
+    let early = AtGateway::new(&state, args.early_data);
     let secrets = state.secrets().clone();
-    let credentials = identity::gateway(&args)?;
-    let early = early(&args, &state, &credentials)?;
-    let server = quic_server(&args, &secrets, credentials, &early)?;
-    let config = Arc::new(gateway_config(&args)?);
+    let reloader = Arc::new(Reloader::start(args, secrets.clone(), early.clone())?);
+    let (args, Loaded { config, server, fingerprint }) = (reloader.args(), reloader.current());
+    tracing::info!("certificate fingerprint {fingerprint}");
     let bind = args.listen.resolve(unspecified()).map_err(Failure::Config)?;
     let kernel_lanes = args.path.cpus.as_ref().map_or_else(available_cpus, |list| list.0.len());
     let protection = args.path.simd.protection()?;
-    let datapath = interface::open(&args.path, bind, kernel_lanes, Sharing::QueueEach)?;
+    let datapath = interface::open(&args.path, bind, Sharing::QueueEach { kernel_lanes })?;
     let mailboxes = supervisor::mailboxes(&datapath.lanes)?;
     let cpus = supervisor::cpus(args.path.cpus.as_ref().map(|list| list.0.as_slice()), datapath.lanes.len())?;
     let mut crew = Vec::new();
@@ -51,6 +52,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
         let mut worker = Worker::new(index as u8, Engine::new(engine), lane.ports, mailboxes.clone(), role)
             .map_err(Failure::runtime)?;
         worker.set_busy_poll(args.path.busy_poll > 0);
+        worker.set_udp_idle_timeout(args.udp_idle_timeout);
         crew.push(Crew { worker, seat });
     }
     let control = Some(PathBuf::from(control::DEFAULT_PATH));
@@ -59,7 +61,8 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
     let caches = early.clone();
     let identity = Identity {
         role: "gateway",
-        address: datapath.local.to_string(),
+        address: datapath.locals[0].to_string(),
+        gateway: Some(reloader.clone()),
         caches: Box::new(move || caches.report()),
     };
     let outcome =
@@ -80,22 +83,16 @@ fn available_cpus() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// What outlives a restart, for this certificate and these authorities of clients.
-fn early(args: &ServeArgs, state: &State, credentials: &Credentials) -> Result<Arc<AtGateway>, Failure> {
-    let leaf = tls::Fingerprint::of(&credentials.chain[0]);
-    // Whoever changes the authorities doesn't want those that the old ones let in.
-    let authorities = args.client_ca.as_deref().map(std::fs::read).transpose();
-    let authorities = authorities.map_err(Failure::config)?.unwrap_or_default();
-    Ok(AtGateway::new(state, args.early_data, &[&leaf.0, &authorities]))
-}
-
-fn quic_server(
+pub(crate) fn quic_server(
     args: &ServeArgs,
-    secrets: &Secrets,
     credentials: Credentials,
+    secrets: &Secrets,
     early: &AtGateway,
 ) -> Result<Arc<quinn_proto::ServerConfig>, Failure> {
-    let fingerprint = tls::Fingerprint::of(&credentials.chain[0]);
+    let leaf = tls::Fingerprint::of(&credentials.chain[0]);
+    // Whoever changes the authorities doesn't want those that the old ones let in.
+    let authorities_file = args.client_ca.as_deref().map(std::fs::read).transpose();
+    let tickets = early.tickets(&[&leaf.0, &authorities_file.map_err(Failure::config)?.unwrap_or_default()]);
     let authorities =
         args.client_ca.as_deref().map(identity::authorities).transpose().map_err(Failure::Config)?;
     let client_auth = match authorities {
@@ -110,10 +107,9 @@ fn quic_server(
             _ => format!("the self-signed certificate in {}", args.state_dir.display()),
         })
         .map_err(Failure::Config)?;
-    tracing::info!("certificate fingerprint {fingerprint}");
     let mut options = transport::TransportOptions::gateway();
     options.congestion = congestion(args.cc);
-    let tls = tls::with_tickets(tls, early.tickets.clone(), args.early_data != EarlyData::Off);
+    let tls = tls::with_tickets(tls, tickets, args.early_data != EarlyData::Off);
     let quic = tls::quic_server(tls).map_err(Failure::config)?;
     let server = transport::server_config(quic, Arc::new(options.build()), secrets);
     Ok(Arc::new(transport::with_new_tokens(server, early.tokens.clone())))
@@ -127,8 +123,12 @@ pub(crate) fn congestion(cc: Congestion) -> transport::Congestion {
     }
 }
 
-fn gateway_config(args: &ServeArgs) -> Result<GatewayConfig, Failure> {
-    let users = args.users.as_deref().map(Users::load).transpose().map_err(Failure::config)?;
+pub(crate) fn users(args: &ServeArgs) -> Result<Option<Users>, Failure> {
+    args.users.as_deref().map(Users::load).transpose().map_err(Failure::config)
+}
+
+pub(crate) fn gateway_config(args: &ServeArgs) -> Result<GatewayConfig, Failure> {
+    let users = users(args)?;
     if users.is_none() && args.client_ca.is_none() {
         return Err(Failure::Config(anyhow!(
             "nobody could use this gateway: give --users FILE (make one with `beam user add NAME --users FILE`) or --client-ca FILE"
@@ -141,6 +141,7 @@ fn gateway_config(args: &ServeArgs) -> Result<GatewayConfig, Failure> {
     }
     Ok(GatewayConfig {
         users,
+        accounts: Arc::new(Accounts::new(std::time::Instant::now())),
         policy: Policy::parse(&args.allow, &args.deny).map_err(Failure::config)?,
         resolver: Arc::new(Resolver::new(Default::default()).map_err(Failure::runtime)?),
         certificate_name: identity::certificate_name,

@@ -1,19 +1,30 @@
 //! All that outlives a gateway's run, in one hand.
 
-use super::{circumstances, state::State, tickets::Tickets, tokens::TokensUsed};
+use super::{
+    circumstances,
+    state::State,
+    tickets::{Tickets, TicketsOf},
+    tokens::TokensUsed,
+};
 use crate::{cli::EarlyData, worker};
 use cache::CacheReport;
 use std::{fs, sync::Arc};
 
 /// See the module.
 pub(crate) struct AtGateway {
-    pub(crate) tickets: Arc<Tickets>,
+    tickets: Arc<Tickets>,
     pub(crate) tokens: Arc<TokensUsed>,
 }
 
 impl AtGateway {
-    /// Empty. Tickets are good for this host, this version, what it announces to clients, and `identity`.
-    pub(crate) fn new(state: &State, early: EarlyData, identity: &[&[u8]]) -> Arc<Self> {
+    /// Empty.
+    pub(crate) fn new(state: &State, early: EarlyData) -> Arc<Self> {
+        let tickets = Arc::new(Tickets::new(state.disk(), early));
+        Arc::new(Self { tickets, tokens: TokensUsed::new(state.disk()) })
+    }
+
+    /// The tickets that are good for this host, this version, what it announces to clients, and `identity`.
+    pub(crate) fn tickets(&self, identity: &[&[u8]]) -> Arc<TicketsOf> {
         // A copy of the directory on another host brings no tickets there. Without the file, so be it.
         let host = fs::read("/etc/machine-id").unwrap_or_default();
         // RFC 9114 section 7.2.4.2, RFC 9000 section 7.4.1: early data only under limits that are no lower than before.
@@ -25,8 +36,7 @@ impl AtGateway {
         );
         let parts: Vec<&[u8]> =
             [&host[..], announced.as_bytes()].into_iter().chain(identity.iter().copied()).collect();
-        let tickets = Tickets::new(state.disk(), early, circumstances(&parts));
-        Arc::new(Self { tickets, tokens: TokensUsed::new(state.disk()) })
+        Arc::new(TicketsOf::new(self.tickets.clone(), circumstances(&parts)))
     }
 
     /// Takes over what the last run left.

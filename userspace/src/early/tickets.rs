@@ -51,28 +51,18 @@ impl Kind for GatewayTickets {
     }
 }
 
-/// See [`super`] for what it promises.
+/// All tickets, whatever they were given under.
 pub(crate) struct Tickets {
     cache: Arc<Cache<GatewayTickets>>,
     disk: Option<Arc<Disk>>,
-    of: Circumstances,
     /// `on`: the disk follows as tickets come and go.
     follows: bool,
 }
 
-impl fmt::Debug for Tickets {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Tickets({})", self.cache.len())
-    }
-}
-
 impl Tickets {
     /// An empty store.
-    pub(crate) fn new(disk: Option<Arc<Disk>>, early: EarlyData, of: Circumstances) -> Arc<Self> {
-        let follows = early == EarlyData::On;
-        // Tickets of another mode are of other circumstances, so that `safe` takes none that `on` may have taken before.
-        let of = super::circumstances(&[&of, &[u8::from(follows)]]);
-        Arc::new(Self { cache: Cache::new(disk.clone()), disk, of, follows })
+    pub(crate) fn new(disk: Option<Arc<Disk>>, early: EarlyData) -> Self {
+        Self { cache: Cache::new(disk.clone()), disk, follows: early == EarlyData::On }
     }
 
     /// Takes over what the last gateway in this directory left. Whatever is here afterwards is nowhere else, unless the
@@ -99,16 +89,36 @@ impl Tickets {
     }
 }
 
-impl StoresServerSessions for Tickets {
+/// The store as one TLS configuration sees it: a ticket that was given under another one is none.
+pub(crate) struct TicketsOf {
+    all: Arc<Tickets>,
+    of: Circumstances,
+}
+
+impl TicketsOf {
+    /// Those of `of`. Tickets of another mode are others', so that `safe` takes none that `on` may have taken before.
+    pub(crate) fn new(all: Arc<Tickets>, of: Circumstances) -> Self {
+        let of = super::circumstances(&[&of, &[u8::from(all.follows)]]);
+        Self { all, of }
+    }
+}
+
+impl fmt::Debug for TicketsOf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TicketsOf({})", self.all.cache.len())
+    }
+}
+
+impl StoresServerSessions for TicketsOf {
     fn put(&self, key: Vec<u8>, value: Vec<u8>) -> bool {
         if key.len() > ID_BYTES_MAX {
             return false;
         }
         let session = Session { of: self.of, bytes: Arc::new(Zeroizing::new(value)) };
-        if self.follows {
-            self.cache.put_through(now(), key, session, TICKET_LIFETIME);
+        if self.all.follows {
+            self.all.cache.put_through(now(), key, session, TICKET_LIFETIME);
         } else {
-            self.cache.put(now(), key, session, TICKET_LIFETIME);
+            self.all.cache.put(now(), key, session, TICKET_LIFETIME);
         }
         true
     }
@@ -123,10 +133,10 @@ impl StoresServerSessions for Tickets {
             return None;
         }
         let key = key.to_vec();
-        let session = if self.follows {
-            self.cache.take_soon_everywhere(now(), &key)
+        let session = if self.all.follows {
+            self.all.cache.take_soon_everywhere(now(), &key)
         } else {
-            self.cache.take(now(), &key)
+            self.all.cache.take(now(), &key)
         };
         session.filter(|session| session.of == self.of).map(|session| session.bytes.to_vec())
     }
@@ -152,10 +162,10 @@ mod tests {
             Self(path)
         }
 
-        fn open(&self, early: EarlyData, of: u8) -> Arc<Tickets> {
-            let tickets = Tickets::new(State::gateway(&self.0).disk(), early, [of; 32]);
+        fn open(&self, early: EarlyData, of: u8) -> TicketsOf {
+            let tickets = Tickets::new(State::gateway(&self.0).disk(), early);
             tickets.load();
-            tickets
+            TicketsOf::new(Arc::new(tickets), [of; 32])
         }
     }
 
@@ -176,7 +186,7 @@ mod tests {
         (0..10).for_each(|n| assert!(first.put(id(n), vec![n])));
         assert_eq!(first.take(&id(0)), Some(vec![0]));
         assert_eq!(first.take(&id(0)), None);
-        first.keep();
+        first.all.keep();
         // A restart: all but the one that was taken.
         let second = place.open(EarlyData::Safe, 1);
         assert_eq!(second.take(&id(0)), None);
@@ -186,7 +196,7 @@ mod tests {
         assert!((0..10).all(|n| third.take(&id(n)).is_none()));
         // Under other circumstances a ticket is no ticket.
         third.put(id(20), vec![20]);
-        third.keep();
+        third.all.keep();
         let fourth = place.open(EarlyData::Safe, 2);
         assert_eq!(fourth.take(&id(20)), None);
     }
@@ -197,10 +207,10 @@ mod tests {
         let first = place.open(EarlyData::On, 1);
         (0..10).for_each(|n| assert!(first.put(id(n), vec![n])));
         assert_eq!(first.take(&id(0)), Some(vec![0]));
-        first.keep();
+        first.all.keep();
         let second = place.open(EarlyData::On, 1);
         assert_eq!((second.take(&id(0)), second.take(&id(1))), (None, Some(vec![1])));
-        second.keep();
+        second.all.keep();
         let third = place.open(EarlyData::Safe, 1);
         assert!((0..10).all(|n| third.take(&id(n)).is_none()));
     }
@@ -214,7 +224,7 @@ mod tests {
             let tickets = place.open(early, 1);
             assert!(tickets.put(id(1), vec![1]));
             assert_eq!((tickets.take(&id(1)), tickets.take(&id(1))), (Some(vec![1]), None));
-            tickets.keep();
+            tickets.all.keep();
         }
         std::fs::remove_file(&blocked).unwrap();
     }
