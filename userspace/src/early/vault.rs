@@ -128,6 +128,13 @@ impl fmt::Debug for TicketsHeld {
     }
 }
 
+impl TicketsHeld {
+    /// What is here is of no use.
+    pub(crate) fn forget(&self) {
+        self.0.clear();
+    }
+}
+
 impl Vault for TicketsHeld {
     fn take(&self) -> Option<Ticket> {
         self.0.take().map(Arc::unwrap_or_clone)

@@ -16,6 +16,7 @@ mod udp;
 
 pub(crate) use self::paths::source_towards;
 use self::{
+    link::Established,
     paths::Changes,
     pool::{NothingLeft, Pool},
     trouble::explain,
@@ -181,6 +182,8 @@ impl Client {
     ) {
         let nothing_left = self.pool.resolved(core, now, &self.config, link, outcome);
         self.end_if(nothing_left);
+        // With a ticket there is somewhere to ask already.
+        self.ask_all_waiting(core);
     }
 
     /// The kernel says that links, addresses or routes have changed: looks at them soon.
@@ -192,9 +195,27 @@ impl Client {
     }
 
     fn connected(&mut self, core: &mut Core, conn: ConnId) {
-        if self.pool.connected(core, conn) {
-            self.ask_waiting(core);
+        let established = self.pool.connected(core, conn);
+        if established == Established::UpAnew {
+            core.totals.early_refused += 1;
+            tracing::debug!("the gateway refused early data: asking again");
+            self.ask_again(core, conn);
         }
+        if established != Established::Nothing {
+            self.ask_all_waiting(core);
+        }
+    }
+
+    fn ask_all_waiting(&mut self, core: &mut Core) {
+        self.ask_waiting(core);
+        self.ask_udp_waiting(core);
+    }
+
+    /// What was asked in early data came to nothing: those who asked wait again, in front of the others. None of them has
+    /// an answer, nor has sent more than the question.
+    fn ask_again(&mut self, core: &mut Core, conn: ConnId) {
+        self.ask_flows_again(core, conn);
+        self.ask_udp_again(core, conn);
     }
 
     /// The connection is gone. Flows on it are reset, but for those whose bytes have all arrived; those that wait go on
@@ -210,6 +231,8 @@ impl Client {
         core.connection_ended(conn);
         let nothing_left = self.pool.closed(core, now, &self.config, conn, reason);
         self.end_if(nothing_left);
+        // The next attempt may have begun, with a ticket.
+        self.ask_all_waiting(core);
     }
 
     /// Ends with the last link.
@@ -227,6 +250,7 @@ impl Client {
         if self.ended.is_none() {
             let nothing_left = self.pool.timers(core, now, &self.config);
             self.end_if(nothing_left);
+            self.ask_all_waiting(core);
         }
         self.end_rests(core, now);
         self.udp_timers(core, now);
@@ -253,9 +277,11 @@ impl Client {
     pub(super) fn on_event(&mut self, core: &mut Core, now: Instant, conn: ConnId, event: Event) {
         match event {
             Event::Connected { .. } => self.connected(core, conn),
-            Event::Closed { reason } | Event::HandshakeFailed { reason } => {
-                self.closed(core, now, conn, &reason)
+            Event::HandshakeFailed { reason } => {
+                self.ask_again(core, conn);
+                self.closed(core, now, conn, &reason);
             }
+            Event::Closed { reason } => self.closed(core, now, conn, &reason),
             Event::StreamOpened { .. } => self.accept_streams(core, now, conn),
             Event::StreamReadable { id } => self.readable(core, now, conn, id),
             Event::StreamWritable { id } => self.queue_stream(core, conn, id),
@@ -319,7 +345,8 @@ impl Client {
     /// What the gateway says on its control stream.
     fn heard(&mut self, core: &mut Core, now: Instant, conn: ConnId, event: &H3Event) {
         match event {
-            H3Event::Settings(_) => {
+            H3Event::Settings(settings) => {
+                self.config.early.settings.put(settings);
                 self.pool.heard(core, now, &self.config, conn);
                 self.say_datagram_size(core, conn);
                 self.ask_udp_waiting(core);

@@ -155,6 +155,27 @@ impl Client {
         }
     }
 
+    /// Flows that asked on this connection, and have no answer, wait again.
+    pub(super) fn ask_flows_again(&mut self, core: &mut Core, conn: ConnId) {
+        for key in core.flows.keys_on(conn) {
+            let now = core.now;
+            let Some(flow) = core.flows.get_mut(key) else { continue };
+            if !matches!(flow.phase, Phase::Asked { .. }) {
+                continue;
+            }
+            let Phase::Asked { pending, .. } = std::mem::replace(&mut flow.phase, Phase::Moving) else {
+                continue;
+            };
+            flow.phase = Phase::Waiting(pending);
+            let on = flow.on.take();
+            core.flows.set_deadline(key, Some(now + PATIENCE));
+            if let Some((conn, stream)) = on {
+                self.pool.release(conn, stream);
+            }
+            self.waiting.push_front(key);
+        }
+    }
+
     /// Sends CONNECT for a flow.
     fn ask(&mut self, core: &mut Core, key: FlowKey, conn: ConnId, stream: StreamId) {
         let Some(flow) = core.flows.get_mut(key) else { return };

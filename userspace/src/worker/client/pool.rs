@@ -7,7 +7,7 @@
 
 use super::{
     ClientConfig,
-    link::{Link, Up},
+    link::{Established, Link, Way},
 };
 use crate::worker::{
     core::Core,
@@ -59,9 +59,9 @@ impl Pool {
         self.settle(now, config, index.into())
     }
 
-    /// True if there is a tunnel more than before.
-    pub(super) fn connected(&mut self, core: &mut Core, conn: ConnId) -> bool {
-        self.link_of(conn).is_some_and(|link| link.connected(core))
+    /// A handshake is done on our side.
+    pub(super) fn connected(&mut self, core: &mut Core, conn: ConnId) -> Established {
+        self.link_of(conn).map_or(Established::Nothing, |link| link.connected(core))
     }
 
     /// The gateway has spoken on a connection for the first time.
@@ -123,34 +123,37 @@ impl Pool {
         }
     }
 
-    /// The session on a connection, while it is up.
+    /// The session on a connection, while it is up or in early data.
     pub(super) fn session_on(&mut self, conn: ConnId) -> Option<&mut Session> {
-        self.link_of(conn).and_then(Link::up).map(|up| &mut *up.session)
+        self.link_of(conn).and_then(Link::way).map(|way| way.session)
     }
 
-    /// Opens a request stream on the least loaded tunnel that has credit for one; one that is going away only where
-    /// there is no other. `None`: no tunnel is up, or none has credit; both come with an event.
+    /// Opens a request stream on the least loaded tunnel that has credit for one; in early data, or on one that is going
+    /// away, only where there is no other. `None`: no tunnel is up, or none has credit; both come with an event.
+    ///
+    /// Whoever asks must be ready to ask again: see [`Client::ask_again`](super::Client::ask_again).
     pub(super) fn open(&mut self, core: &mut Core) -> Option<(ConnId, StreamId)> {
-        let load = |up: &&mut Up| (up.going_away, up.session.slots.len());
-        let mut ups: Vec<&mut Up> = self.links.iter_mut().filter_map(Link::up).collect();
-        ups.sort_by_key(load);
-        ups.into_iter().find_map(|up| {
-            let stream = core.engine.connection(up.conn).and_then(|mut quic| quic.open_bi())?;
-            Some((up.conn, stream))
+        self.open_where(core, |_| true)
+    }
+
+    /// As [`Self::open`], on a tunnel whose gateway has offered extended CONNECT, now or when it gave the ticket.
+    pub(super) fn open_extended_early(&mut self, core: &mut Core) -> Option<(ConnId, StreamId)> {
+        self.open_where(core, offers_extended)
+    }
+
+    fn open_where(&mut self, core: &mut Core, fits: fn(&Way<'_>) -> bool) -> Option<(ConnId, StreamId)> {
+        let mut ways: Vec<Way<'_>> = self.links.iter_mut().filter_map(Link::way).filter(fits).collect();
+        ways.sort_by_key(|way| (way.early, way.going_away, way.session.slots.len()));
+        ways.into_iter().find_map(|way| {
+            let stream = core.engine.connection(way.conn).and_then(|mut quic| quic.open_bi())?;
+            Some((way.conn, stream))
         })
     }
 
-    /// As [`Self::open`], on a tunnel whose gateway has offered extended CONNECT.
+    /// The same for those who would not ask again: never in early data.
+    #[expect(dead_code, reason = "for IP tunnels and published ports")]
     pub(super) fn open_extended(&mut self, core: &mut Core) -> Option<(ConnId, StreamId)> {
-        let offers =
-            |up: &&mut Up| up.session.peer_settings().is_some_and(masque::Settings::enable_connect_protocol);
-        let load = |up: &&mut Up| (up.going_away, up.session.slots.len());
-        let mut ups: Vec<&mut Up> = self.links.iter_mut().filter_map(Link::up).filter(offers).collect();
-        ups.sort_by_key(load);
-        ups.into_iter().find_map(|up| {
-            let stream = core.engine.connection(up.conn).and_then(|mut quic| quic.open_bi())?;
-            Some((up.conn, stream))
-        })
+        self.open_where(core, |way| !way.early && offers_extended(way))
     }
 
     /// A gateway has spoken, and offered no extended CONNECT.
@@ -178,4 +181,8 @@ impl Pool {
     fn link_of(&mut self, conn: ConnId) -> Option<&mut Link> {
         self.links.iter_mut().find(|link| link.conn() == Some(conn))
     }
+}
+
+fn offers_extended(way: &Way<'_>) -> bool {
+    way.session.peer_settings().is_some_and(masque::Settings::enable_connect_protocol)
 }
