@@ -19,6 +19,8 @@ pub(crate) enum Verb {
     Connect(Box<ConnectArgs>),
     /// Show what a running daemon does
     Status(StatusArgs),
+    /// Show a table of a running daemon
+    Show(ShowArgs),
     /// Have a running gateway read its users file and certificates again, as SIGHUP does
     Reload(ControlArgs),
     /// Close a client's connections to a running gateway
@@ -258,6 +260,27 @@ pub(crate) struct ControlArgs {
     /// Control socket of the daemon
     #[arg(long, value_name = "PATH", default_value = crate::control::DEFAULT_PATH, env = "BEAM_CONTROL")]
     pub(crate) control: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ShowArgs {
+    /// The table
+    #[arg(value_enum)]
+    pub(crate) noun: crate::show::Noun,
+    /// Only rows whose column has this value, or begins so: `client=alice`, `to=198.19.*`
+    #[arg(value_name = "KEY=VALUE")]
+    pub(crate) filters: Vec<crate::show::Filter>,
+    /// Rows at most
+    #[arg(short = 'n', long, value_name = "N", default_value_t = crate::show::ROWS_DEFAULT)]
+    pub(crate) limit: usize,
+    /// One JSON object instead of text
+    #[arg(short = 'j', long)]
+    pub(crate) json: bool,
+    /// Repeat every SECS seconds; with --json one object a line
+    #[arg(long, value_name = "SECS")]
+    pub(crate) watch: Option<f64>,
+    #[command(flatten)]
+    pub(crate) control: ControlArgs,
 }
 
 #[derive(Debug, Args)]

@@ -24,7 +24,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
     logging::start(args.daemon.log_format, args.daemon.verbose);
     let secrets = Secrets::random();
     let reloader = Arc::new(Reloader::start(args, secrets.clone())?);
-    let (args, Loaded { config, server, fingerprint }) = (reloader.args(), reloader.current());
+    let (args, Loaded { config, server, fingerprint, leaf: _ }) = (reloader.args(), reloader.current());
     tracing::info!("certificate fingerprint {fingerprint}");
     let bind = args.listen.resolve(unspecified()).map_err(Failure::Config)?;
     let kernel_lanes = args.path.cpus.as_ref().map_or_else(available_cpus, |list| list.0.len());

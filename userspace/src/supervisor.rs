@@ -32,7 +32,7 @@ use std::{
 /// How long a worker may take to answer the control plane.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 /// Rates are measured over this long.
-const RATES_OVER: Duration = Duration::from_millis(200);
+pub(crate) const RATES_OVER: Duration = Duration::from_millis(200);
 /// How often a draining daemon looks whether its flows are done.
 const DRAIN_LOOK: Duration = Duration::from_millis(50);
 
@@ -244,7 +244,7 @@ impl Supervisor {
         self.tell_all(|| Command::Stop);
     }
 
-    fn snapshots(&self) -> Vec<WorkerSnapshot> {
+    pub(crate) fn snapshots(&self) -> Vec<WorkerSnapshot> {
         let mut snapshots: Vec<_> = self.ask_all(Command::Snapshot).into_iter().map(|boxed| *boxed).collect();
         snapshots.sort_by_key(|snapshot| snapshot.id);
         snapshots
@@ -273,6 +273,9 @@ impl Supervisor {
     fn answer(&self, request: &Request) -> Answer {
         match request {
             Request::Status => Answer::Status(Box::new(self.status())),
+            Request::Show(question) => {
+                self.show(question).map_or_else(Answer::Error, |shown| Answer::Show(Box::new(shown)))
+            }
             Request::Reload => self.reload().map_or_else(Answer::Error, Answer::Done),
             Request::Kick { client } => self.kick(client).map_or_else(Answer::Error, Answer::Done),
         }
@@ -314,7 +317,7 @@ impl Supervisor {
         }
     }
 
-    fn worker_status(&self, snapshot: &WorkerSnapshot) -> Option<WorkerStatus> {
+    pub(crate) fn worker_status(&self, snapshot: &WorkerSnapshot) -> Option<WorkerStatus> {
         let seat = self.seats.get(usize::from(snapshot.id))?;
         let lane = seat.lane();
         let xsk = |field: fn(&port::Counters) -> u64| fast(snapshot).map(field).sum();
@@ -369,7 +372,7 @@ pub(crate) fn merge<'a>(counters: impl Iterator<Item = (&'a str, u64)>) -> BTree
 }
 
 /// Every drop counter above zero, of ports, hand-over and engines.
-fn drops(snapshots: &[WorkerSnapshot]) -> BTreeMap<String, u64> {
+pub(crate) fn drops(snapshots: &[WorkerSnapshot]) -> BTreeMap<String, u64> {
     let ports = snapshots.iter().flat_map(|s| &s.ports).flat_map(|port| port.counters.drops.iter());
     let hand_over = snapshots.iter().flat_map(|s| s.hand_over.drops());
     let engines = snapshots.iter().flat_map(|s| s.drops.iter().copied());

@@ -174,6 +174,11 @@ impl Core {
         }
     }
 
+    /// Flows that are open on a connection.
+    pub(super) fn flow_count(&self, conn: ConnId) -> u32 {
+        self.open_flows.get(&conn).map_or(0, |flows| flows.count)
+    }
+
     fn flow_closed(&mut self, conn: ConnId) {
         if let Some(flows) = self.open_flows.get_mut(&conn) {
             flows.count = flows.count.saturating_sub(1);

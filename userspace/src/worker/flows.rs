@@ -215,6 +215,13 @@ impl Flows {
         self.table.iter().any(|(_, flow)| matches!(flow.phase, Phase::Last(_)))
     }
 
+    /// The flows at the places from `from` on, of `max` places; and where the next part begins.
+    pub(super) fn slice(&self, from: usize, max: usize) -> (impl Iterator<Item = &Flow>, Option<usize>) {
+        let end = from.saturating_add(max).min(self.table.capacity());
+        let next = (end < self.table.capacity()).then_some(end);
+        ((from..end).filter_map(|index| self.table.get(index)), next)
+    }
+
     /// The flows that are so. Walks the table: for changes of the configuration.
     pub(super) fn select(&self, is_so: impl Fn(&Flow) -> bool) -> Vec<FlowKey> {
         let selected = self.table.iter().filter(|(_, flow)| is_so(flow));

@@ -465,6 +465,16 @@ impl Gateway {
         }
     }
 
+    /// Whose connection it is, and since when there is a tunnel.
+    pub(super) fn about(&self, conn: ConnId) -> (Option<String>, Option<Instant>) {
+        let session = self.sessions.get(&conn);
+        let membership = session.and_then(|session| session.membership.as_ref());
+        (
+            membership.map(|membership| membership.client().to_string()),
+            session.and_then(|session| session.since),
+        )
+    }
+
     pub(super) fn next_deadline(&self, core: &Core) -> Option<Instant> {
         let lookup = self.lookups.front().map(|&(at, ..)| at);
         [lookup, core.flows.next_deadline(), core.udp.next_deadline()].into_iter().flatten().min()

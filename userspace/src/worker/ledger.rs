@@ -27,6 +27,7 @@ impl Owner {
     /// A flow of this process itself: all flows of a client's worker.
     pub(super) const NOBODY: Self = Self(0);
 
+    #[cfg(test)]
     pub(super) const fn at(index: u32) -> Self {
         Self(index)
     }

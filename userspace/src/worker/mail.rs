@@ -1,7 +1,12 @@
 //! What other threads may send to a worker: frames of its connections, its own frames coming home, commands.
 //! All queues are bounded; the one for frames of ports that came later, by the number of those frames.
 
-use super::{GatewayConfig, Revoked, poll::Waker, snapshot::WorkerSnapshot};
+use super::{
+    GatewayConfig, Revoked,
+    poll::Waker,
+    snapshot::WorkerSnapshot,
+    tables::{FlowRow, Slice, TunnelRow},
+};
 use crossbeam::{
     channel::Sender,
     queue::{ArrayQueue, SegQueue},
@@ -43,6 +48,12 @@ pub(crate) enum Command {
     Stop,
     /// Serve this AF_XDP socket too: its queue came after the start.
     AddPort(Box<dyn Port>),
+    /// Add what was counted here to the shared accounts.
+    Fold(Sender<()>),
+    /// Report a part of the connections.
+    Tunnels { from: usize, reply: Sender<Slice<TunnelRow>> },
+    /// Report a part of the flows.
+    Flows { from: usize, reply: Sender<Slice<FlowRow>> },
     /// Gateway: work by this configuration from now on.
     Configure { config: Arc<GatewayConfig>, server: Arc<quinn_proto::ServerConfig>, reply: Sender<Revoked> },
     /// Gateway: close connections; how many there were.

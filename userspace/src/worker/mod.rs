@@ -23,6 +23,7 @@ pub(crate) mod poll;
 pub(crate) mod ports;
 mod session;
 pub(crate) mod snapshot;
+pub(crate) mod tables;
 mod udp;
 
 pub(crate) use client::{Client, ClientConfig, Listen, source_towards};
@@ -242,6 +243,16 @@ impl Worker {
                     Role::Gateway(gateway) => gateway.drain(&mut self.core),
                     Role::Client(client) => client.drain(&mut self.core),
                 }
+            }
+            Command::Fold(reply) => {
+                self.core.ledger.fold();
+                let _ = reply.send(());
+            }
+            Command::Tunnels { from, reply } => {
+                let _ = reply.send(self.tunnels(from));
+            }
+            Command::Flows { from, reply } => {
+                let _ = reply.send(self.flows(from));
             }
             Command::Configure { config, server, reply } => {
                 let mut revoked = Revoked::default();

@@ -164,6 +164,7 @@ impl Client {
         let unsent = masque::encode_request(&masque::RequestHead::connect(&pending.to.authority(), &fields));
         let reader = Box::new(MessageReader::response(masque::Limits::default(), ResponseTo::Connect));
         flow.on = Some((conn, stream));
+        flow.to = pending.to.authority().into();
         flow.phase = Phase::Asked { reader, unsent, pending };
         core.totals.requests += 1;
         core.flows.set_deadline(key, Some(core.now + ANSWER_PATIENCE));

@@ -1,0 +1,181 @@
+//! The daemon's side of `beam show`: rows from the accounts, the workers and the configuration.
+
+use super::{Filter, Noun, Question, ROWS_MAX, Row, Shown, explain};
+use crate::{
+    identity,
+    settings::{self, Setting},
+    supervisor::{RATES_OVER, Supervisor, drops, merge},
+    worker::{
+        account::Usage,
+        mail::Command,
+        tables::{FlowRow, Slice, TunnelRow},
+    },
+};
+use crossbeam::channel::Sender;
+use serde::Serialize;
+use serde_json::{Value, json};
+use std::{collections::HashMap, time::Instant};
+
+/// Rows looked at for one answer; a table may be longer.
+const SCAN_MAX: usize = 1 << 20;
+
+/// Rows that pass the filters, as many as are wanted, and how many there were.
+struct Collected {
+    filters: Vec<Filter>,
+    limit: usize,
+    rows: Vec<Row>,
+    total: usize,
+}
+
+impl Collected {
+    fn add(&mut self, row: impl Serialize) {
+        let Ok(Value::Object(row)) = serde_json::to_value(row) else { return };
+        if self.filters.iter().all(|filter| filter.matches(&row)) {
+            self.total += 1;
+            if self.rows.len() < self.limit {
+                self.rows.push(row);
+            }
+        }
+    }
+}
+
+impl Supervisor {
+    pub(crate) fn show(&self, question: &Question) -> Result<Shown, String> {
+        let Question { noun, filters, limit } = question.clone();
+        let mut to = Collected { filters, limit: limit.min(ROWS_MAX), rows: Vec::new(), total: 0 };
+        match noun {
+            Noun::Clients => self.clients(&mut to)?,
+            Noun::Tunnels => {
+                self.slices(&mut to, |from, reply: Sender<Slice<TunnelRow>>| Command::Tunnels { from, reply })
+            }
+            Noun::Flows => {
+                self.slices(&mut to, |from, reply: Sender<Slice<FlowRow>>| Command::Flows { from, reply })
+            }
+            Noun::Queues => self.queues(&mut to),
+            Noun::Errors => self.errors(&mut to),
+            Noun::Routes => self.routes(&mut to)?,
+            Noun::Cert => self.certificate(&mut to)?,
+            Noun::Config => self.configuration(&mut to),
+        }
+        Ok(Shown { schema: noun.schema(), rows: to.rows, total: to.total })
+    }
+
+    fn gateway(&self) -> Result<&crate::reload::Reloader, String> {
+        self.identity
+            .gateway
+            .as_deref()
+            .ok_or_else(|| "this is a client; a gateway has that table".to_owned())
+    }
+
+    /// Each account, with its rates over a moment.
+    fn clients(&self, to: &mut Collected) -> Result<(), String> {
+        let config = self.gateway()?.current().config;
+        let sample = || {
+            self.ask_all(Command::Fold);
+            config.accounts.all().into_iter().map(|account| (account.name.clone(), account.usage()))
+        };
+        let before: HashMap<_, _> = sample().collect();
+        let from = Instant::now();
+        std::thread::sleep(RATES_OVER);
+        let after = sample();
+        let seconds = from.elapsed().as_secs_f64().max(1e-3);
+        for (name, usage) in after {
+            let earlier = before.get(&name).copied().unwrap_or_default();
+            let rate = |field: fn(&Usage) -> u64| {
+                (field(&usage).saturating_sub(field(&earlier)) as f64 * 8.0 / seconds) as u64
+            };
+            to.add(json!({
+                "client": &*name,
+                "connections": usage.connections,
+                "flows": usage.flows,
+                "flows_opened": usage.flows_opened,
+                "sent_bytes": usage.sent_bytes,
+                "received_bytes": usage.received_bytes,
+                "sent_bits_per_s": rate(|usage| usage.sent_bytes),
+                "received_bits_per_s": rate(|usage| usage.received_bytes),
+                "refused_limit": usage.refused_limit,
+                "rate_waits": usage.rate_waits,
+                "rate_dropped": usage.rate_dropped,
+                "policy": config.client_policy(&name).to_string(),
+            }));
+        }
+        Ok(())
+    }
+
+    /// Asks one worker after the other for one slice after the other.
+    fn slices<T: Serialize>(&self, to: &mut Collected, command: impl Fn(usize, Sender<Slice<T>>) -> Command) {
+        for seat in &self.seats {
+            let (mut from, mut scanned) = (0, 0);
+            while let Some(slice) = self.ask_each([seat], |reply| command(from, reply)).pop() {
+                scanned += slice.rows.len();
+                slice.rows.into_iter().for_each(|row| to.add(row));
+                match slice.next {
+                    Some(next) if scanned < SCAN_MAX => from = next,
+                    _ => break,
+                }
+            }
+        }
+    }
+
+    fn queues(&self, to: &mut Collected) {
+        self.snapshots().iter().filter_map(|snapshot| self.worker_status(snapshot)).for_each(|worker| {
+            let id = worker.id;
+            let Ok(Value::Object(mut row)) = serde_json::to_value(worker) else { return };
+            row.remove("id");
+            row.insert("worker".to_owned(), id.into());
+            to.add(row);
+        });
+    }
+
+    /// Drops, and the counters that tell of something refused, cut or failed.
+    fn errors(&self, to: &mut Collected) {
+        let snapshots = self.snapshots();
+        let counters = merge(snapshots.iter().flat_map(|snapshot| snapshot.counters.iter().copied()));
+        let mishaps = counters.into_iter().filter(|(name, _)| explain::meaning(name).is_some());
+        for (counter, count) in drops(&snapshots).into_iter().chain(mishaps) {
+            let means = explain::meaning(&counter);
+            to.add(json!({ "counter": counter, "count": count, "means": means }));
+        }
+    }
+
+    fn routes(&self, to: &mut Collected) -> Result<(), String> {
+        let config = self.gateway()?.current().config;
+        let Some(users) = &config.users else { return Ok(()) };
+        let mut clients: Vec<_> = users.policies().collect();
+        clients.sort_by_key(|(name, _)| name.to_owned());
+        for (name, policy) in clients {
+            for prefix in policy.routes() {
+                to.add(json!({ "prefix": prefix.to_string(), "client": &**name, "state": "permitted" }));
+            }
+        }
+        Ok(())
+    }
+
+    fn certificate(&self, to: &mut Collected) -> Result<(), String> {
+        let gateway = self.gateway()?;
+        let loaded = gateway.current();
+        let facts = identity::facts(&loaded.leaf).map_err(|error| format!("the certificate: {error:#}"))?;
+        let args = gateway.args();
+        let from = match &args.tls_cert {
+            Some(path) => path.display().to_string(),
+            None => format!("self-signed, in {}", args.state_dir.display()),
+        };
+        to.add(json!({
+            "subject": facts.subject,
+            "names": facts.names,
+            "issuer": facts.issuer,
+            "not_before": facts.not_before,
+            "not_after": facts.not_after,
+            "days_left": facts.days_left,
+            "fingerprint": loaded.fingerprint.to_string(),
+            "from": from,
+        }));
+        Ok(())
+    }
+
+    fn configuration(&self, to: &mut Collected) {
+        for Setting { flag, value, from } in settings::all() {
+            to.add(json!({ "flag": flag, "value": value, "from": from }));
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! Tables of a worker for `beam show`, a slice at a time: a worker with a hundred thousand flows is not held up by
+//! somebody who looks at them.
+
+use super::{
+    Role, Worker,
+    core::Core,
+    flows::{Flow, Phase},
+};
+use crate::orders::tunnel_id;
+use serde::Serialize;
+use std::time::Instant;
+use tunnel::ConnId;
+
+/// Places of a table that one slice covers, in use or not.
+const SLICE_MAX: usize = 512;
+/// The quarter stream id of a stream below 16,384 and the context id, in front of each UDP or IP payload.
+const DATAGRAM_HEADER_BYTES: usize = 2 + 1;
+
+/// A part of a table.
+#[derive(Debug)]
+pub(crate) struct Slice<T> {
+    pub(crate) rows: Vec<T>,
+    /// Where the next part begins; `None` behind the last.
+    pub(crate) next: Option<usize>,
+}
+
+/// One QUIC connection.
+#[derive(Debug, Serialize)]
+pub(crate) struct TunnelRow {
+    tunnel: String,
+    /// `None`: it has not shown who it is; or this is a client.
+    client: Option<String>,
+    remote: String,
+    worker: u8,
+    flows: u32,
+    rtt_ms: f64,
+    /// UDP payload that the path carries.
+    mtu: u16,
+    /// Inner UDP or IP payload that fits a QUIC DATAGRAM frame; `None` if the peer takes none.
+    datagram_mtu: Option<usize>,
+    sent_packets: u64,
+    lost_packets: u64,
+    age_s: Option<u64>,
+}
+
+/// One flow.
+#[derive(Debug, Serialize)]
+pub(crate) struct FlowRow {
+    pub(crate) tunnel: Option<String>,
+    pub(crate) client: Option<String>,
+    pub(crate) kind: &'static str,
+    pub(crate) state: &'static str,
+    pub(crate) to: String,
+    pub(crate) sent_bytes: u64,
+    pub(crate) received_bytes: u64,
+    pub(crate) age_s: u64,
+}
+
+impl Worker {
+    pub(super) fn tunnels(&mut self, from: usize) -> Slice<TunnelRow> {
+        let ids: Vec<ConnId> = self.core.engine.connection_ids().skip(from).take(SLICE_MAX).collect();
+        let next = (ids.len() == SLICE_MAX).then_some(from + SLICE_MAX);
+        let rows = ids.into_iter().filter_map(|conn| self.tunnel(conn)).collect();
+        Slice { rows, next }
+    }
+
+    fn tunnel(&mut self, conn: ConnId) -> Option<TunnelRow> {
+        let (client, since) = match &self.role {
+            Role::Gateway(gateway) => gateway.about(conn),
+            Role::Client(_) => (None, None),
+        };
+        let core = &mut self.core;
+        let (flows, now, worker) = (core.flow_count(conn), core.now, core.id);
+        let mut quic = core.engine.connection(conn).filter(|quic| !quic.is_closed())?;
+        let path = quic.stats().path;
+        Some(TunnelRow {
+            tunnel: tunnel_id(worker, conn),
+            client,
+            remote: quic.remote_address().to_string(),
+            worker,
+            flows,
+            rtt_ms: path.rtt.as_secs_f64() * 1e3,
+            mtu: path.current_mtu,
+            datagram_mtu: quic.datagram_max_bytes().map(|bytes| bytes.saturating_sub(DATAGRAM_HEADER_BYTES)),
+            sent_packets: path.sent_packets,
+            lost_packets: path.lost_packets,
+            age_s: since.map(|since| seconds(since, now)),
+        })
+    }
+
+    pub(super) fn flows(&self, from: usize) -> Slice<FlowRow> {
+        let client_end = matches!(self.role, Role::Client(_));
+        let (flows, next) = self.core.flows.slice(from, SLICE_MAX);
+        Slice { rows: flows.map(|flow| row(&self.core, flow, client_end)).collect(), next }
+    }
+}
+
+fn row(core: &Core, flow: &Flow, client_end: bool) -> FlowRow {
+    let (state, to_socket, to_stream) = match &flow.phase {
+        Phase::Connecting { .. } => ("connecting", 0, 0),
+        Phase::Socks(_) => ("socks", 0, 0),
+        Phase::Waiting(_) => ("waiting", 0, 0),
+        Phase::Asked { .. } => ("asked", 0, 0),
+        Phase::Associated { .. } => ("associated", 0, 0),
+        Phase::Open(splice) => ("open", splice.bytes_to_socket, splice.bytes_to_stream),
+        Phase::Last(splice) => ("last", splice.bytes_to_socket, splice.bytes_to_stream),
+        Phase::Moving => ("moving", 0, 0),
+    };
+    // Sent is from the client to the upstream, at both ends.
+    let (sent_bytes, received_bytes) =
+        if client_end { (to_stream, to_socket) } else { (to_socket, to_stream) };
+    FlowRow {
+        tunnel: flow.on.map(|(conn, _)| tunnel_id(core.id, conn)),
+        client: flow.permit.as_ref().map(|permit| permit.client().to_string()),
+        kind: "tcp",
+        state,
+        to: flow.to.to_string(),
+        sent_bytes,
+        received_bytes,
+        age_s: seconds(flow.since, core.now),
+    }
+}
+
+pub(super) fn seconds(since: Instant, now: Instant) -> u64 {
+    now.saturating_duration_since(since).as_secs()
+}
