@@ -8,7 +8,7 @@ use crate::{
     worker::{
         account::Usage,
         mail::Command,
-        tables::{FlowRow, Slice, TunnelRow},
+        tables::{FlowKind, FlowRow, Slice, TunnelRow},
     },
 };
 use crossbeam::channel::Sender;
@@ -49,7 +49,13 @@ impl Supervisor {
                 self.slices(&mut to, |from, reply: Sender<Slice<TunnelRow>>| Command::Tunnels { from, reply })
             }
             Noun::Flows => {
-                self.slices(&mut to, |from, reply: Sender<Slice<FlowRow>>| Command::Flows { from, reply })
+                for kind in FlowKind::ALL {
+                    self.slices(&mut to, |from, reply: Sender<Slice<FlowRow>>| Command::Flows {
+                        kind,
+                        from,
+                        reply,
+                    });
+                }
             }
             Noun::Queues => self.queues(&mut to),
             Noun::Errors => self.errors(&mut to),

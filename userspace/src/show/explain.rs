@@ -67,8 +67,30 @@ const MEANINGS: &[(&str, &str)] = &[
     ("drop_amplification_limit", "to send: over three times what an unproven address had sent"),
     ("drop_not_sealed", "to send: could not be protected: please report"),
     ("drop_amplification_expired", "to send: held for an address that never proved itself"),
+    // UDP flows.
+    ("udp_flows_unreachable", "a UDP flow that an ICMP error ended: nobody is there"),
+    ("udp_flows_reset", "a UDP flow that the tunnel's peer cut off, or that ended with its connection"),
+    ("udp_flows_protocol_error", "a UDP flow whose peer broke HTTP/3"),
+    ("udp_flows_evicted", "a UDP flow closed to make room for another"),
+    ("udp_flows_refused", "a UDP flow that the gateway refused, or that a reload forbade"),
+    ("udp_icmp_ignored", "an ICMP error about a UDP flow that ended nothing"),
+    ("udp_socket_full", "UDP: a socket's buffer or the queue in front of it was full; the oldest went"),
+    ("udp_too_big_for_path", "UDP: longer than the MTU on the way"),
+    ("udp_send_failed", "UDP: the kernel did not send it"),
+    ("udp_flow_not_opened", "UDP: waited too long for its flow, or the flow came to nothing"),
+    ("udp_over_rate", "UDP: its client is over its max-rate"),
+    ("udp_refused_resting", "UDP of a local sender: the gateway refused that destination a moment ago"),
+    ("socks_udp_garbage", "UDP of a SOCKS client: no SOCKS header, or no destination in it"),
+    ("socks_udp_fragment", "UDP of a SOCKS client: a fragment; beam takes whole datagrams only"),
+    ("socks_udp_stranger", "UDP to a SOCKS relay from somebody else than its client"),
+    ("udp_local_draining", "UDP of a local sender: a new flow, while the client drains"),
     // HTTP datagrams.
     ("datagram_unknown_flow", "an HTTP datagram for a stream that carries none, or is over"),
+    ("datagram_unknown_context", "an HTTP datagram with a context id that its stream doesn't know"),
+    ("capsule_unknown", "a capsule of a type that its stream doesn't know; passed over"),
+    ("capsule_oversize", "a DATAGRAM capsule longer than any datagram"),
+    ("datagram_queue_full", "an HTTP datagram, the oldest of a full queue towards the peer"),
+    ("datagram_too_large", "an HTTP datagram that the path's MTU no longer carries"),
     ("datagram_early", "an HTTP datagram that came before its request, and had to make room"),
 ];
 
@@ -87,7 +109,8 @@ mod tests {
         let engine = tunnel::DropReason::ALL.map(tunnel::DropReason::name);
         let ports = port::DROP_REASONS.map(|(_, name)| name);
         let hand_over = crate::worker::ports::HandOver::default().drops().map(|(name, _)| name);
-        for name in engine.into_iter().chain(ports).chain(hand_over) {
+        let above = crate::worker::drop_names();
+        for name in engine.into_iter().chain(ports).chain(hand_over).chain(above) {
             assert!(meaning(name).is_some(), "{name} is not explained");
         }
         for (i, (name, means)) in MEANINGS.iter().enumerate() {

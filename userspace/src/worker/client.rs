@@ -356,3 +356,9 @@ impl Client {
         }
     }
 }
+
+/// Names of what a client drops of its local senders', for tests.
+#[cfg(test)]
+pub(super) fn udp_drop_names() -> impl Iterator<Item = &'static str> {
+    udp::Drops::default().each().into_iter().map(|(name, _)| name)
+}

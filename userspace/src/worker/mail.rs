@@ -5,7 +5,7 @@ use super::{
     GatewayConfig, Revoked,
     poll::Waker,
     snapshot::WorkerSnapshot,
-    tables::{FlowRow, Slice, TunnelRow},
+    tables::{FlowKind, FlowRow, Slice, TunnelRow},
 };
 use crossbeam::{
     channel::Sender,
@@ -53,7 +53,7 @@ pub(crate) enum Command {
     /// Report a part of the connections.
     Tunnels { from: usize, reply: Sender<Slice<TunnelRow>> },
     /// Report a part of the flows.
-    Flows { from: usize, reply: Sender<Slice<FlowRow>> },
+    Flows { kind: FlowKind, from: usize, reply: Sender<Slice<FlowRow>> },
     /// Gateway: work by this configuration from now on.
     Configure { config: Arc<GatewayConfig>, server: Arc<quinn_proto::ServerConfig>, reply: Sender<Revoked> },
     /// Gateway: close connections; how many there were.

@@ -251,8 +251,8 @@ impl Worker {
             Command::Tunnels { from, reply } => {
                 let _ = reply.send(self.tunnels(from));
             }
-            Command::Flows { from, reply } => {
-                let _ = reply.send(self.flows(from));
+            Command::Flows { kind, from, reply } => {
+                let _ = reply.send(self.flows(kind, from));
             }
             Command::Configure { config, server, reply } => {
                 let mut revoked = Revoked::default();
@@ -332,7 +332,7 @@ impl Worker {
                 Role::Client(client) => client.advance(&mut self.core, key),
             }
         }
-        for _ in 0..self.core.udp.ready_count() {
+        for _ in 0..self.core.udp.ready_count().min(STEPS_MAX) {
             let Some(key) = self.core.udp.next_ready() else { break };
             match &mut self.role {
                 Role::Gateway(gateway) => gateway.advance_udp(&mut self.core, key),
@@ -412,4 +412,13 @@ impl Worker {
         }
         snapshot
     }
+}
+
+/// Names of what the layers above the engine drop, for tests.
+#[cfg(test)]
+pub(crate) fn drop_names() -> Vec<&'static str> {
+    let http = datagrams::Drops::default().drops();
+    let udp = udp::Totals::default().drops();
+    let local = client::udp_drop_names();
+    http.into_iter().map(|(name, _)| name).chain(udp.map(|(name, _)| name)).chain(local).collect()
 }

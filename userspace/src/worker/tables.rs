@@ -4,7 +4,9 @@
 use super::{
     Role, Worker,
     core::Core,
+    datagrams,
     flows::{Flow, Phase},
+    udp::{Outside, Phase as UdpPhase, UdpFlow},
 };
 use crate::orders::tunnel_id;
 use serde::Serialize;
@@ -13,8 +15,6 @@ use tunnel::ConnId;
 
 /// Places of a table that one slice covers, in use or not.
 const SLICE_MAX: usize = 512;
-/// The quarter stream id of a stream below 16,384 and the context id, in front of each UDP or IP payload.
-const DATAGRAM_HEADER_BYTES: usize = 2 + 1;
 
 /// A part of a table.
 #[derive(Debug)]
@@ -41,6 +41,17 @@ pub(crate) struct TunnelRow {
     sent_packets: u64,
     lost_packets: u64,
     age_s: Option<u64>,
+}
+
+/// The tables that flows are in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FlowKind {
+    Tcp,
+    Udp,
+}
+
+impl FlowKind {
+    pub(crate) const ALL: [Self; 2] = [Self::Tcp, Self::Udp];
 }
 
 /// One flow.
@@ -81,17 +92,47 @@ impl Worker {
             flows,
             rtt_ms: path.rtt.as_secs_f64() * 1e3,
             mtu: path.current_mtu,
-            datagram_mtu: quic.datagram_max_bytes().map(|bytes| bytes.saturating_sub(DATAGRAM_HEADER_BYTES)),
+            datagram_mtu: datagrams::payload_max_bytes(&mut quic),
             sent_packets: path.sent_packets,
             lost_packets: path.lost_packets,
             age_s: since.map(|since| seconds(since, now)),
         })
     }
 
-    pub(super) fn flows(&self, from: usize) -> Slice<FlowRow> {
+    pub(super) fn flows(&self, kind: FlowKind, from: usize) -> Slice<FlowRow> {
         let client_end = matches!(self.role, Role::Client(_));
-        let (flows, next) = self.core.flows.slice(from, SLICE_MAX);
-        Slice { rows: flows.map(|flow| row(&self.core, flow, client_end)).collect(), next }
+        match kind {
+            FlowKind::Tcp => {
+                let (flows, next) = self.core.flows.slice(from, SLICE_MAX);
+                Slice { rows: flows.map(|flow| row(&self.core, flow, client_end)).collect(), next }
+            }
+            FlowKind::Udp => {
+                let (flows, next) = self.core.udp.slice(from, SLICE_MAX);
+                Slice { rows: flows.map(|flow| udp_row(&self.core, flow)).collect(), next }
+            }
+        }
+    }
+}
+
+fn udp_row(core: &Core, flow: &UdpFlow) -> FlowRow {
+    let (inward, outward) = (flow.to_outside_bytes, flow.from_outside_bytes);
+    let (sent_bytes, received_bytes) = match flow.outside {
+        Outside::Upstream { .. } => (inward, outward),
+        Outside::Local { .. } => (outward, inward),
+    };
+    FlowRow {
+        tunnel: flow.on.map(|(conn, _)| tunnel_id(core.id, conn)),
+        client: flow.permit.as_ref().map(|permit| permit.client().to_string()),
+        kind: "udp",
+        state: match flow.phase {
+            UdpPhase::Waiting => "waiting",
+            UdpPhase::Asked(_) => "asked",
+            UdpPhase::Open(_) => "open",
+        },
+        to: flow.to.to_string(),
+        sent_bytes,
+        received_bytes,
+        age_s: seconds(flow.since, core.now),
     }
 }
 

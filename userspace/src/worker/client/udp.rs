@@ -199,6 +199,9 @@ impl Client {
         let outside = Outside::Local { socket: source.socket, ends, header: header.clone() };
         let key = core.udp.insert(outside, Phase::Waiting, core.now);
         core.udp.totals.opened += 1;
+        if let Some(flow) = core.udp.get_mut(key) {
+            flow.to = self.destination(flow).map(|to| to.authority().into()).unwrap_or_default();
+        }
         core.send_from_local(key, payload);
         self.udp.flows.entry(source).or_default().insert(header, key);
         self.udp.waiting.push_back(key);

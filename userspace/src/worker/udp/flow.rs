@@ -92,7 +92,7 @@ pub(in crate::worker) struct UdpFlow {
     /// Gateway: whose flow it is, and its place among that client's.
     pub(in crate::worker) owner: Owner,
     pub(in crate::worker) permit: Option<FlowPermit>,
-    /// Gateway: the destination as it was asked for; for people.
+    /// The destination as it was asked for; for people.
     pub(in crate::worker) to: Box<str>,
     /// For the socket.
     out: Queue,
@@ -103,6 +103,10 @@ pub(in crate::worker) struct UdpFlow {
     failed: bool,
     /// The upstream has sent something: an "unreachable" is then for the network to mend.
     heard_outside: bool,
+    /// Payload from the tunnel to the other end, and the other way.
+    pub(in crate::worker) to_outside_bytes: u64,
+    pub(in crate::worker) from_outside_bytes: u64,
+    pub(in crate::worker) since: Instant,
     pub(super) last_active: Instant,
     pub(super) generation: u32,
     pub(super) queued: bool,
@@ -167,6 +171,9 @@ impl UdpFlow {
             writable: true,
             failed: false,
             heard_outside: false,
+            to_outside_bytes: 0,
+            from_outside_bytes: 0,
+            since: now,
             last_active: now,
             generation,
             queued: false,
@@ -232,6 +239,7 @@ impl UdpFlow {
         now: Instant,
     ) {
         self.last_active = now;
+        self.from_outside_bytes += payload.len() as u64;
         match (&mut self.phase, quic) {
             (Phase::Open(tunnel), Some(mut quic)) => {
                 totals.from_socket(payload.len());
@@ -311,6 +319,7 @@ impl UdpFlow {
                     for payload in self.out.take(count) {
                         tools.totals.datagrams_to_sockets += 1;
                         tools.totals.bytes_to_sockets += payload.len() as u64;
+                        self.to_outside_bytes += payload.len() as u64;
                     }
                 }
                 // An edge tells when a flow's own socket has room; a shared one is not waited for.
@@ -342,6 +351,7 @@ impl UdpFlow {
             let received = socket.receive(scratch, &mut |_, payload| {
                 totals.from_socket(payload.len());
                 if ledger.take(self.owner, Way::Received, payload.len(), *now) {
+                    self.from_outside_bytes += payload.len() as u64;
                     tunnel.send(quic, arena, CONTEXT_PAYLOAD, payload, drops);
                 } else {
                     totals.over_rate += 1;
