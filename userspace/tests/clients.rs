@@ -10,7 +10,7 @@ mod rig;
 
 use std::fs;
 use std::io::{self, Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -414,4 +414,63 @@ fn a_kick_closes_one_client() {
     assert_eq!(error_count(&gateway, "closed_kicked"), 2);
     let mode = fs::metadata(&gateway.control).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o660, "who may kick is who may open the socket");
+}
+
+/// The users file speaks of a certificate by its name: its limits hold, a reload that forbids a destination cuts a UDP
+/// flow, too, and `disabled` keeps out whom the authority lets in.
+#[test]
+fn a_certificate_has_the_policy_of_its_name() {
+    if !rig::root_or_skip("a_certificate_has_the_policy_of_its_name") {
+        return;
+    }
+    let place = Place::new();
+    let server = EchoServer::start(&place.rig, Ns::Origin, ORIGIN_V4, 0);
+    let datagrams = place.rig.within(Ns::Origin, || UdpSocket::bind((ORIGIN_V4, 0)).unwrap());
+    let udp_to = datagrams.local_addr().unwrap();
+    let say = |line: &str| {
+        fs::write(&place.users, format!("{line}\n")).unwrap();
+    };
+    say("client cert max-flows=2");
+    let client_ca = path(&place.pki.ca);
+    let gateway = place.gateway(GATEWAY_V4, &[&GATEWAY[..], &["--client-ca", &client_ca]].concat());
+    let url = format!("https://{}", authority(GATEWAY_V4, TUNNEL_PORT));
+    let (cert, key) = (path(&place.pki.client_cert), path(&place.pki.client_key));
+    let (tcp, udp) = (format!("18081:{}", server.address()), format!("18082:{udp_to}/udp"));
+    let args = ["connect", &url, "--ca", &client_ca, "--cert", &cert, "--key", &key, "-L", &tcp, "-L", &udp];
+    let client = Beam::start(&place.rig, Ns::Client, "client", &[&args[..], &["--xdp", "off"]].concat());
+
+    let mut flow = open(&place, 18_081);
+    let local = place.rig.within(Ns::Client, || UdpSocket::bind("127.0.0.1:0").unwrap());
+    local.send_to(b"ping", "127.0.0.1:18082").unwrap();
+    datagrams.set_read_timeout(Some(LIMIT)).unwrap();
+    let mut buffer = [0; 16];
+    assert_eq!(datagrams.recv_from(&mut buffer).unwrap().0, 4);
+    refused(&place, 18_081);
+    client.process.wait_for_line("as many flows as it may", LIMIT);
+    let rows = show(&gateway, "flows", &["client=client", "kind=udp"]);
+    assert_eq!(
+        (rows.len(), &rows[0]["to"], number(&rows[0], "sent_bytes")),
+        (1, &udp_to.to_string().into(), 4)
+    );
+    assert_eq!(number(&usage(&gateway, "client"), "flows"), 2);
+
+    say(&format!("client cert allow={}:{}", ORIGIN_V4, server.address().port()));
+    let (code, said) = order(&gateway, &["reload"]);
+    assert!(
+        code == Some(0)
+            && said.contains("1 changed")
+            && said.contains("0 connection(s) closed, 1 flow(s) cut"),
+        "{said}"
+    );
+    echo(&mut flow);
+    assert!(show(&gateway, "flows", &["kind=udp"]).is_empty());
+
+    say("client cert disabled");
+    let (code, said) = order(&gateway, &["reload"]);
+    assert!(code == Some(0) && said.contains("1 connection(s) closed"), "{said}");
+    assert_eq!(flow.read(&mut [0]).map_err(|error| error.kind()), Err(io::ErrorKind::ConnectionReset));
+    let ready = |said: &String| said.matches("ready: ").count() == 2;
+    until("the client is back", || client.process.stderr(), ready);
+    refused(&place, 18_081);
+    client.process.wait_for_line("403", LIMIT);
 }
