@@ -21,6 +21,8 @@ pub(crate) enum Verb {
     Status(StatusArgs),
     /// Show a table of a running daemon
     Show(ShowArgs),
+    /// Count from zero again in `beam show errors` and `beam show clients`
+    Clear(ClearArgs),
     /// Have a running gateway read its users file and certificates again, as SIGHUP does
     Reload(ControlArgs),
     /// Close a client's connections to a running gateway
@@ -281,6 +283,19 @@ pub(crate) struct ShowArgs {
     pub(crate) watch: Option<f64>,
     #[command(flatten)]
     pub(crate) control: ControlArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ClearArgs {
+    #[arg(value_enum)]
+    pub(crate) what: Clearable,
+    #[command(flatten)]
+    pub(crate) control: ControlArgs,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Clearable {
+    Counters,
 }
 
 #[derive(Debug, Args)]

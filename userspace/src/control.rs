@@ -39,6 +39,7 @@ pub(crate) enum Request {
     Reload,
     Kick { client: String },
     Show(Question),
+    Clear,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

@@ -52,6 +52,7 @@ fn main() -> std::process::ExitCode {
         cli::Verb::Connect(args) => connect::run(*args),
         cli::Verb::Status(args) => status::run(&args),
         cli::Verb::Show(args) => show::run(&args),
+        cli::Verb::Clear(args) => orders::clear(&args),
         cli::Verb::Reload(args) => orders::reload(&args),
         cli::Verb::Kick(args) => orders::kick(&args),
         cli::Verb::User(args) => users::run(&args),

@@ -9,6 +9,8 @@
 mod answer;
 mod explain;
 
+pub(crate) use answer::Cleared;
+
 use crate::{
     cli::ShowArgs,
     control::{self, Answer, Request},

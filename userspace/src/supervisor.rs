@@ -8,6 +8,7 @@ use crate::{
     interface::{Lane, LaneFacts},
     protection::ProtectionStatus,
     reload::Reloader,
+    show::Cleared,
     status::{Conservation, FrameStatus, Rates, SCHEMA, Status, Tunnels, WorkerStatus},
     worker::{
         Ended, Worker,
@@ -64,6 +65,8 @@ pub(crate) struct Supervisor {
     pub(crate) interfaces: Vec<xsk::Interface>,
     started: Instant,
     draining: AtomicBool,
+    /// What `beam clear counters` has set aside.
+    pub(crate) cleared: Mutex<Cleared>,
 }
 
 /// A worker ready to be started.
@@ -121,6 +124,7 @@ pub(crate) fn run(
         interfaces,
         started: Instant::now(),
         draining: AtomicBool::new(false),
+        cleared: Mutex::default(),
     });
     supervisor.clone().watch_signals(drain_timeout)?;
     devices::watch(&supervisor).map_err(Failure::Runtime)?;
@@ -276,6 +280,7 @@ impl Supervisor {
             Request::Show(question) => {
                 self.show(question).map_or_else(Answer::Error, |shown| Answer::Show(Box::new(shown)))
             }
+            Request::Clear => Answer::Done(self.clear_counters()),
             Request::Reload => self.reload().map_or_else(Answer::Error, Answer::Done),
             Request::Kick { client } => self.kick(client).map_or_else(Answer::Error, Answer::Done),
         }

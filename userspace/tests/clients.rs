@@ -184,6 +184,14 @@ fn limits_are_each_clients_own() {
     open(&place, 18_083);
     let row = usage(&gateway, "alice");
     assert_eq!((number(&row, "connections"), number(&row, "refused_limit")), (1, 2), "{row:#}");
+
+    // Counted from zero again; what is open stays, and so do the totals of the status.
+    assert_eq!(order(&gateway, &["clear", "counters"]).0, Some(0));
+    let row = usage(&gateway, "alice");
+    let seen = ["connections", "flows_opened", "sent_bytes", "refused_limit"].map(|key| number(&row, key));
+    assert_eq!(seen, [1, 0, 0, 0], "{row:#}");
+    assert_eq!(error_count(&gateway, "refused_limit"), 0);
+    assert_eq!(number(&gateway.status()["counters"], "refused_limit"), 2);
 }
 
 /// Two flows of alice's and five of bob's are open; one byte went each way on each.

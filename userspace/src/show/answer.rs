@@ -14,7 +14,11 @@ use crate::{
 use crossbeam::channel::Sender;
 use serde::Serialize;
 use serde_json::{Value, json};
-use std::{collections::HashMap, time::Instant};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, MutexGuard, PoisonError},
+    time::Instant,
+};
 
 /// Rows looked at for one answer; a table may be longer.
 const SCAN_MAX: usize = 1 << 20;
@@ -39,7 +43,29 @@ impl Collected {
     }
 }
 
+/// Counters at the last `beam clear counters`. The workers' own run on: the rest of the status adds them up.
+#[derive(Debug, Default)]
+pub(crate) struct Cleared {
+    mishaps: BTreeMap<String, u64>,
+    usage: HashMap<Arc<str>, Usage>,
+}
+
 impl Supervisor {
+    fn cleared(&self) -> MutexGuard<'_, Cleared> {
+        self.cleared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets the tables of errors and clients count from zero.
+    pub(crate) fn clear_counters(&self) -> String {
+        let mishaps = self.mishaps();
+        self.ask_all(Command::Fold);
+        let accounts =
+            self.gateway().map_or_else(|_| Vec::new(), |gateway| gateway.current().config.accounts.all());
+        let usage = accounts.into_iter().map(|account| (account.name.clone(), account.usage())).collect();
+        *self.cleared() = Cleared { mishaps, usage };
+        "the counters of `beam show errors` and `beam show clients` begin at zero".to_owned()
+    }
+
     pub(crate) fn show(&self, question: &Question) -> Result<Shown, String> {
         let Question { noun, filters, limit } = question.clone();
         let mut to = Collected { filters, limit: limit.min(ROWS_MAX), rows: Vec::new(), total: 0 };
@@ -85,11 +111,13 @@ impl Supervisor {
         std::thread::sleep(RATES_OVER);
         let after = sample();
         let seconds = from.elapsed().as_secs_f64().max(1e-3);
+        let cleared = self.cleared();
         for (name, usage) in after {
             let earlier = before.get(&name).copied().unwrap_or_default();
             let rate = |field: fn(&Usage) -> u64| {
                 (field(&usage).saturating_sub(field(&earlier)) as f64 * 8.0 / seconds) as u64
             };
+            let usage = usage.since(cleared.usage.get(&name).unwrap_or(&Usage::default()));
             to.add(json!({
                 "client": &*name,
                 "connections": usage.connections,
@@ -134,13 +162,21 @@ impl Supervisor {
     }
 
     /// Drops, and the counters that tell of something refused, cut or failed.
-    fn errors(&self, to: &mut Collected) {
+    fn mishaps(&self) -> BTreeMap<String, u64> {
         let snapshots = self.snapshots();
         let counters = merge(snapshots.iter().flat_map(|snapshot| snapshot.counters.iter().copied()));
-        let mishaps = counters.into_iter().filter(|(name, _)| explain::meaning(name).is_some());
-        for (counter, count) in drops(&snapshots).into_iter().chain(mishaps) {
-            let means = explain::meaning(&counter);
-            to.add(json!({ "counter": counter, "count": count, "means": means }));
+        let told = counters.into_iter().filter(|(name, _)| explain::meaning(name).is_some());
+        drops(&snapshots).into_iter().chain(told).collect()
+    }
+
+    fn errors(&self, to: &mut Collected) {
+        let cleared = self.cleared();
+        for (counter, count) in self.mishaps() {
+            let count = count.saturating_sub(cleared.mishaps.get(&counter).copied().unwrap_or(0));
+            if count > 0 {
+                let means = explain::meaning(&counter);
+                to.add(json!({ "counter": counter, "count": count, "means": means }));
+            }
         }
     }
 

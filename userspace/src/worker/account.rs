@@ -108,6 +108,22 @@ pub(crate) struct Usage {
     pub(crate) rate_dropped: u64,
 }
 
+impl Usage {
+    /// What was used since then; what is open now stays.
+    pub(crate) fn since(self, before: &Self) -> Self {
+        Self {
+            sent_bytes: self.sent_bytes.saturating_sub(before.sent_bytes),
+            received_bytes: self.received_bytes.saturating_sub(before.received_bytes),
+            flows: self.flows,
+            flows_opened: self.flows_opened.saturating_sub(before.flows_opened),
+            connections: self.connections,
+            refused_limit: self.refused_limit.saturating_sub(before.refused_limit),
+            rate_waits: self.rate_waits.saturating_sub(before.rate_waits),
+            rate_dropped: self.rate_dropped.saturating_sub(before.rate_dropped),
+        }
+    }
+}
+
 impl Account {
     fn new(name: Arc<str>, epoch: Instant) -> Self {
         Self {

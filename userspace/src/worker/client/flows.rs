@@ -318,7 +318,8 @@ impl Client {
 pub(super) fn refusal(destination: &str, status: u16, proxy_status: &str) -> String {
     let advice = match status {
         401 | 407 => ": no valid identity; give --token-file FILE or --cert/--key that the gateway knows",
-        403 => ": the gateway's --allow does not cover it",
+        403 => ": the gateway's --allow does not cover it, or its users file does not for this client",
+        429 => ": a limit of this client's in the gateway's users file",
         503 => ": the gateway is draining or at its limit",
         _ => "",
     };
