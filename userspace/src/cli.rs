@@ -153,6 +153,10 @@ pub(crate) struct ServeArgs {
     /// Destinations that are refused even where `--allow` matches
     #[arg(long, value_name = "CIDR[:PORTS]|NAME[:PORTS]", env = "BEAM_DENY", value_delimiter = ' ')]
     pub(crate) deny: Vec<String>,
+    /// Ports that every client may listen on here (`connect -R`): of loopback, of ADDR, or of `*`; a client's own are in
+    /// the users file (`listen=`)
+    #[arg(long, value_name = "[ADDR:]PORTS", env = "BEAM_ALLOW_LISTEN", value_delimiter = ' ')]
+    pub(crate) allow_listen: Vec<String>,
     /// Connections held at once on each worker; more are refused
     #[arg(long, value_name = "N", default_value_t = 100_000, env = "BEAM_MAX_CONNECTIONS")]
     pub(crate) max_connections: usize,
@@ -185,11 +189,19 @@ pub(crate) struct ConnectArgs {
         value_delimiter = ' '
     )]
     pub(crate) local_forwards: Vec<Forward>,
+    /// Publish `host:hostport` of this side on `[bind:]port` of the gateway; it must permit that
+    #[arg(
+        short = 'R',
+        value_name = "[BIND:]PORT:HOST:HOSTPORT[/udp]",
+        env = "BEAM_REMOTE_FORWARD",
+        value_delimiter = ' '
+    )]
+    pub(crate) remote_forwards: Vec<Forward>,
     /// SOCKS5 proxy on `[bind:]port`, for TCP and UDP
     #[arg(short = 'D', value_name = "[BIND:]PORT", env = "BEAM_SOCKS", value_delimiter = ' ')]
     pub(crate) socks: Vec<Endpoint>,
     /// Carry standard input and output to `host:port` (for ssh's ProxyCommand)
-    #[arg(short = 'W', value_name = "HOST:PORT", conflicts_with_all = ["local_forwards", "socks"])]
+    #[arg(short = 'W', value_name = "HOST:PORT", conflicts_with_all = ["local_forwards", "remote_forwards", "socks"])]
     pub(crate) stdio: Option<Destination>,
     /// File that holds the bearer token
     #[arg(long, value_name = "FILE", env = "BEAM_TOKEN_FILE")]

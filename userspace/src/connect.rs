@@ -7,7 +7,7 @@ use crate::{
     interface::{self, Datapath, Sharing},
     logging, serve,
     supervisor::{self, Crew, Identity, Seat},
-    worker::{self, Client, ClientConfig, Listen, Role, Worker},
+    worker::{self, Client, ClientConfig, Listen, Publication, Role, Worker},
 };
 use anyhow::{Context, anyhow};
 use rustls::RootCertStore;
@@ -28,9 +28,10 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(crate) fn run(args: ConnectArgs) -> Result<(), Failure> {
     logging::start(args.daemon.log_format, args.daemon.verbose);
-    if args.local_forwards.is_empty() && args.socks.is_empty() && args.stdio.is_none() {
+    let forwards = args.local_forwards.len() + args.remote_forwards.len() + args.socks.len();
+    if forwards == 0 && args.stdio.is_none() {
         return Err(Failure::Config(anyhow!(
-            "nothing to carry: give -L [BIND:]PORT:HOST:HOSTPORT, -D [BIND:]PORT or -W HOST:PORT"
+            "nothing to carry: give -L or -R [BIND:]PORT:HOST:HOSTPORT, -D [BIND:]PORT or -W HOST:PORT"
         )));
     }
     let protection = args.path.simd.protection()?;
@@ -61,6 +62,7 @@ pub(crate) fn run(args: ConnectArgs) -> Result<(), Failure> {
         token,
         listens,
         udp_forwards,
+        publications: publications(&args)?,
         stdio,
         once: args.once,
         retries_max: args.max_retries,
@@ -137,6 +139,14 @@ fn listens(args: &ConnectArgs) -> Result<Vec<Listen>, Failure> {
         listens.push(Listen::Socks(listen(socks, "-D")?));
     }
     Ok(listens)
+}
+
+/// What `-R` publishes: on the gateway's loopback unless its user names an address.
+fn publications(args: &ConnectArgs) -> Result<Vec<Publication>, Failure> {
+    args.remote_forwards
+        .iter()
+        .map(|forward| Publication::new(forward).map_err(|error| Failure::Config(anyhow!("-R: {error}"))))
+        .collect()
 }
 
 /// The sockets of `-L .../udp`, on loopback unless their user names an address.

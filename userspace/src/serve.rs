@@ -8,7 +8,7 @@ use crate::{
     interface::{self, Sharing},
     logging,
     supervisor::{self, Crew, Identity, Seat},
-    worker::{Gateway, GatewayConfig, Role, Worker},
+    worker::{Claims, Gateway, GatewayConfig, Role, Worker},
 };
 use anyhow::{Context, anyhow};
 use std::{
@@ -17,13 +17,18 @@ use std::{
     sync::Arc,
 };
 use tunnel::{Engine, EngineConfig, RetryPolicy, Secrets, WorkerId, tls, transport};
-use upstream::{policy::Policy, resolver::Resolver, users::Users};
+use upstream::{
+    policy::Policy,
+    resolver::Resolver,
+    users::{ClientPolicy, Users},
+};
 
 pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
     logging::start(args.daemon.log_format, args.daemon.verbose);
     let secrets = Secrets::random();
     let server = quic_server(&args, &secrets)?;
     let config = Arc::new(gateway_config(&args)?);
+    let claims = Arc::new(Claims::default());
     let bind = args.listen.resolve(unspecified()).map_err(Failure::Config)?;
     let kernel_lanes = args.path.cpus.as_ref().map_or_else(available_cpus, |list| list.0.len());
     let protection = args.path.simd.protection()?;
@@ -43,7 +48,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
             Retry::Always => RetryPolicy::Always,
             Retry::Off => RetryPolicy::Off,
         };
-        let role = Role::Gateway(Gateway::new(config.clone()));
+        let role = Role::Gateway(Gateway::new(config.clone(), claims.clone()));
         let mut worker = Worker::new(index as u8, Engine::new(engine), lane.ports, mailboxes.clone(), role)
             .map_err(Failure::runtime)?;
         worker.set_busy_poll(args.path.busy_poll > 0);
@@ -113,8 +118,16 @@ fn gateway_config(args: &ServeArgs) -> Result<GatewayConfig, Failure> {
     }
     Ok(GatewayConfig {
         users,
+        listen: listen_policy(&args.allow_listen)?,
         policy: Policy::parse(&args.allow, &args.deny).map_err(Failure::config)?,
         resolver: Arc::new(Resolver::new(Default::default()).map_err(Failure::runtime)?),
         certificate_name: identity::certificate_name,
     })
+}
+
+/// Where every client may listen: `[ADDR:]PORTS` as in the users file, whose parser it is.
+fn listen_policy(rules: &[String]) -> Result<ClientPolicy, Failure> {
+    let words: Vec<String> = rules.iter().map(|rule| format!("listen={rule}")).collect();
+    ClientPolicy::parse(words.iter().map(String::as_str))
+        .map_err(|error| Failure::Config(anyhow!("--allow-listen: {error}")))
 }

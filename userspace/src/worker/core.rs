@@ -7,6 +7,7 @@ use super::{
     flows::{Flows, Phase},
     mail::Mailbox,
     poll::{FlowKey, Poll},
+    reverse::Reverse,
     session::{abandon, quic_code},
     udp::Udp,
 };
@@ -28,6 +29,7 @@ pub(super) struct Core {
     pub(super) arena: Arena,
     pub(super) flows: Flows,
     pub(super) udp: Udp,
+    pub(super) reverse: Reverse,
     /// This worker's own letter box, for answers that come from other threads.
     pub(super) mailbox: Mailbox,
     /// Set once the daemon drains: new requests get 503. The supervisor says when to stop.
@@ -133,6 +135,7 @@ impl Core {
             arena: Arena::new(),
             flows: Flows::default(),
             udp: Udp::default(),
+            reverse: Reverse::default(),
             mailbox,
             draining: false,
             totals: Totals::default(),

@@ -11,7 +11,9 @@ mod listen;
 mod udp;
 mod upstream;
 
-use self::extended::Extended;
+pub(crate) use self::listen::claims::Claims;
+pub(super) use self::upstream::start_connect;
+use self::{extended::Extended, listen::Listens};
 use super::{
     core::{Core, End},
     datagrams,
@@ -25,7 +27,7 @@ use ::upstream::{
     failure::ConnectFailure,
     policy::Policy,
     resolver::Resolver,
-    users::{How, Identity, Users},
+    users::{ClientPolicy, How, Identity, Users},
 };
 use bytes::Bytes;
 use masque::{
@@ -43,6 +45,8 @@ use tunnel::{CloseReason, ConnId, Dir, Event, Read, StreamId};
 pub(crate) struct GatewayConfig {
     pub(crate) users: Option<Users>,
     pub(crate) policy: Policy,
+    /// Where everybody may listen (`--allow-listen`), beside what the users file says.
+    pub(crate) listen: ClientPolicy,
     pub(crate) resolver: Arc<Resolver>,
     /// Turns a verified client certificate into a name.
     pub(crate) certificate_name: fn(&rustls::pki_types::CertificateDer<'_>) -> Option<String>,
@@ -56,6 +60,9 @@ pub(crate) struct Gateway {
     unproven: VecDeque<ConnId>,
     /// Names being resolved, by when the client is told that it takes too long.
     lookups: VecDeque<(Instant, ConnId, StreamId)>,
+    listens: Listens,
+    /// The listeners of all workers.
+    claims: Arc<Claims>,
 }
 
 /// Sessions on one worker that have not shown who they are. Beyond it the oldest is closed: strangers who merely finish
@@ -98,8 +105,15 @@ impl Refusal {
 }
 
 impl Gateway {
-    pub(crate) fn new(config: Arc<GatewayConfig>) -> Self {
-        Self { config, sessions: HashMap::new(), unproven: VecDeque::new(), lookups: VecDeque::new() }
+    pub(crate) fn new(config: Arc<GatewayConfig>, claims: Arc<Claims>) -> Self {
+        Self {
+            config,
+            sessions: HashMap::new(),
+            unproven: VecDeque::new(),
+            lookups: VecDeque::new(),
+            listens: Listens::default(),
+            claims,
+        }
     }
 
     pub(super) fn on_event(&mut self, core: &mut Core, conn: ConnId, event: Event) {
@@ -115,8 +129,12 @@ impl Gateway {
                 if let Some(session) = self.sessions.get_mut(&conn) {
                     datagrams::receive(core, session, conn);
                 }
+                self.listen_frames(core);
             }
-            Event::DatagramsUnblocked => core.udp.unblocked(conn),
+            Event::DatagramsUnblocked => {
+                core.udp.unblocked(conn);
+                self.listens_unblocked(core, conn);
+            }
             // A migration asks nothing of the layers above.
             _ => {}
         }
@@ -124,7 +142,10 @@ impl Gateway {
 
     fn connected(&mut self, core: &mut Core, conn: ConnId) {
         let Some(mut quic) = core.engine.connection(conn) else { return };
-        let h3 = masque::Connection::server(h3_config());
+        let h3 = masque::Connection::server(masque::Config {
+            extra_settings: vec![(masque::listen::BEAM_LISTEN, 1)],
+            ..h3_config()
+        });
         match Session::open(h3, &mut quic) {
             Ok(mut session) => {
                 let chain = quic.peer_identity();
@@ -176,6 +197,7 @@ impl Gateway {
         for key in core.udp.keys_on(conn) {
             core.end_udp(key, &Gone::Lost);
         }
+        self.listens_ended(core, conn);
     }
 
     fn accept_streams(&mut self, core: &mut Core, conn: ConnId) {
@@ -210,8 +232,9 @@ impl Gateway {
             Some(Slot::Head(_)) => self.read_head(core, conn, stream),
             Some(&Slot::Flow(key)) => core.flows.queue(key),
             Some(&Slot::Udp(key)) => core.udp.queue(key),
+            Some(Slot::Listen) => self.pump_listen(core, (conn, stream)),
             // What follows the header section waits in QUIC's receive window.
-            Some(Slot::Resolving(_) | Slot::Answering(_)) | None => {}
+            Some(Slot::Resolving(_) | Slot::Answering(_) | Slot::Reverse(_)) | None => {}
         }
     }
 
@@ -220,6 +243,7 @@ impl Gateway {
         match session.slots.get_mut(&stream) {
             Some(&mut Slot::Flow(key)) => core.flows.queue(key),
             Some(&mut Slot::Udp(key)) => core.udp.queue(key),
+            Some(Slot::Listen) => self.pump_listen(core, (conn, stream)),
             Some(Slot::Answering(rest)) => {
                 let Some(mut quic) = core.engine.connection(conn) else { return };
                 let alive = write_some(&mut quic, stream, rest);
@@ -253,6 +277,7 @@ impl Gateway {
             Slot::Udp(key) => {
                 core.end_udp(key, &Gone::Lost);
             }
+            Slot::Listen => return self.listener_stopped(core, (conn, stream)),
             _ => {}
         }
         if let Some(mut quic) = core.engine.connection(conn) {
@@ -466,6 +491,7 @@ impl Gateway {
     /// Says on every connection that this gateway goes away; requests from now on get 503.
     pub(super) fn drain(&mut self, core: &mut Core) {
         core.udp.drain(core.now);
+        self.drain_listens(core);
         for conn in self.sessions.keys().copied().collect::<Vec<_>>() {
             self.drain_one(core, conn);
         }
@@ -481,7 +507,9 @@ impl Gateway {
 
     pub(super) fn next_deadline(&self, core: &Core) -> Option<Instant> {
         let lookup = self.lookups.front().map(|&(at, ..)| at);
-        [lookup, core.flows.next_deadline(), core.udp.next_deadline()].into_iter().flatten().min()
+        let deadlines =
+            [lookup, core.flows.next_deadline(), core.udp.next_deadline(), self.listens.next_deadline()];
+        deadlines.into_iter().flatten().min()
     }
 
     /// Requests that are neither refused nor flows yet.
@@ -505,6 +533,7 @@ impl Gateway {
         for key in core.udp.idle(now) {
             self.end_udp(core, key, &Gone::Idle);
         }
+        self.listen_timers(core, now);
         while let Some(&(at, conn, stream)) = self.lookups.front()
             && at <= now
         {

@@ -21,6 +21,10 @@ pub(super) enum Slot {
     Flow(FlowKey),
     /// A UDP flow, in whatever phase.
     Udp(FlowKey),
+    /// Gateway: a listener's stream (`-R`).
+    Listen,
+    /// Client: the same, of the `-R` with this index.
+    Reverse(u32),
 }
 
 /// A request between its header section and the connection to its destination.
@@ -187,6 +191,11 @@ pub(super) fn abandon(conn: &mut ConnMut<'_>, stream: StreamId, code: Code) {
 /// Closes the connection for an HTTP/3 error.
 pub(super) fn close(conn: &mut ConnMut<'_>, error: &ConnectionError) {
     conn.close(quic_code(error.code), error.to_string().as_bytes());
+}
+
+/// Closes the connection for what a stream of it brought.
+pub(super) fn close_for(conn: &mut ConnMut<'_>, code: Code) {
+    conn.close(quic_code(code), b"");
 }
 
 /// Writes as much as the window takes; what is left stays in `bytes`. False if the stream takes nothing any more.
