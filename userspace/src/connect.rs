@@ -79,8 +79,11 @@ pub(crate) fn run(args: ConnectArgs) -> Result<(), Failure> {
     worker.set_busy_poll(args.path.busy_poll > 0);
     worker.set_udp_idle_timeout(args.udp_idle_timeout);
     let crew = vec![Crew { worker, seat }];
-    let identity =
-        Identity { role: "client", address: format!("https://{}:{}", args.url.host, args.url.port) };
+    let identity = Identity {
+        role: "client",
+        address: format!("https://{}:{}", args.url.host, args.url.port),
+        gateway: None,
+    };
     let outcome = supervisor::run(identity, crew, interfaces, &args.daemon, None, DRAIN_TIMEOUT);
     if let Some(printer) = printer {
         // The worker has closed its end: what is left are the last bytes for standard output.

@@ -19,12 +19,14 @@ use crate::worker::{
     core::Core,
     datagrams::{DatagramStream, Framing, Next},
     flow::{Broken, Reader},
+    ledger::FlowPermit,
     mail::Command,
     poll::Token,
     reverse::INSTANCE_FIELD,
     session::{Slot, abandon, quic_code},
     udp::On,
 };
+use ::upstream::users::ClientPolicy;
 use masque::{
     CAPSULE_PROTOCOL, Capsule, CapsuleSet, Code, RequestReader,
     listen::{Close, LISTEN_PORT_FIELD, ListenTarget, Transport, listen_target},
@@ -67,10 +69,19 @@ pub(super) struct Listens {
 struct Listening {
     /// With the port that it really has.
     target: ListenTarget,
+    /// Whose it is. It counts as one of the client's flows.
     client: Arc<str>,
+    permit: FlowPermit,
     stream: DatagramStream,
     doors: Vec<u32>,
     peers: Peers,
+}
+
+/// What was granted, and to whom.
+struct Granted {
+    target: ListenTarget,
+    client: Arc<str>,
+    permit: FlowPermit,
 }
 
 impl Listens {
@@ -100,8 +111,8 @@ impl Gateway {
             core.totals.refused_bad_request += 1;
             Refusal::new(error.status())
         })?;
-        let client = request.identity.name.clone();
-        if !self.may_listen(&client, &target) {
+        let client = request.asker.identity.name.clone();
+        if !self.may_listen(&request.asker.policy, &target) {
             core.reverse.totals.listens_denied += 1;
             tracing::debug!("{client} may not listen on {target:?}");
             return Err(refusal(403, "http_request_denied", &format!("{} is not permitted", words(&target))));
@@ -114,22 +125,22 @@ impl Gateway {
         let instance = instance.and_then(|text| u64::from_str_radix(text, 16).ok());
         let on = (request.conn, request.stream);
         let owner = Owner { client, instance, worker: core.id, mailbox: core.mailbox.clone(), on };
-        let (doors, target) = self.claim(core, target, &owner)?;
-        self.start_listening(core, on, request.reader, doors, target, owner.client)
+        let (doors, target) = self.claim_listener(core, target, &owner)?;
+        let (client, permit) = (owner.client, request.permit);
+        self.start_listening(core, on, request.reader, doors, Granted { target, client, permit })
     }
 
     /// By the users file, or by `--allow-listen`.
-    fn may_listen(&self, client: &str, target: &ListenTarget) -> bool {
+    fn may_listen(&self, policy: &ClientPolicy, target: &ListenTarget) -> bool {
         let addresses = doors::addresses(target.bind);
-        let permits = |policy: &::upstream::users::ClientPolicy| {
+        let permits = |policy: &ClientPolicy| {
             addresses.iter().all(|&ip| policy.may_listen(SocketAddr::new(ip, target.port)))
         };
-        permits(&self.config.listen)
-            || self.config.users.as_ref().is_some_and(|users| permits(users.policy(client)))
+        permits(policy) || permits(&self.config.listen)
     }
 
     /// The sockets of a listener: those of the client's lost connection, else new ones.
-    fn claim(
+    fn claim_listener(
         &mut self,
         core: &mut Core,
         target: ListenTarget,
@@ -175,17 +186,23 @@ impl Gateway {
         on: On,
         reader: RequestReader,
         doors: Vec<Door>,
-        target: ListenTarget,
-        client: Arc<str>,
+        granted: Granted,
     ) -> Result<(), Refusal> {
+        let Granted { target, client, permit } = granted;
         let (conn, stream) = on;
         let answer =
             masque::encode_response(200, &[CAPSULE_PROTOCOL, (LISTEN_PORT_FIELD, &target.port.to_string())]);
         let reader = Reader::Request(reader);
         let stream_of_it =
             DatagramStream::accepted(stream, reader, CapsuleSet::Listen, Framing::Frames, answer);
-        let mut listening =
-            Listening { target, client, stream: stream_of_it, doors: Vec::new(), peers: Peers::default() };
+        let mut listening = Listening {
+            target,
+            client,
+            permit,
+            stream: stream_of_it,
+            doors: Vec::new(),
+            peers: Peers::default(),
+        };
         for door in doors {
             let index = self.listens.doors.insert((on, door)) as u32;
             listening.doors.push(index);
@@ -307,6 +324,16 @@ impl Gateway {
 
     fn listens_on(&self, conn: ConnId) -> Vec<On> {
         self.listens.table.keys().filter(|(of, _)| *of == conn).copied().collect()
+    }
+
+    /// Ends the listeners that their clients may not have any more. How many.
+    pub(super) fn revoke_listens(&mut self, core: &mut Core) -> u64 {
+        let forbidden = |(_, listening): &(&On, &Listening)| {
+            !self.may_listen(&self.config.client_policy(&listening.client), &listening.target)
+        };
+        let gone: Vec<On> = self.listens.table.iter().filter(forbidden).map(|(&on, _)| on).collect();
+        gone.iter().for_each(|&on| self.end_listening(core, on, None));
+        gone.len() as u64
     }
 
     /// The daemon goes away: nobody is let in any more.

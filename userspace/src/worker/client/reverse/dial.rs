@@ -98,7 +98,7 @@ impl Client {
 
     fn watch_dial(&mut self, core: &mut Core, socket: Socket, dialed: Dialed) {
         let Dialed { index, on, id, .. } = dialed;
-        let key = core.flows.insert(socket, Phase::Dialing(Box::new(dialed)));
+        let key = core.flows.insert(socket, Phase::Dialing(Box::new(dialed)), core.now);
         let Some(flow) = core.flows.get_mut(key) else { return };
         if let Err(error) = core.poll.watch_edges(&flow.socket, Token::Flow(key)) {
             core.flows.remove(key);

@@ -160,7 +160,7 @@ impl Client {
         let mut scratch = core.udp.take_scratch();
         for _ in 0..BATCHES_MAX {
             let received =
-                socket.receive(&mut scratch, &mut |_, payload| self.from_service(core, index, id, payload));
+                socket.receive(&mut scratch, &mut |_, payload| self.service_said(core, index, id, payload));
             match received {
                 Ok(received) if received.drained => break,
                 Ok(_) => {}
@@ -177,7 +177,7 @@ impl Client {
         core.udp.put_scratch(scratch);
     }
 
-    fn from_service(&mut self, core: &mut Core, index: usize, id: u64, payload: &[u8]) {
+    fn service_said(&mut self, core: &mut Core, index: usize, id: u64, payload: &[u8]) {
         core.reverse.totals.datagrams_from_sockets += 1;
         let State::Open { on, stream } = &mut self.reverse.items[index].state else { return };
         let Some(mut quic) = core.engine.connection(on.0) else { return };

@@ -1,6 +1,6 @@
 //! TCP connections that came to a listener: announced to its client, and given to the stream that it opens for them.
 
-use super::{Gateway, Refusal};
+use super::{Gateway, Refusal, words};
 use crate::worker::{
     core::{Core, End},
     flow::{Reader, Splice},
@@ -36,6 +36,8 @@ pub(super) struct Arrival {
     socket: Socket,
     /// The listener that it came to.
     on: On,
+    /// Who it is and where it came, for people; nothing that a policy could take for a destination.
+    words: Box<str>,
 }
 
 impl Gateway {
@@ -72,7 +74,10 @@ impl Gateway {
             core.reverse.totals.overflowed += 1;
             return;
         }
-        self.listens.arrivals.insert((on.0, id), Arrival { socket, on });
+        let to = self.listens.table.get(&on).map_or_else(String::new, |listening| words(&listening.target));
+        let peer = peer.map_or_else(String::new, |peer| peer.to_string());
+        let words = format!("{to} (-R, from {peer})").into();
+        self.listens.arrivals.insert((on.0, id), Arrival { socket, on, words });
         self.listens.arrivals_due.push_back((core.now + ARRIVAL_LIMIT, on.0, id));
     }
 
@@ -96,7 +101,7 @@ impl Gateway {
         let key = (request.conn, id);
         let listening =
             self.listens.arrivals.get(&key).and_then(|arrival| self.listens.table.get(&arrival.on));
-        let theirs = listening.is_some_and(|listening| listening.client == request.identity.name);
+        let theirs = listening.is_some_and(|listening| listening.client == request.asker.identity.name);
         let Some(arrival) = theirs.then(|| self.listens.arrivals.remove(&key)).flatten() else {
             core.totals.refused_not_found += 1;
             return Err(Refusal::new(404));
@@ -104,9 +109,9 @@ impl Gateway {
         let (conn, stream) = (request.conn, request.stream);
         let answer = masque::encode_response(200, &[]);
         let splice = Splice::new(stream, Reader::Request(request.reader), answer);
-        let key = core.flows.insert(arrival.socket, Phase::Open(Box::new(splice)));
+        let key = core.flows.insert(arrival.socket, Phase::Open(Box::new(splice)), core.now);
         let Some(flow) = core.flows.get_mut(key) else { return Err(Refusal::new(503)) };
-        flow.on = Some((conn, stream));
+        (flow.on, flow.permit, flow.to) = (Some((conn, stream)), Some(request.permit), arrival.words);
         core.flow_opened(conn);
         core.reverse.totals.opened += 1;
         let Some(flow) = core.flows.get_mut(key) else { return Err(Refusal::new(503)) };

@@ -2,6 +2,7 @@
 
 use super::Gateway;
 use crate::worker::{
+    account::Way,
     core::Core,
     reverse::{BATCHES_MAX, PEERS_MAX},
     udp::On,
@@ -60,7 +61,7 @@ impl Gateway {
         let mut scratch = core.udp.take_scratch();
         for _ in 0..BATCHES_MAX {
             let received = socket
-                .receive(&mut scratch, &mut |ends, payload| self.from_peer(core, on, socket, ends, payload));
+                .receive(&mut scratch, &mut |ends, payload| self.peer_said(core, on, socket, ends, payload));
             match received {
                 Ok(received) if received.drained => break,
                 Ok(_) => {}
@@ -76,7 +77,7 @@ impl Gateway {
         core.udp.put_scratch(scratch);
     }
 
-    fn from_peer(
+    fn peer_said(
         &mut self,
         core: &mut Core,
         on: On,
@@ -92,6 +93,9 @@ impl Gateway {
         let Some(listening) = self.listens.table.get_mut(&on) else { return };
         if let Some(peer) = listening.peers.by_id.get_mut(&id) {
             (peer.last_active, peer.ends) = (core.now, ends);
+        }
+        if !core.ledger.take(listening.permit.owner(), Way::Received, payload.len(), core.now) {
+            return;
         }
         let Some(mut quic) = core.engine.connection(on.0) else { return };
         listening.stream.send(&mut quic, &mut core.arena, id, payload, &mut core.datagrams);
@@ -134,16 +138,19 @@ impl Gateway {
 
     /// Takes a datagram of the client to the peer that its context id stands for.
     pub(super) fn datagram_from_client(&mut self, core: &mut Core, on: On, datagram: Bytes) {
-        let peers = self.listens.table.get_mut(&on).map(|listening| &mut listening.peers);
-        let (Some(peers), Ok((id, payload))) = (peers, context_id(datagram)) else {
+        let listening = self.listens.table.get_mut(&on);
+        let (Some(listening), Ok((id, payload))) = (listening, context_id(datagram)) else {
             core.reverse.totals.unknown_peer += 1;
             return;
         };
-        let Some(peer) = peers.by_id.get_mut(&id) else {
+        let Some(peer) = listening.peers.by_id.get_mut(&id) else {
             core.reverse.totals.unknown_peer += 1;
             return;
         };
         peer.last_active = core.now;
+        if !core.ledger.take(listening.permit.owner(), Way::Sent, payload.len(), core.now) {
+            return;
+        }
         match peer.socket.send(peer.ends, &payload, payload.len().max(1)) {
             Sent::Taken => core.reverse.totals.datagrams_to_sockets += 1,
             Sent::Full | Sent::TooBig | Sent::Failed(_) => core.reverse.totals.socket_refused += 1,
