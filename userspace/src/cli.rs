@@ -64,6 +64,17 @@ pub(crate) enum Retry {
     Off,
 }
 
+/// What a gateway does with requests that come before the handshake is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum EarlyData {
+    /// They are refused, and sent again after it
+    Off,
+    /// They are run under tickets that are used once, whatever happens; else as with off
+    Safe,
+    /// As safe, and tickets survive a crash, after which one may be used twice
+    On,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Congestion {
     Cubic,
@@ -142,8 +153,8 @@ pub(crate) struct ServeArgs {
     /// Make a certificate at start (kept in --state-dir) and print its fingerprint for `--pin`
     #[arg(long, env = "BEAM_SELF_SIGNED")]
     pub(crate) self_signed: bool,
-    /// Where the self-signed certificate and its key are kept
-    #[arg(long, value_name = "DIR", default_value = "/var/lib/beam", env = "BEAM_STATE_DIR")]
+    /// Where the self-signed certificate, secrets and session tickets are kept
+    #[arg(long, value_name = "DIR", default_value = crate::early::state::SYSTEM_DIRECTORY, env = "BEAM_STATE_DIR")]
     pub(crate) state_dir: PathBuf,
     /// PEM file with the authorities that client certificates are verified against
     #[arg(long, value_name = "FILE", env = "BEAM_CLIENT_CA")]
@@ -167,6 +178,9 @@ pub(crate) struct ServeArgs {
     /// Stateless Retry for addresses that are not validated
     #[arg(long, value_enum, default_value = "auto", env = "BEAM_RETRY")]
     pub(crate) retry: Retry,
+    /// Requests before the end of the handshake (0-RTT)
+    #[arg(long = "0rtt", value_enum, default_value = "safe", env = "BEAM_0RTT")]
+    pub(crate) early_data: EarlyData,
     /// A UDP flow without a datagram for so long is closed
     #[arg(long, value_name = "TIME", default_value = "120s", value_parser = duration, env = "BEAM_UDP_IDLE_TIMEOUT")]
     pub(crate) udp_idle_timeout: Duration,
@@ -231,6 +245,10 @@ pub(crate) struct ConnectArgs {
     /// Congestion control
     #[arg(long, value_enum, default_value = "cubic", env = "BEAM_CC")]
     pub(crate) cc: Congestion,
+    /// Where session tickets are kept, so that the next start asks at once (0-RTT) [default: /var/lib/beam for root,
+    /// else beam in $XDG_STATE_HOME]
+    #[arg(long, value_name = "DIR", env = "BEAM_STATE_DIR")]
+    pub(crate) state_dir: Option<PathBuf>,
     /// Send something at least this often, so that NAT bindings live
     #[arg(long, value_name = "TIME", default_value = "25s", value_parser = duration, env = "BEAM_KEEPALIVE")]
     pub(crate) keepalive: Duration,

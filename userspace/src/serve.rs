@@ -1,10 +1,11 @@
 //! `beam serve`: flags to a running gateway.
 
 use crate::{
-    cli::{Congestion, Retry, ServeArgs},
+    cli::{Congestion, EarlyData, Retry, ServeArgs},
     control,
+    early::{AtGateway, state::State},
     failure::Failure,
-    identity,
+    identity::{self, Credentials},
     interface::{self, Sharing},
     logging,
     reload::{Loaded, Reloader},
@@ -26,8 +27,10 @@ use upstream::{
 
 pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
     logging::start(args.daemon.log_format, args.daemon.verbose);
-    let secrets = Secrets::random();
-    let reloader = Arc::new(Reloader::start(args, secrets.clone())?);
+    let state = State::gateway(&args.state_dir);
+    let early = AtGateway::new(&state, args.early_data);
+    let secrets = state.secrets().clone();
+    let reloader = Arc::new(Reloader::start(args, secrets.clone(), early.clone())?);
     let (args, Loaded { config, server, fingerprint }) = (reloader.args(), reloader.current());
     tracing::info!("certificate fingerprint {fingerprint}");
     let claims = Arc::new(Claims::default());
@@ -57,10 +60,20 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
         worker.set_udp_idle_timeout(args.udp_idle_timeout);
         crew.push(Crew { worker, seat });
     }
-    let address = datapath.locals[0].to_string();
-    let identity = Identity { role: "gateway", address, gateway: Some(reloader.clone()) };
     let control = Some(PathBuf::from(control::DEFAULT_PATH));
-    supervisor::run(identity, crew, datapath.interfaces, &args.daemon, control, args.drain_timeout)
+    // Before the first packet; and after the last one, also when the start fails from here on.
+    early.load();
+    let caches = early.clone();
+    let identity = Identity {
+        role: "gateway",
+        address: datapath.locals[0].to_string(),
+        gateway: Some(reloader.clone()),
+        caches: Box::new(move || caches.report()),
+    };
+    let outcome =
+        supervisor::run(identity, crew, datapath.interfaces, &args.daemon, control, args.drain_timeout);
+    early.keep();
+    outcome
 }
 
 /// `[::]` where the host has IPv6 (it takes IPv4 too), else `0.0.0.0`.
@@ -77,9 +90,14 @@ fn available_cpus() -> usize {
 
 pub(crate) fn quic_server(
     args: &ServeArgs,
-    credentials: identity::Credentials,
+    credentials: Credentials,
     secrets: &Secrets,
+    early: &AtGateway,
 ) -> Result<Arc<quinn_proto::ServerConfig>, Failure> {
+    let leaf = tls::Fingerprint::of(&credentials.chain[0]);
+    // Whoever changes the authorities doesn't want those that the old ones let in.
+    let authorities_file = args.client_ca.as_deref().map(std::fs::read).transpose();
+    let tickets = early.tickets(&[&leaf.0, &authorities_file.map_err(Failure::config)?.unwrap_or_default()]);
     let authorities =
         args.client_ca.as_deref().map(identity::authorities).transpose().map_err(Failure::Config)?;
     let client_auth = match authorities {
@@ -96,8 +114,10 @@ pub(crate) fn quic_server(
         .map_err(Failure::Config)?;
     let mut options = transport::TransportOptions::gateway();
     options.congestion = congestion(args.cc);
+    let tls = tls::with_tickets(tls, tickets, args.early_data != EarlyData::Off);
     let quic = tls::quic_server(tls).map_err(Failure::config)?;
-    Ok(Arc::new(transport::server_config(quic, Arc::new(options.build()), secrets)))
+    let server = transport::server_config(quic, Arc::new(options.build()), secrets);
+    Ok(Arc::new(transport::with_new_tokens(server, early.tokens.clone())))
 }
 
 pub(crate) fn congestion(cc: Congestion) -> transport::Congestion {

@@ -32,7 +32,7 @@ use super::{
     poll::{FlowKey, Token},
     session::{Slot, close, quic_code},
 };
-use crate::{cli::Destination, socks::Reply};
+use crate::{cli::Destination, early::AtClient, socks::Reply};
 use ::udp::DatagramSocket;
 use masque::{Code, Event as H3Event};
 use socket2::Socket;
@@ -76,6 +76,8 @@ pub(crate) struct ClientConfig {
     /// Where our packets come from, one address a connection; the IP must be one that the gateway's address family fits.
     pub(crate) locals: Vec<SocketAddr>,
     pub(crate) quic: quinn_proto::ClientConfig,
+    /// What is kept of the gateway from one connection to the next.
+    pub(crate) early: Arc<AtClient>,
     pub(crate) token: Option<String>,
     pub(crate) listens: Vec<Listen>,
     /// `-L .../udp`.

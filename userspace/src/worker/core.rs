@@ -89,6 +89,8 @@ pub(super) struct Totals {
     pub(super) reconnects: u64,
     pub(super) address_changes: u64,
     pub(super) closed_unproven: u64,
+    pub(super) early_connections: u64,
+    pub(super) early_refused: u64,
     pub(super) closed_revoked: u64,
     pub(super) closed_kicked: u64,
     pub(super) flows_revoked: u64,
@@ -104,7 +106,7 @@ impl Totals {
         }
     }
 
-    pub(super) fn counters(&self) -> [(&'static str, u64); 22] {
+    pub(super) fn counters(&self) -> [(&'static str, u64); 24] {
         [
             ("flows_finished", self.flows_finished),
             ("flows_reset_by_stream", self.flows_reset_by_stream),
@@ -125,6 +127,8 @@ impl Totals {
             ("reconnects", self.reconnects),
             ("address_changes", self.address_changes),
             ("closed_unproven", self.closed_unproven),
+            ("early_connections", self.early_connections),
+            ("early_refused", self.early_refused),
             ("closed_revoked", self.closed_revoked),
             ("closed_kicked", self.closed_kicked),
             ("flows_revoked", self.flows_revoked),

@@ -24,7 +24,9 @@ use super::{
     ledger::FlowPermit,
     mail::Command,
     poll::FlowKey,
-    session::{Resolving, Session, Slot, Transport, abandon, close, h3_config, quic_code, write_some},
+    session::{
+        Resolving, Session, Slot, Transport, abandon, close, gateway_h3_config, quic_code, write_some,
+    },
     udp::Gone,
 };
 use ::upstream::{
@@ -136,9 +138,17 @@ impl Gateway {
 
     pub(super) fn on_event(&mut self, core: &mut Core, conn: ConnId, event: Event) {
         match event {
-            Event::Connected { .. } => self.connected(core, conn),
+            Event::Connected { .. } => {
+                self.meet(core, conn);
+            }
             Event::Closed { reason } | Event::HandshakeFailed { reason } => self.closed(core, conn, &reason),
-            Event::StreamOpened { .. } => self.accept_streams(core, conn),
+            Event::StreamOpened { .. } => {
+                // Early data comes before the handshake is done. That it comes is the permission to run it: see `early`.
+                if self.meet(core, conn) {
+                    core.totals.early_connections += 1;
+                }
+                self.accept_streams(core, conn);
+            }
             Event::StreamReadable { id } => self.readable(core, conn, id),
             Event::StreamWritable { id } => self.writable(core, conn, id),
             Event::StreamStopped { id, .. } => self.stopped(core, conn, id),
@@ -158,14 +168,18 @@ impl Gateway {
         }
     }
 
-    fn connected(&mut self, core: &mut Core, conn: ConnId) {
-        let Some(mut quic) = core.engine.connection(conn) else { return };
-        let h3 = masque::Connection::server(masque::Config {
-            extra_settings: vec![(masque::listen::BEAM_LISTEN, 1)],
-            ..h3_config()
-        });
+    /// Makes a session for a connection that has none. True if it has one now, and hadn't.
+    fn meet(&mut self, core: &mut Core, conn: ConnId) -> bool {
+        if self.sessions.contains_key(&conn) {
+            return false;
+        }
+        let Some(mut quic) = core.engine.connection(conn).filter(|quic| !quic.is_closed()) else {
+            return false;
+        };
+        let h3 = masque::Connection::server(gateway_h3_config());
         match Session::open(h3, &mut quic) {
             Ok(mut session) => {
+                // Of a resumed session: the one of the connection that its ticket is from.
                 session.since = Some(core.now);
                 let chain = quic.peer_identity();
                 session.identity = chain
@@ -181,8 +195,12 @@ impl Gateway {
                 if core.draining {
                     self.drain_one(core, conn);
                 }
+                true
             }
-            Err(error) => close(&mut quic, &error),
+            Err(error) => {
+                close(&mut quic, &error);
+                false
+            }
         }
     }
 

@@ -28,6 +28,7 @@ mod udp;
 
 pub(crate) use client::{Client, ClientConfig, Listen, Publication, source_towards};
 pub(crate) use gateway::{Claims, Gateway, GatewayConfig, Revoked};
+pub(crate) use session::gateway_h3_config;
 
 use self::{
     core::Core,

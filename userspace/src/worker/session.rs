@@ -165,8 +165,13 @@ impl Session {
 }
 
 /// What either end announces. Both have QUIC datagrams among their transport parameters (`tunnel::transport`).
-pub(super) fn h3_config() -> masque::Config {
+pub(crate) fn h3_config() -> masque::Config {
     masque::Config { h3_datagram: true, ..masque::Config::default() }
+}
+
+/// What a gateway announces: `-R`, too.
+pub(crate) fn gateway_h3_config() -> masque::Config {
+    masque::Config { extra_settings: vec![(masque::listen::BEAM_LISTEN, 1)], ..h3_config() }
 }
 
 /// SETTINGS that promise HTTP datagrams without QUIC datagrams in the peer's transport parameters end the connection (RFC
