@@ -10,74 +10,33 @@
 
 mod dial;
 mod peers;
+mod publication;
 
+pub(crate) use self::publication::Publication;
 use self::{dial::Dials, peers::Peers};
 use super::{Client, udp::read_answer};
-use crate::{
-    cli::{Destination, Forward, Protocol},
-    worker::{
-        Ended,
-        core::Core,
-        datagrams::{DatagramStream, Framing, Next},
-        flow::{Broken, Reader},
-        reverse::INSTANCE_FIELD,
-        session::{Slot, abandon, close_for, quic_code, write_some},
-        udp::On,
-    },
+use crate::worker::{
+    Ended,
+    core::Core,
+    datagrams::{DatagramStream, Framing, Next},
+    flow::{Broken, Reader},
+    reverse::INSTANCE_FIELD,
+    session::{Slot, abandon, close_for, quic_code, write_some},
+    udp::On,
 };
 use bytes::Bytes;
 use masque::{
     CAPSULE_PROTOCOL, Capsule, CapsuleSet, Code, MessageReader, RequestHead, Response, ResponseReader,
     ResponseTo, Settings,
-    listen::{Bind, ListenTarget, Transport, listen_path, listen_port},
+    listen::{Transport, listen_path, listen_port},
     protocol, status,
 };
-use std::{
-    net::IpAddr,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 use tunnel::ConnId;
 
 /// The pause after a refusal; it doubles up to [`PAUSE_MAX`]. What refused may have changed by then.
 const PAUSE_FIRST: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(60);
-
-/// One `-R`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Publication {
-    pub(super) target: ListenTarget,
-    pub(super) to: Destination,
-}
-
-impl Publication {
-    /// The address is the gateway's: this side can't resolve its name.
-    pub(crate) fn new(forward: &Forward) -> Result<Self, String> {
-        let bind = match forward.listen.host.as_deref() {
-            None | Some("localhost") => Bind::Loopback,
-            Some(host) => match host.parse::<IpAddr>() {
-                Ok(ip) if ip.is_unspecified() => Bind::Any,
-                Ok(ip) => Bind::Address(ip),
-                Err(_) => {
-                    return Err(format!(
-                        "`{host}` is to be an address of the gateway: give an IP address, `localhost` or `*`"
-                    ));
-                }
-            },
-        };
-        let transport = match forward.protocol {
-            Protocol::Tcp => Transport::Tcp,
-            Protocol::Udp => Transport::Udp,
-        };
-        let target = ListenTarget { transport, bind, port: forward.listen.port };
-        Ok(Self { target, to: forward.to.clone() })
-    }
-
-    /// Such as `-R tcp localhost:8080`.
-    fn words(&self) -> String {
-        let ListenTarget { transport, bind, port } = self.target;
-        format!("-R {transport} {bind}:{port}")
-    }
-}
 
 /// All of `-R`.
 pub(super) struct Reverse {
@@ -385,21 +344,5 @@ impl Client {
         for index in 0..self.reverse.items.len() {
             self.unlisten(core, index, None);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    //! Goal: what `-R` says of the gateway's address.
-    use super::*;
-
-    #[test]
-    fn addresses_of_the_gateway() {
-        let of = |text: &str| Publication::new(&text.parse().unwrap()).map(|publication| publication.words());
-        assert_eq!(of("8080:h:80").as_deref(), Ok("-R tcp localhost:8080"));
-        assert_eq!(of("localhost:8080:h:80/udp").as_deref(), Ok("-R udp localhost:8080"));
-        assert_eq!(of("*:0:h:80").as_deref(), Ok("-R tcp *:0"));
-        assert_eq!(of("[2001:db8::1]:8080:h:80").as_deref(), Ok("-R tcp 2001:db8::1:8080"));
-        assert!(of("gw.example:8080:h:80").is_err());
     }
 }
