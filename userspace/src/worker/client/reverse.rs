@@ -250,8 +250,8 @@ impl Client {
     fn announced(&mut self, core: &mut Core, index: usize, on: On, id: u64) {
         match self.reverse.items[index].publication.target.transport {
             Transport::Tcp => self.dial(core, index, on, id),
-            // The first datagram says all that there is to know.
-            Transport::Udp => {}
+            // Its first datagram may have made it already.
+            Transport::Udp => drop(self.peer(core, index, id)),
         }
     }
 

@@ -11,6 +11,7 @@
 mod arrivals;
 pub(super) mod claims;
 mod doors;
+mod doubt;
 mod peers;
 
 use self::{arrivals::Arrival, claims::Owner, doors::Door, peers::Peers};
@@ -36,14 +37,12 @@ use std::{
     collections::{HashMap, VecDeque},
     net::SocketAddr,
     sync::Arc,
-    time::{Duration, Instant},
+    time::Instant,
 };
 use tunnel::ConnId;
 
 /// Listeners of one connection.
 const LISTENS_PER_CONNECTION_MAX: usize = 64;
-/// A connection that is suspected dead, because another of its client wants its port, has so long to say a word.
-const DOUBT_LIMIT: Duration = Duration::from_secs(3);
 
 /// The listeners of one worker.
 #[derive(Default)]
@@ -57,8 +56,8 @@ pub(super) struct Listens {
     arrivals: HashMap<(ConnId, u64), Arrival>,
     /// By when, in order, for all wait equally long.
     arrivals_due: VecDeque<(Instant, ConnId, u64)>,
-    /// The last id that a connection has given.
-    ids: HashMap<ConnId, u64>,
+    /// By connection: the last id that was given, and how many of its arrivals wait.
+    of_connection: HashMap<ConnId, Given>,
     /// When idle UDP peers are looked for next, while there are any.
     sweep: Option<Instant>,
     /// Connections that may be dead: until when they may be silent, and how much was heard of them.
@@ -77,6 +76,13 @@ struct Listening {
     peers: Peers,
 }
 
+/// What one connection's listeners have in common.
+#[derive(Default)]
+struct Given {
+    last_id: u64,
+    waiting_count: usize,
+}
+
 /// What was granted, and to whom.
 struct Granted {
     target: ListenTarget,
@@ -87,9 +93,9 @@ struct Granted {
 impl Listens {
     /// A new id on a connection: from 1 up, and none twice.
     fn next_id(&mut self, conn: ConnId) -> u64 {
-        let id = self.ids.entry(conn).or_default();
-        *id += 1;
-        *id
+        let given = self.of_connection.entry(conn).or_default();
+        given.last_id += 1;
+        given.last_id
     }
 
     fn count_on(&self, conn: ConnId) -> usize {
@@ -318,7 +324,7 @@ impl Gateway {
         for on in self.listens_on(conn) {
             self.remove_listening(core, on);
         }
-        self.listens.ids.remove(&conn);
+        self.listens.of_connection.remove(&conn);
         self.listens.doubted.retain(|&(_, of, _)| of != conn);
     }
 
@@ -343,30 +349,11 @@ impl Gateway {
         }
     }
 
-    /// Another run of this connection's client wants its port: is it still there?
-    pub(in crate::worker) fn listener_doubted(&mut self, core: &mut Core, conn: ConnId) {
-        let Some(mut quic) = core.engine.connection(conn) else { return };
-        if self.listens.doubted.iter().all(|&(_, of, _)| of != conn) {
-            quic.ping();
-            self.listens.doubted.push((core.now + DOUBT_LIMIT, conn, quic.stats().udp_rx.datagrams));
-        }
-    }
-
     pub(super) fn listen_timers(&mut self, core: &mut Core, now: Instant) {
         self.end_door_rests(core, now);
         self.expire_arrivals(core, now);
         self.sweep_peers(core, now);
-        let (due, later): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.listens.doubted).into_iter().partition(|&(until, ..)| until <= now);
-        self.listens.doubted = later;
-        for (_, conn, heard) in due {
-            if let Some(mut quic) = core.engine.connection(conn)
-                && quic.stats().udp_rx.datagrams == heard
-            {
-                tracing::info!("a connection that doesn't answer makes room for another one of its client");
-                quic.close(quic_code(Code::H3_NO_ERROR), b"silent, and its port is wanted");
-            }
-        }
+        self.end_doubts(core, now);
     }
 
     /// A door of this worker is readable.
@@ -382,6 +369,9 @@ impl Gateway {
     /// QUIC DATAGRAM frames have come for listen streams.
     pub(super) fn listen_frames(&mut self, core: &mut Core) {
         for (conn, stream, datagram) in std::mem::take(&mut core.reverse.frames) {
+            if let Some(listening) = self.listens.table.get_mut(&(conn, stream)) {
+                listening.stream.heard_frame();
+            }
             self.datagram_from_client(core, (conn, stream), datagram);
         }
     }

@@ -14,7 +14,7 @@ use masque::{
 };
 use slab::Slab;
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Instant,
@@ -24,6 +24,8 @@ use upstream::resolver::ResolveError;
 
 /// Stands for the id where it is the service's name that was resolved.
 pub(super) const SERVICE_ITSELF: u64 = 0;
+/// Peers that are remembered as over.
+const OVER_MAX: usize = 256;
 /// Looks for idle associations so many times in an idle timeout.
 const SWEEPS: u32 = 4;
 
@@ -44,8 +46,8 @@ pub(super) struct Peers {
     by_id: HashMap<(usize, u64), usize>,
     /// Where the services are, as far as that is known.
     services: HashMap<usize, SocketAddr>,
-    /// The highest id that each of them had: lower ones are over.
-    newest: HashMap<usize, u64>,
+    /// Peers that are over, the latest last: their late datagrams make no new ones.
+    over: VecDeque<(usize, u64)>,
     sweep: Option<Instant>,
 }
 
@@ -120,16 +122,14 @@ impl Client {
 
     /// The place of a peer. One whose first datagram has overtaken its BEAM_ACCEPT is made now: QUIC puts DATAGRAM frames
     /// in front of stream data, so that is the rule.
-    fn peer(&mut self, core: &mut Core, index: usize, id: u64) -> Option<usize> {
+    pub(super) fn peer(&mut self, core: &mut Core, index: usize, id: u64) -> Option<usize> {
         let peers = &mut self.reverse.peers;
         if let Some(&at) = peers.by_id.get(&(index, id)) {
             return Some(at);
         }
-        let newest = peers.newest.entry(index).or_default();
-        if id <= *newest {
+        if peers.over.contains(&(index, id)) {
             return None;
         }
-        *newest = id;
         let remote = *peers.services.get(&index)?;
         let socket = Arc::new(DatagramSocket::connected(remote).ok()?);
         if peers.count_of(index) >= PEERS_MAX
@@ -191,8 +191,13 @@ impl Client {
 
     fn remove_peer(&mut self, core: &mut Core, index: usize, id: u64) -> bool {
         let Some(at) = self.reverse.peers.by_id.remove(&(index, id)) else { return false };
-        let peer = self.reverse.peers.table.remove(at);
+        let peers = &mut self.reverse.peers;
+        let peer = peers.table.remove(at);
         core.poll.forget(&*peer.socket);
+        if peers.over.len() == OVER_MAX {
+            peers.over.pop_front();
+        }
+        peers.over.push_back((index, id));
         true
     }
 
@@ -211,7 +216,7 @@ impl Client {
         for id in of_it.map(|(_, peer)| peer.id).collect::<Vec<_>>() {
             self.peer_gone(core, index, id);
         }
-        self.reverse.peers.newest.remove(&index);
+        self.reverse.peers.over.retain(|&(of, _)| of != index);
     }
 
     /// Ends associations that were silent for too long.

@@ -1,6 +1,6 @@
 //! TCP connections that came to a listener: announced to its client, and given to the stream that it opens for them.
 
-use super::{Gateway, Refusal, words};
+use super::{Gateway, Listens, Refusal, words};
 use crate::worker::{
     core::{Core, End},
     flow::{Reader, Splice},
@@ -40,6 +40,22 @@ pub(super) struct Arrival {
     words: Box<str>,
 }
 
+impl Listens {
+    fn put_arrival(&mut self, id: u64, arrival: Arrival) {
+        let conn = arrival.on.0;
+        self.of_connection.entry(conn).or_default().waiting_count += 1;
+        self.arrivals.insert((conn, id), arrival);
+    }
+
+    fn take_arrival(&mut self, key: &(ConnId, u64)) -> Option<Arrival> {
+        let arrival = self.arrivals.remove(key)?;
+        if let Some(given) = self.of_connection.get_mut(&key.0) {
+            given.waiting_count -= 1;
+        }
+        Some(arrival)
+    }
+}
+
 impl Gateway {
     /// Accepts what waits at a listener, and announces each connection.
     pub(super) fn let_in(&mut self, core: &mut Core, on: On, listener: &Socket, door: u32) {
@@ -63,8 +79,8 @@ impl Gateway {
         core.reverse.totals.arrived += 1;
         // Until it is a flow, its end is a reset: nobody has taken what it says.
         let _ = socket.set_linger(Some(Duration::ZERO));
-        let waiting = self.listens.arrivals.keys().filter(|(conn, _)| *conn == on.0).count();
         let id = self.listens.next_id(on.0);
+        let waiting = self.listens.of_connection.get(&on.0).map_or(0, |given| given.waiting_count);
         let accept = peer.and_then(|peer| Accept::new(id, peer));
         let ready = socket.set_nonblocking(true).and_then(|()| socket.set_tcp_nodelay(true)).is_ok();
         let announced = waiting < ARRIVALS_PER_CONNECTION_MAX
@@ -77,7 +93,7 @@ impl Gateway {
         let to = self.listens.table.get(&on).map_or_else(String::new, |listening| words(&listening.target));
         let peer = peer.map_or_else(String::new, |peer| peer.to_string());
         let words = format!("{to} (-R, from {peer})").into();
-        self.listens.arrivals.insert((on.0, id), Arrival { socket, on, words });
+        self.listens.put_arrival(id, Arrival { socket, on, words });
         self.listens.arrivals_due.push_back((core.now + ARRIVAL_LIMIT, on.0, id));
     }
 
@@ -102,7 +118,7 @@ impl Gateway {
         let listening =
             self.listens.arrivals.get(&key).and_then(|arrival| self.listens.table.get(&arrival.on));
         let theirs = listening.is_some_and(|listening| listening.client == request.asker.identity.name);
-        let Some(arrival) = theirs.then(|| self.listens.arrivals.remove(&key)).flatten() else {
+        let Some(arrival) = theirs.then(|| self.listens.take_arrival(&key)).flatten() else {
             core.totals.refused_not_found += 1;
             return Err(Refusal::new(404));
         };
@@ -131,16 +147,18 @@ impl Gateway {
     pub(super) fn arrival_declined(&mut self, core: &mut Core, on: On, id: u64) {
         let key = (on.0, id);
         if self.listens.arrivals.get(&key).is_some_and(|arrival| arrival.on == on) {
-            self.listens.arrivals.remove(&key);
+            self.listens.take_arrival(&key);
             core.reverse.totals.declined += 1;
         }
     }
 
     /// A listener is gone, and with it those that wait.
     pub(super) fn abandon_arrivals(&mut self, core: &mut Core, on: On) {
-        let before = self.listens.arrivals.len();
-        self.listens.arrivals.retain(|_, arrival| arrival.on != on);
-        core.reverse.totals.abandoned += (before - self.listens.arrivals.len()) as u64;
+        let waiting = self.listens.arrivals.iter().filter(|(_, arrival)| arrival.on == on);
+        for key in waiting.map(|(&key, _)| key).collect::<Vec<_>>() {
+            self.listens.take_arrival(&key);
+            core.reverse.totals.abandoned += 1;
+        }
     }
 
     /// Resets those that nobody came for.
@@ -149,7 +167,7 @@ impl Gateway {
             && (at <= now || !self.is_waiting(conn, id))
         {
             self.listens.arrivals_due.pop_front();
-            if let Some(arrival) = self.listens.arrivals.remove(&(conn, id)) {
+            if let Some(arrival) = self.listens.take_arrival(&(conn, id)) {
                 core.reverse.totals.expired += 1;
                 if let Some(close) = Close::new(id) {
                     self.announce(core, arrival.on, &Capsule::Close(close));
