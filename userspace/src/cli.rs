@@ -68,6 +68,17 @@ pub(crate) enum Retry {
     Off,
 }
 
+/// What a gateway does with requests that come before the handshake is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum EarlyData {
+    /// They are refused, and sent again after it
+    Off,
+    /// They are run under tickets that are used once, whatever happens; else as with off
+    Safe,
+    /// As safe, and tickets survive a crash, after which one may be used twice
+    On,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Congestion {
     Cubic,
@@ -146,8 +157,8 @@ pub(crate) struct ServeArgs {
     /// Make a certificate at start (kept in --state-dir) and print its fingerprint for `--pin`
     #[arg(long, env = "BEAM_SELF_SIGNED")]
     pub(crate) self_signed: bool,
-    /// Where the self-signed certificate and its key are kept
-    #[arg(long, value_name = "DIR", default_value = "/var/lib/beam", env = "BEAM_STATE_DIR")]
+    /// Where the self-signed certificate, secrets and session tickets are kept
+    #[arg(long, value_name = "DIR", default_value = crate::early::state::SYSTEM_DIRECTORY, env = "BEAM_STATE_DIR")]
     pub(crate) state_dir: PathBuf,
     /// PEM file with the authorities that client certificates are verified against
     #[arg(long, value_name = "FILE", env = "BEAM_CLIENT_CA")]
@@ -161,12 +172,19 @@ pub(crate) struct ServeArgs {
     /// Destinations that are refused even where `--allow` matches
     #[arg(long, value_name = "CIDR[:PORTS]|NAME[:PORTS]", env = "BEAM_DENY", value_delimiter = ' ')]
     pub(crate) deny: Vec<String>,
+    /// Ports that every client may listen on here (`connect -R`): of loopback, of ADDR, or of `*`; a client's own are in
+    /// the users file (`listen=`)
+    #[arg(long, value_name = "[ADDR:]PORTS", env = "BEAM_ALLOW_LISTEN", value_delimiter = ' ')]
+    pub(crate) allow_listen: Vec<String>,
     /// Connections held at once on each worker; more are refused
     #[arg(long, value_name = "N", default_value_t = 100_000, env = "BEAM_MAX_CONNECTIONS")]
     pub(crate) max_connections: usize,
     /// Stateless Retry for addresses that are not validated
     #[arg(long, value_enum, default_value = "auto", env = "BEAM_RETRY")]
     pub(crate) retry: Retry,
+    /// Requests before the end of the handshake (0-RTT)
+    #[arg(long = "0rtt", value_enum, default_value = "safe", env = "BEAM_0RTT")]
+    pub(crate) early_data: EarlyData,
     /// A UDP flow without a datagram for so long is closed
     #[arg(long, value_name = "TIME", default_value = "120s", value_parser = duration, env = "BEAM_UDP_IDLE_TIMEOUT")]
     pub(crate) udp_idle_timeout: Duration,
@@ -193,11 +211,19 @@ pub(crate) struct ConnectArgs {
         value_delimiter = ' '
     )]
     pub(crate) local_forwards: Vec<Forward>,
+    /// Publish `host:hostport` of this side on `[bind:]port` of the gateway; it must permit that
+    #[arg(
+        short = 'R',
+        value_name = "[BIND:]PORT:HOST:HOSTPORT[/udp]",
+        env = "BEAM_REMOTE_FORWARD",
+        value_delimiter = ' '
+    )]
+    pub(crate) remote_forwards: Vec<Forward>,
     /// SOCKS5 proxy on `[bind:]port`, for TCP and UDP
     #[arg(short = 'D', value_name = "[BIND:]PORT", env = "BEAM_SOCKS", value_delimiter = ' ')]
     pub(crate) socks: Vec<Endpoint>,
     /// Carry standard input and output to `host:port` (for ssh's ProxyCommand)
-    #[arg(short = 'W', value_name = "HOST:PORT", conflicts_with_all = ["local_forwards", "socks"])]
+    #[arg(short = 'W', value_name = "HOST:PORT", conflicts_with_all = ["local_forwards", "remote_forwards", "socks"])]
     pub(crate) stdio: Option<Destination>,
     /// File that holds the bearer token
     #[arg(long, value_name = "FILE", env = "BEAM_TOKEN_FILE")]
@@ -223,6 +249,10 @@ pub(crate) struct ConnectArgs {
     /// Congestion control
     #[arg(long, value_enum, default_value = "cubic", env = "BEAM_CC")]
     pub(crate) cc: Congestion,
+    /// Where session tickets are kept, so that the next start asks at once (0-RTT) [default: /var/lib/beam for root,
+    /// else beam in $XDG_STATE_HOME]
+    #[arg(long, value_name = "DIR", env = "BEAM_STATE_DIR")]
+    pub(crate) state_dir: Option<PathBuf>,
     /// Send something at least this often, so that NAT bindings live
     #[arg(long, value_name = "TIME", default_value = "25s", value_parser = duration, env = "BEAM_KEEPALIVE")]
     pub(crate) keepalive: Duration,

@@ -8,6 +8,7 @@ mod connect;
 mod control;
 mod devices;
 mod doctor;
+mod early;
 mod failure;
 mod identity;
 mod interface;

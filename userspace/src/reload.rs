@@ -3,7 +3,7 @@
 //! Flags stay as they were at the start. Everything is read and built before anything is replaced, so that a bad file
 //! changes nothing. A self-signed certificate is kept: a new one would break every pin.
 
-use crate::{cli::ServeArgs, failure::Failure, identity, serve, worker::GatewayConfig};
+use crate::{cli::ServeArgs, early::AtGateway, failure::Failure, identity, serve, worker::GatewayConfig};
 use rustls::pki_types::CertificateDer;
 use std::{
     collections::BTreeSet,
@@ -16,6 +16,7 @@ use upstream::users::Users;
 pub(crate) struct Reloader {
     args: ServeArgs,
     secrets: Secrets,
+    early: Arc<AtGateway>,
     /// Where it isn't from files.
     self_signed: Option<identity::Credentials>,
     current: Mutex<Loaded>,
@@ -43,15 +44,15 @@ impl std::fmt::Display for Difference {
 
 impl Reloader {
     /// Reads everything for the first time.
-    pub(crate) fn start(args: ServeArgs, secrets: Secrets) -> Result<Self, Failure> {
+    pub(crate) fn start(args: ServeArgs, secrets: Secrets, early: Arc<AtGateway>) -> Result<Self, Failure> {
         let credentials = identity::gateway(&args)?;
         let leaf = credentials.chain[0].clone();
         let fingerprint = Fingerprint::of(&leaf);
         let self_signed = args.tls_cert.is_none().then(|| credentials.clone());
-        let server = serve::quic_server(&args, credentials, &secrets)?;
+        let server = serve::quic_server(&args, credentials, &secrets, &early)?;
         let config = Arc::new(serve::gateway_config(&args)?);
         let current = Mutex::new(Loaded { config, server, fingerprint, leaf });
-        Ok(Self { args, secrets, self_signed, current })
+        Ok(Self { args, secrets, early, self_signed, current })
     }
 
     /// The configuration in use.
@@ -74,7 +75,7 @@ impl Reloader {
         };
         let leaf = credentials.chain[0].clone();
         let fingerprint = Fingerprint::of(&leaf);
-        let server = serve::quic_server(&self.args, credentials, &self.secrets)?;
+        let server = serve::quic_server(&self.args, credentials, &self.secrets, &self.early)?;
         let users = serve::users(&self.args)?;
         let config = Arc::new(current.config.with_users(users));
         let new = Loaded { config, server, fingerprint, leaf };

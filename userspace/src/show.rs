@@ -36,6 +36,8 @@ pub(crate) enum Noun {
     Queues,
     /// Counters of things that went wrong, with what they mean
     Errors,
+    /// Tickets, tokens and names: entries, hits and misses of each level
+    Caches,
     /// Prefixes that clients may announce
     Routes,
     /// The gateway's certificate
@@ -114,6 +116,19 @@ impl Noun {
                 ("handed_in", Plain),
             ],
             Self::Errors => &[("counter", Plain), ("count", Plain), ("means", Plain)],
+            Self::Caches => &[
+                ("cache", Plain),
+                ("level", Plain),
+                ("entries", Plain),
+                ("bytes", Bytes),
+                ("hits", Plain),
+                ("negative", Plain),
+                ("misses", Plain),
+                ("inserts", Plain),
+                ("evictions", Plain),
+                ("expired", Plain),
+                ("lost", Plain),
+            ],
             Self::Routes => &[("prefix", Plain), ("client", Plain), ("state", Plain)],
             Self::Cert => &[
                 ("subject", Plain),

@@ -17,6 +17,7 @@ use crate::{
     },
 };
 use anyhow::{Context, anyhow};
+use cache::CacheReport;
 use crossbeam::channel;
 use std::{
     collections::BTreeMap,
@@ -41,6 +42,8 @@ const DRAIN_LOOK: Duration = Duration::from_millis(50);
 pub(crate) struct Identity {
     pub(crate) role: &'static str,
     pub(crate) address: String,
+    /// The caches that all workers share.
+    pub(crate) caches: Box<dyn Fn() -> Vec<CacheReport> + Send + Sync>,
     /// What a gateway reads again.
     pub(crate) gateway: Option<Arc<Reloader>>,
 }

@@ -230,6 +230,7 @@ fn tables_tell(gateway: &Beam, bob: &Beam, origin: SocketAddr) {
         (1, &"10.7.0.0/16".into(), &"bob".into())
     );
     assert_eq!(show(gateway, "queues", &[]).len(), 2, "two workers");
+    assert!(!show(gateway, "caches", &[]).is_empty() && !show(bob, "caches", &[]).is_empty());
     let limit = show(gateway, "config", &["flag=--drain-timeout"]);
     assert_eq!((&limit[0]["value"], &limit[0]["from"]), (&"30s".into(), &"default".into()));
     let certificate = &show(gateway, "cert", &[])[0];

@@ -11,6 +11,7 @@ use crate::{
         tables::{FlowKind, FlowRow, Slice, TunnelRow},
     },
 };
+use cache::CacheReport;
 use crossbeam::channel::Sender;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -85,6 +86,7 @@ impl Supervisor {
             }
             Noun::Queues => self.queues(&mut to),
             Noun::Errors => self.errors(&mut to),
+            Noun::Caches => self.caches(&mut to),
             Noun::Routes => self.routes(&mut to)?,
             Noun::Cert => self.certificate(&mut to)?,
             Noun::Config => self.configuration(&mut to),
@@ -176,6 +178,28 @@ impl Supervisor {
             if count > 0 {
                 let means = explain::meaning(&counter);
                 to.add(json!({ "counter": counter, "count": count, "means": means }));
+            }
+        }
+    }
+
+    /// A row for each level that a cache has.
+    fn caches(&self, to: &mut Collected) {
+        for CacheReport { name, local, shared, disk } in (self.identity.caches)() {
+            for (level, report) in [("worker", local), ("shared", shared), ("disk", disk)] {
+                let Some(report) = report else { continue };
+                to.add(json!({
+                    "cache": name,
+                    "level": level,
+                    "entries": report.entries,
+                    "bytes": report.bytes,
+                    "hits": report.hits,
+                    "negative": report.negative,
+                    "misses": report.misses,
+                    "inserts": report.inserts,
+                    "evictions": report.evictions,
+                    "expired": report.expired,
+                    "lost": report.lost,
+                }));
             }
         }
     }

@@ -84,6 +84,20 @@ const MEANINGS: &[(&str, &str)] = &[
     ("socks_udp_fragment", "UDP of a SOCKS client: a fragment; beam takes whole datagrams only"),
     ("socks_udp_stranger", "UDP to a SOCKS relay from somebody else than its client"),
     ("udp_local_draining", "UDP of a local sender: a new flow, while the client drains"),
+    // -R.
+    (
+        "listens_denied",
+        "-R: a port that the client may not have; --allow-listen, or listen= in the users file (403)",
+    ),
+    ("listens_port_taken", "-R: a port that somebody has (409)"),
+    ("listens_failed", "-R: a listener refused for another reason"),
+    ("reverse_expired", "-R: a connection that the client did not come for in time"),
+    ("reverse_declined", "-R: a connection that the client's local service did not take"),
+    ("reverse_abandoned", "-R: a connection that went away with its listener"),
+    ("reverse_overflowed", "-R: a connection too many"),
+    ("reverse_peers_evicted", "-R: a UDP peer that made room for another"),
+    ("reverse_unknown_peer", "-R: a datagram of a UDP peer that there isn't"),
+    ("reverse_socket_refused", "-R: a datagram that the socket did not take"),
     // HTTP datagrams.
     ("datagram_unknown_flow", "an HTTP datagram for a stream that carries none, or is over"),
     ("datagram_unknown_context", "an HTTP datagram with a context id that its stream doesn't know"),

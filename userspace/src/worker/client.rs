@@ -11,16 +11,18 @@ mod flows;
 mod link;
 mod paths;
 mod pool;
+mod reverse;
 mod trouble;
 mod udp;
 
-pub(crate) use self::paths::source_towards;
 use self::{
     paths::Changes,
     pool::{NothingLeft, Pool},
+    reverse::Reverse,
     trouble::explain,
     udp::UdpSide,
 };
+pub(crate) use self::{paths::source_towards, reverse::Publication};
 
 use super::{
     Ended,
@@ -30,7 +32,7 @@ use super::{
     poll::{FlowKey, Token},
     session::{Slot, close, quic_code},
 };
-use crate::{cli::Destination, socks::Reply};
+use crate::{cli::Destination, early::AtClient, socks::Reply};
 use ::udp::DatagramSocket;
 use masque::{Code, Event as H3Event};
 use socket2::Socket;
@@ -74,10 +76,14 @@ pub(crate) struct ClientConfig {
     /// Where our packets come from, one address a connection; the IP must be one that the gateway's address family fits.
     pub(crate) locals: Vec<SocketAddr>,
     pub(crate) quic: quinn_proto::ClientConfig,
+    /// What is kept of the gateway from one connection to the next.
+    pub(crate) early: Arc<AtClient>,
     pub(crate) token: Option<String>,
     pub(crate) listens: Vec<Listen>,
     /// `-L .../udp`.
     pub(crate) udp_forwards: Vec<(DatagramSocket, Destination)>,
+    /// `-R`.
+    pub(crate) publications: Vec<Publication>,
     /// `-W`: our end of the pair that standard input and output are copied to and from.
     pub(crate) stdio: Option<(Socket, Destination)>,
     pub(crate) once: bool,
@@ -105,13 +111,15 @@ pub(crate) struct Client {
     /// The value of `:authority` where the gateway itself is asked.
     authority: String,
     udp: UdpSide,
+    reverse: Reverse,
 }
 
 impl Client {
-    pub(crate) fn new(config: ClientConfig) -> Self {
+    pub(crate) fn new(mut config: ClientConfig) -> Self {
         Self {
             authority: Destination { host: config.host.clone(), port: config.port }.authority(),
             udp: UdpSide::default(),
+            reverse: Reverse::new(std::mem::take(&mut config.publications)),
             bearer: config.token.as_ref().map(|token| format!("Bearer {token}")),
             pool: Pool::new(&config.locals, Instant::now()),
             config,
@@ -162,8 +170,8 @@ impl Client {
 
     pub(super) fn next_deadline(&self, core: &Core) -> Option<Instant> {
         let rest = self.resting.iter().map(|&(until, _)| until).min();
-        let udp = core.udp.next_deadline();
-        [self.pool.next_deadline(), self.paths_due, rest, core.flows.next_deadline(), udp]
+        let (udp, reverse) = (core.udp.next_deadline(), self.reverse.next_deadline());
+        [self.pool.next_deadline(), self.paths_due, rest, core.flows.next_deadline(), udp, reverse]
             .into_iter()
             .flatten()
             .min()
@@ -205,9 +213,11 @@ impl Client {
             }
         }
         self.udp_connection_ended(core, conn);
+        self.reverse_connection_ended(core, conn);
         core.connection_ended(conn);
         let nothing_left = self.pool.closed(core, now, &self.config, conn, reason);
         self.end_if(nothing_left);
+        self.publish(core);
     }
 
     /// Ends with the last link.
@@ -228,7 +238,12 @@ impl Client {
         }
         self.end_rests(core, now);
         self.udp_timers(core, now);
+        self.reverse_timers(core, now);
         for key in core.flows.expired(now) {
+            if matches!(core.flows.get_mut(key), Some(flow) if matches!(flow.phase, Phase::Dialing(_))) {
+                self.dial_failed(core, key, "no answer");
+                continue;
+            }
             tracing::warn!(
                 "a local connection waited too long for the gateway, or for its reader, and was closed"
             );
@@ -244,6 +259,7 @@ impl Client {
     /// Accepts nothing more. Closing the listeners takes them out of the epoll, too.
     pub(super) fn drain(&mut self, core: &mut Core) {
         self.drain_udp(core);
+        self.drain_reverse(core);
         self.config.listens.clear();
         self.resting.clear();
     }
@@ -268,12 +284,17 @@ impl Client {
             Event::StreamsAvailable { .. } => {
                 self.ask_waiting(core);
                 self.ask_udp_waiting(core);
+                self.publish(core);
             }
-            Event::DatagramsUnblocked => core.udp.unblocked(conn),
+            Event::DatagramsUnblocked => {
+                core.udp.unblocked(conn);
+                self.reverse_unblocked(core, conn);
+            }
             Event::DatagramReadable => {
                 if let Some(session) = self.pool.session_on(conn) {
                     datagrams::receive(core, session, conn);
                 }
+                self.reverse_frames(core);
             }
             _ => {}
         }
@@ -310,6 +331,7 @@ impl Client {
             }
             Some(&Slot::Flow(key)) => core.flows.queue(key),
             Some(&Slot::Udp(key)) => core.udp.queue(key),
+            Some(&Slot::Reverse(index)) => self.advance_reverse(core, index),
             _ => {}
         }
     }
@@ -321,6 +343,7 @@ impl Client {
                 self.pool.heard(core, now, &self.config, conn);
                 self.say_datagram_size(core, conn);
                 self.ask_udp_waiting(core);
+                self.publish(core);
             }
             H3Event::GoAway { .. } if self.pool.going_away(conn) => {
                 tracing::info!("the gateway is draining: running flows finish, new ones will be refused");
@@ -333,6 +356,7 @@ impl Client {
         match self.pool.session_on(conn).and_then(|session| session.slots.get(&stream)) {
             Some(&Slot::Flow(key)) => core.flows.queue(key),
             Some(&Slot::Udp(key)) => core.udp.queue(key),
+            Some(&Slot::Reverse(index)) => self.advance_reverse(core, index),
             _ => {}
         }
     }
@@ -343,6 +367,7 @@ impl Client {
             Some(&Slot::Flow(key)) => key,
             // What it reads next is the answer, or the end.
             Some(&Slot::Udp(key)) => return core.udp.queue(key),
+            Some(&Slot::Reverse(index)) => return self.advance_reverse(core, index),
             _ => return,
         };
         core.flows.queue(key);

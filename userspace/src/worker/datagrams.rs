@@ -127,6 +127,7 @@ pub(super) fn receive(core: &mut Core, session: &mut Session, conn: ConnId) {
                 let (now, drops, ledger) = (core.now, &mut core.datagrams, &mut core.ledger);
                 core.udp.receive_frame(key, payload, now, drops, ledger);
             }
+            Some(Slot::Listen | Slot::Reverse(_)) => core.reverse.frames.push((conn, stream, payload)),
             Some(Slot::Head(_) | Slot::Resolving(_)) => {
                 core.datagrams.early += session.datagrams.keep(stream, payload);
             }

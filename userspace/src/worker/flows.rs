@@ -52,6 +52,8 @@ pub(super) enum Phase {
     Socks(Negotiation),
     /// Client: a SOCKS client whose UDP is relayed by this local socket while the connection lives.
     Associated { relay: u32 },
+    /// Client: the TCP handshake with a local service runs (`-R`).
+    Dialing(Box<Dialed>),
     /// Client: waits for the tunnel, or for stream credit.
     Waiting(Pending),
     /// Client: CONNECT is on its way (what isn't written yet is kept) and the answer outstanding.
@@ -62,6 +64,17 @@ pub(super) enum Phase {
     Last(Box<Splice>),
     /// Between two phases, within one call.
     Moving,
+}
+
+/// A connection that the gateway has announced, on its way to a local service.
+pub(super) struct Dialed {
+    /// Which `-R`.
+    pub(super) index: usize,
+    /// The listen stream that announced it, and its id there.
+    pub(super) on: (ConnId, StreamId),
+    pub(super) id: u64,
+    /// The service's other addresses.
+    pub(super) candidates: VecDeque<SocketAddr>,
 }
 
 /// What a client's flow will ask for.

@@ -60,6 +60,17 @@ pub(crate) enum Command {
     Kick { who: Who, reply: Sender<u64> },
     /// A name was resolved for the request on this stream.
     Resolved { conn: ConnId, stream: tunnel::StreamId, outcome: Result<Vec<SocketAddr>, ResolveError> },
+    /// Another worker has the listener of this stream now: its client has come back there.
+    ListenerMoved { conn: ConnId, stream: tunnel::StreamId },
+    /// Another run of this connection's client wants its port.
+    ListenerDoubted { conn: ConnId },
+    /// The name of a client's local service was resolved, for the connection `id` of a listen stream.
+    ServiceResolved {
+        index: usize,
+        on: (ConnId, tunnel::StreamId),
+        id: u64,
+        outcome: Result<Vec<SocketAddr>, ResolveError>,
+    },
     /// The client's gateway name was resolved, for one of its links.
     GatewayResolved { link: u8, outcome: Result<Vec<SocketAddr>, ResolveError> },
 }

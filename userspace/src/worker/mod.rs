@@ -21,13 +21,15 @@ mod ledger;
 pub(crate) mod mail;
 pub(crate) mod poll;
 pub(crate) mod ports;
+mod reverse;
 mod session;
 pub(crate) mod snapshot;
 pub(crate) mod tables;
 mod udp;
 
-pub(crate) use client::{Client, ClientConfig, Listen, source_towards};
-pub(crate) use gateway::{Gateway, GatewayConfig, Revoked};
+pub(crate) use client::{Client, ClientConfig, Listen, Publication, source_towards};
+pub(crate) use gateway::{Claims, Gateway, GatewayConfig, Revoked};
+pub(crate) use session::gateway_h3_config;
 
 use self::{
     core::Core,
@@ -274,6 +276,21 @@ impl Worker {
                     gateway.resolved(&mut self.core, now, conn, stream, outcome);
                 }
             }
+            Command::ListenerMoved { conn, stream } => {
+                if let Role::Gateway(gateway) = &mut self.role {
+                    gateway.listener_moved(&mut self.core, (conn, stream));
+                }
+            }
+            Command::ListenerDoubted { conn } => {
+                if let Role::Gateway(gateway) = &mut self.role {
+                    gateway.listener_doubted(&mut self.core, conn);
+                }
+            }
+            Command::ServiceResolved { index, on, id, outcome } => {
+                if let Role::Client(client) = &mut self.role {
+                    client.service_resolved(&mut self.core, index, on, id, outcome);
+                }
+            }
             Command::GatewayResolved { link, outcome } => {
                 if let Role::Client(client) = &mut self.role {
                     client.gateway_resolved(&mut self.core, now, link, outcome);
@@ -308,16 +325,20 @@ impl Worker {
                     }
                 }
                 Token::Flow(key) => self.core.flows.note_ready(key, ready),
+                Token::ReversePeer(index) => {
+                    if let Role::Client(client) = &mut self.role {
+                        client.read_service(&mut self.core, index);
+                    }
+                }
                 Token::Paths => {
                     if let Role::Client(client) = &mut self.role {
                         client.paths_changed(now);
                     }
                 }
-                Token::Listener(index) => {
-                    if let Role::Client(client) = &mut self.role {
-                        client.accept(&mut self.core, now, index);
-                    }
-                }
+                Token::Listener(index) => match &mut self.role {
+                    Role::Client(client) => client.accept(&mut self.core, now, index),
+                    Role::Gateway(gateway) => gateway.knocked(&mut self.core, index),
+                },
             }
         }
     }
@@ -404,6 +425,8 @@ impl Worker {
         snapshot.counters.extend(self.core.udp.totals.counters());
         snapshot.drops.extend(self.core.datagrams.drops());
         snapshot.drops.extend(self.core.udp.totals.drops());
+        snapshot.counters.extend(self.core.reverse.totals.counters());
+        snapshot.drops.extend(self.core.reverse.totals.drops());
         if let Role::Client(client) = &self.role {
             snapshot.drops.extend(client.udp_drops());
         }
@@ -419,6 +442,7 @@ impl Worker {
 pub(crate) fn drop_names() -> Vec<&'static str> {
     let http = datagrams::Drops::default().drops();
     let udp = udp::Totals::default().drops();
-    let local = client::udp_drop_names();
-    http.into_iter().map(|(name, _)| name).chain(udp.map(|(name, _)| name)).chain(local).collect()
+    let reverse = reverse::Totals::default().drops();
+    let named = http.into_iter().chain(udp).chain(reverse).map(|(name, _)| name);
+    named.chain(client::udp_drop_names()).collect()
 }

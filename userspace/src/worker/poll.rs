@@ -27,6 +27,8 @@ pub(crate) enum Token {
     Udp(FlowKey),
     /// A local UDP socket has datagrams.
     UdpLocal(u32),
+    /// The socket of a client's `-R` for one of the gateway's UDP peers has datagrams.
+    ReversePeer(u32),
     /// This host's links, addresses or routes have changed.
     Paths,
 }
@@ -51,6 +53,7 @@ impl Token {
             Self::Udp(key) => 4 << KIND_SHIFT | key.pack(),
             Self::UdpLocal(index) => 5 << KIND_SHIFT | u64::from(index),
             Self::Paths => 6 << KIND_SHIFT,
+            Self::ReversePeer(index) => 7 << KIND_SHIFT | u64::from(index),
         }
     }
 
@@ -63,7 +66,8 @@ impl Token {
             3 => Self::Flow(FlowKey::unpack(data)),
             4 => Self::Udp(FlowKey::unpack(data)),
             5 => Self::UdpLocal(index),
-            _ => Self::Paths,
+            6 => Self::Paths,
+            _ => Self::ReversePeer(index),
         }
     }
 }
@@ -219,6 +223,7 @@ mod tests {
             Token::Udp(key),
             Token::UdpLocal(3),
             Token::Paths,
+            Token::ReversePeer(u32::MAX),
         ];
         for token in tokens {
             assert_eq!(Token::unpack(token.pack()), token);

@@ -48,10 +48,12 @@ pub(crate) struct TunnelRow {
 pub(crate) enum FlowKind {
     Tcp,
     Udp,
+    /// Ports of the gateway that clients have published (`-R`).
+    Listen,
 }
 
 impl FlowKind {
-    pub(crate) const ALL: [Self; 2] = [Self::Tcp, Self::Udp];
+    pub(crate) const ALL: [Self; 3] = [Self::Tcp, Self::Udp, Self::Listen];
 }
 
 /// One flow.
@@ -64,7 +66,7 @@ pub(crate) struct FlowRow {
     pub(crate) to: String,
     pub(crate) sent_bytes: u64,
     pub(crate) received_bytes: u64,
-    pub(crate) age_s: u64,
+    pub(crate) age_s: Option<u64>,
 }
 
 impl Worker {
@@ -110,7 +112,31 @@ impl Worker {
                 let (flows, next) = self.core.udp.slice(from, SLICE_MAX);
                 Slice { rows: flows.map(|flow| udp_row(&self.core, flow)).collect(), next }
             }
+            FlowKind::Listen => {
+                let Role::Gateway(gateway) = &self.role else {
+                    return Slice { rows: Vec::new(), next: None };
+                };
+                let listeners = gateway.listeners().skip(from).take(SLICE_MAX);
+                let rows: Vec<_> =
+                    listeners.map(|(conn, client, to)| listen_row(&self.core, conn, client, to)).collect();
+                let next = (rows.len() == SLICE_MAX).then_some(from + SLICE_MAX);
+                Slice { rows, next }
+            }
         }
+    }
+}
+
+/// A listener carries nothing itself: what comes in by it has rows of its own.
+fn listen_row(core: &Core, conn: ConnId, client: &str, to: String) -> FlowRow {
+    FlowRow {
+        tunnel: Some(tunnel_id(core.id, conn)),
+        client: Some(client.to_owned()),
+        kind: "listen",
+        state: "open",
+        to,
+        sent_bytes: 0,
+        received_bytes: 0,
+        age_s: None,
     }
 }
 
@@ -132,7 +158,7 @@ fn udp_row(core: &Core, flow: &UdpFlow) -> FlowRow {
         to: flow.to.to_string(),
         sent_bytes,
         received_bytes,
-        age_s: seconds(flow.since, core.now),
+        age_s: Some(seconds(flow.since, core.now)),
     }
 }
 
@@ -142,6 +168,7 @@ fn row(core: &Core, flow: &Flow, client_end: bool) -> FlowRow {
         Phase::Socks(_) => ("socks", 0, 0),
         Phase::Waiting(_) => ("waiting", 0, 0),
         Phase::Asked { .. } => ("asked", 0, 0),
+        Phase::Dialing(_) => ("dialing", 0, 0),
         Phase::Associated { .. } => ("associated", 0, 0),
         Phase::Open(splice) => ("open", splice.bytes_to_socket, splice.bytes_to_stream),
         Phase::Last(splice) => ("last", splice.bytes_to_socket, splice.bytes_to_stream),
@@ -158,7 +185,7 @@ fn row(core: &Core, flow: &Flow, client_end: bool) -> FlowRow {
         to: flow.to.to_string(),
         sent_bytes,
         received_bytes,
-        age_s: seconds(flow.since, core.now),
+        age_s: Some(seconds(flow.since, core.now)),
     }
 }
 

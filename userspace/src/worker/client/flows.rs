@@ -10,6 +10,7 @@ use crate::{
         flows::{Pending, Phase},
         poll::{FlowKey, Token},
         session::{Slot, abandon, quic_code, write_some},
+        udp::On,
     },
 };
 use bytes::Bytes;
@@ -93,6 +94,7 @@ impl Client {
             Phase::Socks(_) => self.negotiate(core, key),
             Phase::Asked { .. } => self.hear_answer(core, key),
             Phase::Open(_) | Phase::Last(_) => self.pump(core, key),
+            Phase::Dialing(_) => self.dial_done(core, key),
             Phase::Associated { .. } => self.watch_association(core, key),
             Phase::Waiting(_) | Phase::Connecting { .. } | Phase::Moving => {}
         }
@@ -163,12 +165,17 @@ impl Client {
             self.bearer.iter().map(|bearer| ("proxy-authorization", bearer.as_str())).collect();
         let unsent = masque::encode_request(&masque::RequestHead::connect(&pending.to.authority(), &fields));
         let reader = Box::new(MessageReader::response(masque::Limits::default(), ResponseTo::Connect));
-        flow.on = Some((conn, stream));
         flow.to = pending.to.authority().into();
-        flow.phase = Phase::Asked { reader, unsent, pending };
         core.totals.requests += 1;
+        self.asked(core, key, (conn, stream), Phase::Asked { reader, unsent, pending });
+    }
+
+    /// A request is made for a flow: `phase` has it.
+    pub(super) fn asked(&mut self, core: &mut Core, key: FlowKey, on: On, phase: Phase) {
+        let Some(flow) = core.flows.get_mut(key) else { return };
+        (flow.on, flow.phase) = (Some(on), phase);
         core.flows.set_deadline(key, Some(core.now + ANSWER_PATIENCE));
-        self.pool.assign(conn, stream, Slot::Flow(key));
+        self.pool.assign(on.0, on.1, Slot::Flow(key));
         self.hear_answer(core, key);
     }
 

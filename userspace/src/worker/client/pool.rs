@@ -13,6 +13,7 @@ use crate::worker::{
     core::Core,
     session::{Session, Slot},
 };
+use masque::Settings;
 use std::{net::SocketAddr, time::Instant};
 use tunnel::{CloseReason, ConnId, StreamId};
 use upstream::resolver::ResolveError;
@@ -131,9 +132,17 @@ impl Pool {
     /// Opens a request stream on the least loaded tunnel that has credit for one; one that is going away only where
     /// there is no other. `None`: no tunnel is up, or none has credit; both come with an event.
     pub(super) fn open(&mut self, core: &mut Core) -> Option<(ConnId, StreamId)> {
-        let load = |up: &&mut Up| (up.going_away, up.session.slots.len());
-        let mut ups: Vec<&mut Up> = self.links.iter_mut().filter_map(Link::up).collect();
-        ups.sort_by_key(load);
+        self.open_least_loaded(core, |_| true)
+    }
+
+    fn open_least_loaded(
+        &mut self,
+        core: &mut Core,
+        fits: impl Fn(&Up) -> bool,
+    ) -> Option<(ConnId, StreamId)> {
+        let mut ups: Vec<&mut Up> =
+            self.links.iter_mut().filter_map(Link::up).filter(|up| fits(up)).collect();
+        ups.sort_by_key(|up| (up.going_away, up.session.slots.len()));
         ups.into_iter().find_map(|up| {
             let stream = core.engine.connection(up.conn).and_then(|mut quic| quic.open_bi())?;
             Some((up.conn, stream))
@@ -142,23 +151,27 @@ impl Pool {
 
     /// As [`Self::open`], on a tunnel whose gateway has offered extended CONNECT.
     pub(super) fn open_extended(&mut self, core: &mut Core) -> Option<(ConnId, StreamId)> {
-        let offers =
-            |up: &&mut Up| up.session.peer_settings().is_some_and(masque::Settings::enable_connect_protocol);
-        let load = |up: &&mut Up| (up.going_away, up.session.slots.len());
-        let mut ups: Vec<&mut Up> = self.links.iter_mut().filter_map(Link::up).filter(offers).collect();
-        ups.sort_by_key(load);
-        ups.into_iter().find_map(|up| {
-            let stream = core.engine.connection(up.conn).and_then(|mut quic| quic.open_bi())?;
-            Some((up.conn, stream))
-        })
+        self.open_where(core, Settings::enable_connect_protocol)
+    }
+
+    /// As [`Self::open`], on a tunnel whose gateway has offered something.
+    pub(super) fn open_where(
+        &mut self,
+        core: &mut Core,
+        offers: fn(&Settings) -> bool,
+    ) -> Option<(ConnId, StreamId)> {
+        self.open_least_loaded(core, |up| up.session.peer_settings().is_some_and(offers))
     }
 
     /// A gateway has spoken, and offered no extended CONNECT.
     pub(super) fn lacks_extended(&mut self) -> bool {
-        self.links
-            .iter_mut()
-            .filter_map(Link::up)
-            .any(|up| up.session.peer_settings().is_some_and(|settings| !settings.enable_connect_protocol()))
+        self.lacks(Settings::enable_connect_protocol)
+    }
+
+    /// A gateway has spoken, and has not offered something.
+    pub(super) fn lacks(&mut self, offers: fn(&Settings) -> bool) -> bool {
+        let lacks = |up: &mut Up| up.session.peer_settings().is_some_and(|settings| !offers(settings));
+        self.links.iter_mut().filter_map(Link::up).any(lacks)
     }
 
     /// This stream of this connection belongs to `slot`'s owner from now on.

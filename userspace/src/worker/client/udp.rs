@@ -8,6 +8,7 @@
 //! a local sender doesn't make a request of each datagram.
 
 mod ask;
+pub(super) use ask::read_answer;
 mod socks;
 
 use super::{Client, Listen};
