@@ -8,7 +8,8 @@
 //! For whoever carries datagrams or packets there is [`Ledger::take`]: it says whether one may go.
 
 use super::{
-    account::{Account, Accounts, Grant, Way},
+    account::{Account, Accounts, Way},
+    bucket::Grant,
     poll::FlowKey,
 };
 use slab::Slab;

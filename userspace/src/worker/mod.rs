@@ -10,6 +10,7 @@
 
 pub(crate) mod account;
 mod arena;
+mod bucket;
 mod client;
 mod core;
 mod datagrams;
