@@ -287,15 +287,14 @@ fn a_killed_gateway_is_found_again_at_once() {
     gateway.process.kill();
     until("the kernel takes the program off", || place.rig.has_xdp(Ns::Gateway, "g0"), |&attached| !attached);
     let gateway = place.gateway(GATEWAY_V4, &gateway_flags);
-    // The client may not know yet: what it asks now, the new gateway can't read.
-    drop(dial(&place, FORWARD_PORT));
+    // The client may not know yet. Then what it asks now the new gateway can't read, and it asks once more.
+    assert_eq!(place.curl(&[&url]), (1000, pattern_sha256(1000)));
     let said = client.process.wait_for_line("stateless reset", LIMIT);
     assert!(said.contains("tunnel to 198.18.0.1 ended"), "{said}");
-    assert_eq!(place.curl(&[&url]), (1000, pattern_sha256(1000)));
     let status = client.status();
     assert_eq!(counter(&status, "reconnects"), 1, "{status:#}");
     assert!(counter(&gateway.status(), "stateless_resets_sent") >= 1);
-    assert_eq!(http.body_bytes(), 2000);
+    assert_eq!((http.connection_count(), http.body_bytes()), (2, 2000));
 }
 
 /// What an sshd of the test's own needs, and a client of it.

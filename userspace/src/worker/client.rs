@@ -141,7 +141,7 @@ impl Client {
         self.start_udp(core)?;
         if let Some((socket, to)) = self.config.stdio.take() {
             socket.set_nonblocking(true)?;
-            let pending = Pending { to, socks: false, early: Vec::new() };
+            let pending = Pending { to, socks: false, bound: false, early: Vec::new() };
             self.stdio_flow = self.admit(core, now, socket, Phase::Waiting(pending));
         }
         match Changes::open() {
@@ -206,6 +206,11 @@ impl Client {
     /// The connection is gone. Flows on it are reset, but for those whose bytes have all arrived; those that wait go on
     /// waiting.
     fn closed(&mut self, core: &mut Core, now: Instant, conn: ConnId, reason: &CloseReason) {
+        // A gateway that was killed, or is out of reach, has not answered: the next one is asked.
+        if matches!(reason, CloseReason::Reset | CloseReason::TimedOut) {
+            self.drop_bound(core, conn, &explain(reason));
+            self.ask_flows_again(core, conn);
+        }
         for key in core.flows.keys_on(conn) {
             if !core.outlives(key, conn) {
                 core.totals.flows_reset_by_stream += 1;

@@ -82,6 +82,8 @@ pub(super) struct Pending {
     pub(super) to: Destination,
     /// A SOCKS reply is owed to the socket.
     pub(super) socks: bool,
+    /// It can be asked on this one connection alone (`-R`).
+    pub(super) bound: bool,
     /// Bytes that came behind the SOCKS request.
     pub(super) early: Vec<u8>,
 }

@@ -52,7 +52,7 @@ impl Client {
             };
             let phase = match listen {
                 Listen::Forward(_, to) => {
-                    Phase::Waiting(Pending { to: to.clone(), socks: false, early: Vec::new() })
+                    Phase::Waiting(Pending { to: to.clone(), socks: false, bound: false, early: Vec::new() })
                 }
                 Listen::Socks(_) => Phase::Socks(Negotiation::default()),
             };
@@ -125,7 +125,7 @@ impl Client {
                     }
                 }
                 Step::Connect { to, early } => {
-                    flow.phase = Phase::Waiting(Pending { to, socks: true, early });
+                    flow.phase = Phase::Waiting(Pending { to, socks: true, bound: false, early });
                     return self.wait_for_stream(core, key);
                 }
                 Step::Associate { port } => return self.associate(core, key, port),
@@ -154,6 +154,38 @@ impl Client {
             let Some((conn, stream)) = self.pool.open(core) else { return };
             self.waiting.pop_front();
             self.ask(core, key, conn, stream);
+        }
+    }
+
+    /// Flows that asked on this connection, and have no answer, wait again.
+    pub(super) fn ask_flows_again(&mut self, core: &mut Core, conn: ConnId) {
+        for key in core.flows.keys_on(conn) {
+            let now = core.now;
+            let Some(flow) = core.flows.get_mut(key) else { continue };
+            if !matches!(flow.phase, Phase::Asked { .. }) {
+                continue;
+            }
+            let Phase::Asked { pending, .. } = std::mem::replace(&mut flow.phase, Phase::Moving) else {
+                continue;
+            };
+            flow.phase = Phase::Waiting(pending);
+            let on = flow.on.take();
+            core.flows.set_deadline(key, Some(now + PATIENCE));
+            if let Some((conn, stream)) = on {
+                self.pool.release(conn, stream);
+            }
+            self.waiting.push_front(key);
+        }
+    }
+
+    /// Drops the flows that asked on this connection what no other can answer.
+    pub(super) fn drop_bound(&mut self, core: &mut Core, conn: ConnId, why: &str) {
+        for key in core.flows.keys_on(conn) {
+            let phase = core.flows.get_mut(key).map(|flow| &flow.phase);
+            if matches!(phase, Some(Phase::Asked { pending, .. }) if pending.bound) {
+                core.totals.flows_reset_by_stream += 1;
+                self.drop_flow(core, key, why);
+            }
         }
     }
 

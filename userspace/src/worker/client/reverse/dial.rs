@@ -151,7 +151,7 @@ impl Client {
         let head = RequestHead::extended_connect(protocol::BEAM_ACCEPT, &self.authority, &path, &fields);
         let reader = Box::new(MessageReader::response(masque::Limits::default(), ResponseTo::Connect));
         let to = self.reverse.items[dialed.index].publication.to.clone();
-        let pending = Pending { to, socks: false, early: Vec::new() };
+        let pending = Pending { to, socks: false, bound: true, early: Vec::new() };
         core.totals.requests += 1;
         core.reverse.totals.opened += 1;
         self.asked(
