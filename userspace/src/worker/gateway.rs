@@ -37,7 +37,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use tunnel::{CloseReason, ConnId, Dir, Event, Read, StreamId};
+use tunnel::{CloseReason, ConnId, Dir, Event, Read, StreamId, VarInt};
 
 /// What all workers of a gateway share; never changed, only replaced.
 pub(crate) struct GatewayConfig {
@@ -109,7 +109,7 @@ impl Gateway {
             Event::StreamOpened { .. } => self.accept_streams(core, conn),
             Event::StreamReadable { id } => self.readable(core, conn, id),
             Event::StreamWritable { id } => self.writable(core, conn, id),
-            Event::StreamStopped { id, .. } => self.stopped(core, conn, id),
+            Event::StreamStopped { id, code } => self.stopped(core, conn, id, code),
             Event::StreamFinished { id } => self.acknowledged(core, conn, id),
             Event::DatagramReadable => {
                 if let Some(session) = self.sessions.get_mut(&conn) {
@@ -240,7 +240,7 @@ impl Gateway {
     }
 
     /// The client reads no more: the flow ends, its socket is reset (RFC 9114 section 4.4).
-    fn stopped(&mut self, core: &mut Core, conn: ConnId, stream: StreamId) {
+    fn stopped(&mut self, core: &mut Core, conn: ConnId, stream: StreamId, code: VarInt) {
         let Some(slot) = self.sessions.get_mut(&conn).and_then(|session| session.slots.remove(&stream))
         else {
             return;
@@ -251,7 +251,11 @@ impl Gateway {
                 core.end_flow(key, End::Reset);
             }
             Slot::Udp(key) => {
-                core.end_udp(key, &Gone::Lost);
+                // What came before the end goes out before it.
+                let in_order = code == quic_code(Code::H3_NO_ERROR);
+                let gone = core.pump_udp(key).unwrap_or(if in_order { Gone::Finished } else { Gone::Lost });
+                core.end_udp(key, &gone);
+                return;
             }
             _ => {}
         }
