@@ -19,6 +19,10 @@ pub(crate) enum Verb {
     Connect(Box<ConnectArgs>),
     /// Show what a running daemon does
     Status(StatusArgs),
+    /// Have a running gateway read its users file and certificates again, as SIGHUP does
+    Reload(ControlArgs),
+    /// Close a client's connections to a running gateway
+    Kick(KickArgs),
     /// Manage the users file of a gateway
     User(UserArgs),
     /// Look at this host, and say what is amiss and what mends it
@@ -224,6 +228,9 @@ pub(crate) struct ConnectArgs {
     /// The longest pause between two attempts
     #[arg(long, value_name = "TIME", default_value = "5m", value_parser = duration, env = "BEAM_MAX_RETRY_INTERVAL")]
     pub(crate) max_retry_interval: Duration,
+    /// QUIC connections to the gateway; new flows go to the least loaded, and each may have a gateway core of its own
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=16), env = "BEAM_POOL")]
+    pub(crate) pool: u8,
     /// Try once: exit when the gateway can't be reached or the tunnel ends
     #[arg(long, env = "BEAM_ONCE")]
     pub(crate) once: bool,
@@ -244,6 +251,22 @@ pub(crate) struct StatusArgs {
     /// Repeat every SECS seconds; with --json one object a line
     #[arg(long, value_name = "SECS")]
     pub(crate) watch: Option<f64>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ControlArgs {
+    /// Control socket of the daemon
+    #[arg(long, value_name = "PATH", default_value = crate::control::DEFAULT_PATH, env = "BEAM_CONTROL")]
+    pub(crate) control: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct KickArgs {
+    /// The client's name, or the id of one of its tunnels (see `beam show tunnels`)
+    #[arg(value_name = "CLIENT")]
+    pub(crate) client: String,
+    #[command(flatten)]
+    pub(crate) control: ControlArgs,
 }
 
 #[derive(Debug, Args)]
@@ -276,6 +299,11 @@ pub(crate) enum UserVerb {
         /// The users file
         #[arg(long, value_name = "FILE", env = "BEAM_USERS")]
         users: PathBuf,
+        /// The client comes with a certificate of this name; no token is made
+        #[arg(long)]
+        cert: bool,
+        #[command(flatten)]
+        policy: UserPolicyArgs,
     },
     /// Remove a user
     Rm {
@@ -284,12 +312,54 @@ pub(crate) enum UserVerb {
         #[arg(long, value_name = "FILE", env = "BEAM_USERS")]
         users: PathBuf,
     },
-    /// List the users
+    /// List the users and what they may do
     List {
         /// The users file
         #[arg(long, value_name = "FILE", env = "BEAM_USERS")]
         users: PathBuf,
     },
+}
+
+/// What a user may do, as it is kept in the users file.
+#[derive(Debug, Args)]
+pub(crate) struct UserPolicyArgs {
+    /// Flows at once; more are refused
+    #[arg(long, value_name = "N")]
+    pub(crate) max_flows: Option<String>,
+    /// Bits a second of payload, in each direction, such as 50M
+    #[arg(long, value_name = "RATE")]
+    pub(crate) max_rate: Option<String>,
+    /// QUIC connections at once; more are refused
+    #[arg(long, value_name = "N")]
+    pub(crate) max_connections: Option<String>,
+    /// Narrows the gateway's --allow for this user: both must match
+    #[arg(long, value_name = "CIDR[:PORTS]|NAME[:PORTS]")]
+    pub(crate) allow: Vec<String>,
+    /// Ports that the user may publish on the gateway (-R); without an address, of loopback
+    #[arg(long, value_name = "[ADDR:]PORTS")]
+    pub(crate) listen: Vec<String>,
+    /// Prefixes that the user may announce by CONNECT-IP
+    #[arg(long, value_name = "CIDR")]
+    pub(crate) routes: Vec<String>,
+}
+
+impl UserPolicyArgs {
+    /// The options of the users file.
+    pub(crate) fn words(&self) -> Vec<String> {
+        let Self { max_flows, max_rate, max_connections, allow, listen, routes } = self;
+        let keyed: [(&str, &mut dyn Iterator<Item = &String>); 6] = [
+            ("max-flows", &mut max_flows.iter()),
+            ("max-rate", &mut max_rate.iter()),
+            ("max-connections", &mut max_connections.iter()),
+            ("allow", &mut allow.iter()),
+            ("listen", &mut listen.iter()),
+            ("routes", &mut routes.iter()),
+        ];
+        keyed
+            .into_iter()
+            .flat_map(|(key, values)| values.map(move |value| format!("{key}={value}")))
+            .collect()
+    }
 }
 
 /// `host:port`, `[v6]:port`, `:port`, `*:port` or a bare port; no host means "not said".

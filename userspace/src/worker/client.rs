@@ -9,11 +9,14 @@
 
 mod flows;
 mod link;
+mod paths;
 mod pool;
 mod trouble;
 mod udp;
 
+pub(crate) use self::paths::source_towards;
 use self::{
+    paths::Changes,
     pool::{NothingLeft, Pool},
     trouble::explain,
     udp::UdpSide,
@@ -40,6 +43,9 @@ use std::{
 };
 use tunnel::{CloseReason, ConnId, Dir, Event, StreamId};
 use upstream::resolver::{ResolveError, Resolver};
+
+/// The ways to the gateway are looked at this often at most: a host may have routes that change all day.
+const PATHS_INTERVAL: Duration = Duration::from_millis(200);
 
 /// What a local listener is for.
 pub(crate) enum Listen {
@@ -84,6 +90,11 @@ pub(crate) struct ClientConfig {
 pub(crate) struct Client {
     config: ClientConfig,
     pool: Pool,
+    /// Says when the way to the gateway may be another; `None` where the kernel doesn't tell.
+    changes: Option<Changes>,
+    /// When to look at it next, and when that was last done.
+    paths_due: Option<Instant>,
+    paths_looked: Option<Instant>,
     waiting: VecDeque<FlowKey>,
     /// Listeners that found no descriptor for a connection, and until when they rest.
     resting: Vec<(Instant, u32)>,
@@ -104,6 +115,9 @@ impl Client {
             bearer: config.token.as_ref().map(|token| format!("Bearer {token}")),
             pool: Pool::new(&config.locals, Instant::now()),
             config,
+            changes: None,
+            paths_due: None,
+            paths_looked: None,
             waiting: VecDeque::new(),
             resting: Vec::new(),
             stdio_flow: None,
@@ -121,6 +135,13 @@ impl Client {
             socket.set_nonblocking(true)?;
             let pending = Pending { to, socks: false, early: Vec::new() };
             self.stdio_flow = self.admit(core, now, socket, Phase::Waiting(pending));
+        }
+        match Changes::open() {
+            Ok(changes) => {
+                core.poll.watch_readable(&changes, Token::Paths)?;
+                self.changes = Some(changes);
+            }
+            Err(error) => tracing::debug!("changes of addresses and routes go unnoticed: {error}"),
         }
         // All links are due.
         let nothing_left = self.pool.timers(core, now, &self.config);
@@ -141,7 +162,8 @@ impl Client {
 
     pub(super) fn next_deadline(&self, core: &Core) -> Option<Instant> {
         let rest = self.resting.iter().map(|&(until, _)| until).min();
-        [self.pool.next_deadline(), rest, core.flows.next_deadline(), core.udp.next_deadline()]
+        let udp = core.udp.next_deadline();
+        [self.pool.next_deadline(), self.paths_due, rest, core.flows.next_deadline(), udp]
             .into_iter()
             .flatten()
             .min()
@@ -157,6 +179,14 @@ impl Client {
     ) {
         let nothing_left = self.pool.resolved(core, now, &self.config, link, outcome);
         self.end_if(nothing_left);
+    }
+
+    /// The kernel says that links, addresses or routes have changed: looks at them soon.
+    pub(super) fn paths_changed(&mut self, now: Instant) {
+        if self.changes.as_ref().is_some_and(Changes::drain) {
+            let at = self.paths_looked.map_or(now, |looked| now.max(looked + PATHS_INTERVAL));
+            self.paths_due.get_or_insert(at);
+        }
     }
 
     fn connected(&mut self, core: &mut Core, conn: ConnId) {
@@ -188,6 +218,10 @@ impl Client {
     }
 
     pub(super) fn timers(&mut self, core: &mut Core, now: Instant) -> Option<Ended> {
+        if self.paths_due.is_some_and(|at| at <= now) {
+            (self.paths_due, self.paths_looked) = (None, Some(now));
+            self.pool.follow_paths(core, now, &self.config);
+        }
         if self.ended.is_none() {
             let nothing_left = self.pool.timers(core, now, &self.config);
             self.end_if(nothing_left);

@@ -123,7 +123,10 @@ pub(super) fn receive(core: &mut Core, session: &mut Session, conn: ConnId) {
         };
         let stream = StreamId::new(Side::Client, Dir::Bi, id / 4);
         match session.slots.get(&stream) {
-            Some(&Slot::Udp(key)) => core.udp.receive_frame(key, payload, core.now, &mut core.datagrams),
+            Some(&Slot::Udp(key)) => {
+                let (now, drops, ledger) = (core.now, &mut core.datagrams, &mut core.ledger);
+                core.udp.receive_frame(key, payload, now, drops, ledger);
+            }
             Some(Slot::Head(_) | Slot::Resolving(_)) => {
                 core.datagrams.early += session.datagrams.keep(stream, payload);
             }

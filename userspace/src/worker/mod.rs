@@ -8,13 +8,16 @@
 //! Workers share nothing but bounded queues ([`mail`]). A worker that has nothing to do sleeps in one epoll until a
 //! packet, a socket, a letter or a timer needs it; [`Worker::run`] is the whole life of one.
 
+pub(crate) mod account;
 mod arena;
 mod client;
 mod core;
 mod datagrams;
+mod fair;
 mod flow;
 mod flows;
 mod gateway;
+mod ledger;
 pub(crate) mod mail;
 pub(crate) mod poll;
 pub(crate) mod ports;
@@ -22,8 +25,8 @@ mod session;
 pub(crate) mod snapshot;
 mod udp;
 
-pub(crate) use client::{Client, ClientConfig, Listen};
-pub(crate) use gateway::{Gateway, GatewayConfig};
+pub(crate) use client::{Client, ClientConfig, Listen, source_towards};
+pub(crate) use gateway::{Gateway, GatewayConfig, Revoked};
 
 use self::{
     core::Core,
@@ -76,6 +79,8 @@ pub(crate) struct Worker {
 
 /// The rare work of a busy worker is looked at once in so many loops; an idle one looks each time.
 const LOOPS_BETWEEN_POLLS: u64 = 4;
+/// Steps of flows in one turn: what a client sent meanwhile is not to wait for those of a thousand others.
+const STEPS_MAX: usize = 128;
 /// Frames taken over from other workers in one turn.
 const HANDED_MAX: usize = 256;
 
@@ -195,7 +200,8 @@ impl Worker {
             Role::Gateway(gateway) => gateway.next_deadline(&self.core),
             Role::Client(client) => client.next_deadline(&self.core),
         };
-        [self.core.engine.next_deadline(), self.ports.next_deadline(), blocked, role]
+        let starved = self.core.ledger.next_deadline();
+        [self.core.engine.next_deadline(), self.ports.next_deadline(), blocked, role, starved]
             .into_iter()
             .flatten()
             .min()
@@ -237,6 +243,21 @@ impl Worker {
                     Role::Client(client) => client.drain(&mut self.core),
                 }
             }
+            Command::Configure { config, server, reply } => {
+                let mut revoked = Revoked::default();
+                if let Role::Gateway(gateway) = &mut self.role {
+                    self.core.engine.set_server_config(Some(server));
+                    revoked = gateway.configure(&mut self.core, config);
+                }
+                let _ = reply.send(revoked);
+            }
+            Command::Kick { who, reply } => {
+                let kicked = match &mut self.role {
+                    Role::Gateway(gateway) => gateway.kick(&mut self.core, &who),
+                    Role::Client(_) => 0,
+                };
+                let _ = reply.send(kicked);
+            }
             Command::Resolved { conn, stream, outcome } => {
                 if let Role::Gateway(gateway) = &mut self.role {
                     gateway.resolved(&mut self.core, now, conn, stream, outcome);
@@ -276,6 +297,11 @@ impl Worker {
                     }
                 }
                 Token::Flow(key) => self.core.flows.note_ready(key, ready),
+                Token::Paths => {
+                    if let Role::Client(client) = &mut self.role {
+                        client.paths_changed(now);
+                    }
+                }
                 Token::Listener(index) => {
                     if let Role::Client(client) = &mut self.role {
                         client.accept(&mut self.core, now, index);
@@ -285,9 +311,10 @@ impl Worker {
         }
     }
 
-    /// Gives each ready flow one quota. True if some have more to move.
+    /// Gives ready flows one quota each, clients in turn. True if some have more to move.
     fn pump_flows(&mut self, now: Instant) -> bool {
-        for _ in 0..self.core.flows.ready_count() {
+        self.core.wake_starved();
+        for _ in 0..self.core.flows.ready_count().min(STEPS_MAX) {
             let Some(key) = self.core.flows.next_ready() else { break };
             match &mut self.role {
                 Role::Gateway(gateway) => gateway.advance(&mut self.core, now, key),

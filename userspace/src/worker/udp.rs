@@ -15,6 +15,7 @@ use self::flow::Tools;
 use super::{
     core::Core,
     datagrams::Drops,
+    ledger::Ledger,
     poll::{FlowKey, Ready},
 };
 use bytes::Bytes;
@@ -66,6 +67,8 @@ pub(super) struct Totals {
     pub(super) send_failed: u64,
     /// Dropped: waited too long for its flow, or the flow came to nothing.
     pub(super) not_opened: u64,
+    /// Dropped: its client is over its rate.
+    pub(super) over_rate: u64,
 }
 
 impl Totals {
@@ -88,12 +91,13 @@ impl Totals {
         ]
     }
 
-    pub(super) fn drops(&self) -> [(&'static str, u64); 4] {
+    pub(super) fn drops(&self) -> [(&'static str, u64); 5] {
         [
             ("udp_socket_full", self.socket_full),
             ("udp_too_big_for_path", self.too_big),
             ("udp_send_failed", self.send_failed),
             ("udp_flow_not_opened", self.not_opened),
+            ("udp_over_rate", self.over_rate),
         ]
     }
 }
@@ -192,14 +196,21 @@ impl Udp {
     }
 
     /// A QUIC DATAGRAM frame for a flow.
-    pub(super) fn receive_frame(&mut self, key: FlowKey, payload: Bytes, now: Instant, drops: &mut Drops) {
+    pub(super) fn receive_frame(
+        &mut self,
+        key: FlowKey,
+        payload: Bytes,
+        now: Instant,
+        drops: &mut Drops,
+        ledger: &mut Ledger,
+    ) {
         let Some(flow) =
             self.table.get_mut(key.index as usize).filter(|flow| flow.generation == key.generation)
         else {
             drops.unknown_flow += 1;
             return;
         };
-        flow.receive_frame(payload, now, &mut self.totals, drops);
+        flow.receive_frame(payload, now, &mut self.totals, drops, ledger);
         self.queue(key);
     }
 
@@ -275,9 +286,8 @@ impl Core {
         let flow = table.get_mut(key.index as usize).filter(|flow| flow.generation == key.generation)?;
         let quic = self.engine.connection(flow.on?.0)?;
         let scratch = scratch.get_or_insert_default();
-        let drops = &mut self.datagrams;
-        let mut tools =
-            Tools { quic, arena: &mut self.arena, scratch, run, locals, totals, drops, now: self.now };
+        let (arena, drops, ledger) = (&mut self.arena, &mut self.datagrams, &mut self.ledger);
+        let mut tools = Tools { quic, arena, scratch, run, locals, totals, drops, ledger, now: self.now };
         let outcome = flow.pump(&mut tools);
         if flow.is_waiting() && !std::mem::replace(&mut flow.blocked, true) {
             blocked.push(key);
@@ -308,7 +318,7 @@ impl Core {
 
     /// A QUIC DATAGRAM frame for a flow.
     pub(super) fn receive_udp_frame(&mut self, key: FlowKey, payload: Bytes) {
-        self.udp.receive_frame(key, payload, self.now, &mut self.datagrams);
+        self.udp.receive_frame(key, payload, self.now, &mut self.datagrams, &mut self.ledger);
     }
 
     /// Ends a flow: tells the peer in the words that fit, counts, and closes its socket. The caller forgets the stream.

@@ -73,7 +73,7 @@ impl Client {
             return None;
         }
         let waits = matches!(phase, Phase::Waiting(_));
-        let key = core.flows.insert(socket, phase);
+        let key = core.flows.insert(socket, phase, now);
         let flow = core.flows.get_mut(key)?;
         if core.poll.watch_edges(&flow.socket, Token::Flow(key)).is_err() {
             core.flows.remove(key);

@@ -105,6 +105,11 @@ impl Pool {
         nothing_left
     }
 
+    /// The way to the gateway may be another than before.
+    pub(super) fn follow_paths(&mut self, core: &mut Core, now: Instant, config: &ClientConfig) {
+        self.links.iter_mut().for_each(|link| link.follow_path(core, now, config));
+    }
+
     /// After something happened to a link: whether that was the end of the last one.
     fn settle(&mut self, now: Instant, config: &ClientConfig, index: usize) -> NothingLeft {
         self.encourage(now, config);

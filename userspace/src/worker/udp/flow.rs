@@ -2,9 +2,11 @@
 
 use super::{On, Totals};
 use crate::worker::{
+    account::Way,
     arena::Arena,
     datagrams::{DatagramStream, Drops, Next},
     flow::Broken,
+    ledger::{FlowPermit, Ledger, Owner},
     poll::Ready,
     session::{abandon, quic_code},
 };
@@ -78,6 +80,7 @@ pub(super) struct Tools<'a> {
     pub(super) locals: &'a Slab<Arc<DatagramSocket>>,
     pub(super) totals: &'a mut Totals,
     pub(super) drops: &'a mut Drops,
+    pub(super) ledger: &'a mut Ledger,
     pub(super) now: Instant,
 }
 
@@ -86,6 +89,11 @@ pub(in crate::worker) struct UdpFlow {
     pub(in crate::worker) on: Option<On>,
     pub(in crate::worker) phase: Phase,
     pub(in crate::worker) outside: Outside,
+    /// Gateway: whose flow it is, and its place among that client's.
+    pub(in crate::worker) owner: Owner,
+    pub(in crate::worker) permit: Option<FlowPermit>,
+    /// Gateway: the destination as it was asked for; for people.
+    pub(in crate::worker) to: Box<str>,
     /// For the socket.
     out: Queue,
     /// For the peer, until it has answered.
@@ -150,6 +158,9 @@ impl UdpFlow {
             on: None,
             phase,
             outside,
+            owner: Owner::NOBODY,
+            permit: None,
+            to: Box::default(),
             out: Queue::new(OUT_MAX),
             held: Queue::new(HELD_MAX),
             readable: false,
@@ -188,15 +199,25 @@ impl UdpFlow {
         now: Instant,
         totals: &mut Totals,
         drops: &mut Drops,
+        ledger: &mut Ledger,
     ) {
         if let Phase::Open(tunnel) = &mut self.phase {
             tunnel.heard_frame();
         }
         self.last_active = now;
         match udp_payload(datagram) {
-            Ok(Some(payload)) => totals.socket_full += self.out.push(payload),
+            Ok(Some(payload)) => self.put_out(payload, now, totals, ledger),
             // No frame is as long as the longest payload, so that the error can only be a missing context.
             Ok(None) | Err(_) => drops.unknown_context += 1,
+        }
+    }
+
+    /// Queues a payload for the socket, unless its client is over its rate.
+    fn put_out(&mut self, payload: Bytes, now: Instant, totals: &mut Totals, ledger: &mut Ledger) {
+        if ledger.take(self.owner, Way::Sent, payload.len(), now) {
+            totals.socket_full += self.out.push(payload);
+        } else {
+            totals.over_rate += 1;
         }
     }
 
@@ -239,13 +260,13 @@ impl UdpFlow {
 
     /// Capsules of the stream.
     fn read_stream(&mut self, tools: &mut Tools<'_>) -> Result<bool, Gone> {
-        let Phase::Open(tunnel) = &mut self.phase else { return Ok(false) };
         for _ in 0..QUOTA {
+            let Phase::Open(tunnel) = &mut self.phase else { return Ok(false) };
             match tunnel.next(&mut tools.quic, tools.arena, tools.drops).map_err(Gone::Broken)? {
                 Next::Capsule(Capsule::Datagram(datagram)) => {
                     self.last_active = tools.now;
                     match udp_payload(datagram) {
-                        Ok(Some(payload)) => tools.totals.socket_full += self.out.push(payload),
+                        Ok(Some(payload)) => self.put_out(payload, tools.now, tools.totals, tools.ledger),
                         Ok(None) => tools.drops.unknown_context += 1,
                         Err(error) => {
                             let broken = Broken::Protocol { code: error.code(), connection: false };
@@ -317,10 +338,14 @@ impl UdpFlow {
         };
         let mut moved = 0;
         while self.readable && moved < QUOTA {
-            let Tools { quic, arena, scratch, totals, drops, .. } = &mut *tools;
+            let Tools { quic, arena, scratch, totals, drops, ledger, now, .. } = &mut *tools;
             let received = socket.receive(scratch, &mut |_, payload| {
                 totals.from_socket(payload.len());
-                tunnel.send(quic, arena, CONTEXT_PAYLOAD, payload, drops);
+                if ledger.take(self.owner, Way::Received, payload.len(), *now) {
+                    tunnel.send(quic, arena, CONTEXT_PAYLOAD, payload, drops);
+                } else {
+                    totals.over_rate += 1;
+                }
             });
             match received {
                 Ok(received) => {
