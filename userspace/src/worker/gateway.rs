@@ -182,7 +182,8 @@ impl Gateway {
 
     fn closed(&mut self, core: &mut Core, conn: ConnId, reason: &CloseReason) {
         core.connection_ended(conn);
-        if self.sessions.remove(&conn).is_some() {
+        if let Some(session) = self.sessions.remove(&conn) {
+            datagrams::count_lost(core, &session, conn);
             tracing::debug!("tunnel closed: {reason}");
         }
         for key in core.flows.keys_on(conn) {
@@ -352,8 +353,8 @@ impl Gateway {
         let permit = asker.open_flow(core)?;
         let authority = match &request.kind {
             Kind::Connect { authority } => authority,
-            Kind::ExtendedConnect { protocol, scheme: _, authority, path } => {
-                let extended = Extended { conn, stream, reader, request, authority, path, asker, permit };
+            Kind::ExtendedConnect { protocol, scheme: _, authority: _, path } => {
+                let extended = Extended { conn, stream, reader, request, path, asker, permit };
                 return self.take_extended(core, protocol, extended);
             }
             Kind::Other { .. } => return Err(Refusal::new(404)),
