@@ -205,9 +205,6 @@ impl Client {
             }
         }
         self.udp_connection_ended(core, conn);
-        if let Some(session) = self.pool.session_on(conn) {
-            datagrams::count_lost(core, session, conn);
-        }
         core.connection_ended(conn);
         let nothing_left = self.pool.closed(core, now, &self.config, conn, reason);
         self.end_if(nothing_left);
