@@ -44,7 +44,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use tunnel::{CloseReason, ConnId, Dir, Event, Read, StreamId};
+use tunnel::{CloseReason, ConnId, Dir, Event, Read, StreamId, VarInt};
 
 /// What all workers of a gateway share; never changed, only replaced.
 pub(crate) struct GatewayConfig {
@@ -151,7 +151,7 @@ impl Gateway {
             }
             Event::StreamReadable { id } => self.readable(core, conn, id),
             Event::StreamWritable { id } => self.writable(core, conn, id),
-            Event::StreamStopped { id, .. } => self.stopped(core, conn, id),
+            Event::StreamStopped { id, code } => self.stopped(core, conn, id, code),
             Event::StreamFinished { id } => self.acknowledged(core, conn, id),
             Event::DatagramReadable => {
                 if let Some(session) = self.sessions.get_mut(&conn) {
@@ -222,7 +222,8 @@ impl Gateway {
 
     fn closed(&mut self, core: &mut Core, conn: ConnId, reason: &CloseReason) {
         core.connection_ended(conn);
-        if self.sessions.remove(&conn).is_some() {
+        if let Some(session) = self.sessions.remove(&conn) {
+            datagrams::count_lost(core, &session, conn);
             tracing::debug!("tunnel closed: {reason}");
         }
         for key in core.flows.keys_on(conn) {
@@ -301,7 +302,7 @@ impl Gateway {
     }
 
     /// The client reads no more: the flow ends, its socket is reset (RFC 9114 section 4.4).
-    fn stopped(&mut self, core: &mut Core, conn: ConnId, stream: StreamId) {
+    fn stopped(&mut self, core: &mut Core, conn: ConnId, stream: StreamId, code: VarInt) {
         let Some(slot) = self.sessions.get_mut(&conn).and_then(|session| session.slots.remove(&stream))
         else {
             return;
@@ -312,7 +313,11 @@ impl Gateway {
                 core.end_flow(key, End::Reset);
             }
             Slot::Udp(key) => {
-                core.end_udp(key, &Gone::Lost);
+                // What came before the end goes out before it.
+                let in_order = code == quic_code(Code::H3_NO_ERROR);
+                let gone = core.pump_udp(key).unwrap_or(if in_order { Gone::Finished } else { Gone::Lost });
+                core.end_udp(key, &gone);
+                return;
             }
             Slot::Listen => return self.listener_stopped(core, (conn, stream)),
             _ => {}
@@ -392,8 +397,8 @@ impl Gateway {
         let permit = asker.open_flow(core)?;
         let authority = match &request.kind {
             Kind::Connect { authority } => authority,
-            Kind::ExtendedConnect { protocol, scheme: _, authority, path } => {
-                let extended = Extended { conn, stream, reader, request, authority, path, asker, permit };
+            Kind::ExtendedConnect { protocol, scheme: _, authority: _, path } => {
+                let extended = Extended { conn, stream, reader, request, path, asker, permit };
                 return self.take_extended(core, protocol, extended);
             }
             Kind::Other { .. } => return Err(Refusal::new(404)),

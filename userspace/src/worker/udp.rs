@@ -8,6 +8,7 @@
 //! Flows never wait for a slow side: every queue is bounded, and the oldest datagram makes room, counted.
 
 mod flow;
+mod queue;
 
 pub(super) use flow::{Asked, Gone, Outside, Phase, UdpFlow};
 

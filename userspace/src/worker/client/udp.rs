@@ -276,6 +276,9 @@ impl Client {
 
     /// The connection under some flows has ended.
     pub(super) fn udp_connection_ended(&mut self, core: &mut Core, conn: ConnId) {
+        if let Some(session) = self.pool.session_on(conn) {
+            datagrams::count_lost(core, session, conn);
+        }
         for key in core.udp.keys_on(conn) {
             self.end_udp(core, key, &Gone::Lost);
         }
