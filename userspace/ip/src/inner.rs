@@ -1,6 +1,6 @@
 //! Where inner packets come from and go to: a queue of a TUN device, or the LAN port. The worker doesn't know which.
 
-use crate::vnet::Vnet;
+use crate::{icmp::Trouble, vnet::Vnet};
 use bytes::Bytes;
 use std::{io, os::fd::BorrowedFd, time::Instant};
 
@@ -16,6 +16,12 @@ pub trait InnerPort: Send {
     /// Queues one valid IP packet, in full and without anything behind it, for [`Self::flush`]. The order of the packets
     /// of one flow is kept. What the network doesn't take is dropped and counted.
     fn send(&mut self, packet: Bytes);
+
+    /// The next packet that the network refused, and why: its sender is owed the ICMP error. A bounded number is kept. A
+    /// port in front of a router has none, for the router answers.
+    fn next_refused(&mut self) -> Option<(Bytes, Trouble)> {
+        None
+    }
 
     /// Hands what was queued to the network.
     ///

@@ -1,6 +1,9 @@
 //! Headers per path, cached by a worker.
 
-use crate::{generation::Cache, mirror::{Reader, Used}};
+use crate::{
+    generation::Cache,
+    mirror::{Reader, Used},
+};
 use port::Path;
 use std::net::IpAddr;
 use wire::encap::{Link, Template};
