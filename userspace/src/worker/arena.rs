@@ -4,7 +4,7 @@
 //! last chunk is. In front of every payload is room for the DATA frame header, so that header and payload are one chunk.
 
 use bytes::{Bytes, BytesMut};
-use masque::{DATA_HEADER_BYTES_MAX, write_data_header_before};
+use masque::{CAPSULE_PREFIX_BYTES_MAX, DATA_HEADER_BYTES_MAX, Prefix, write_data_header_before};
 
 /// One block: four full reads.
 const BLOCK_BYTES: usize = 256 * 1024;
@@ -51,6 +51,27 @@ impl Arena {
         chunk.freeze()
     }
 
+    /// Space for the payload of one datagram, with room for any prefix in front; [`Self::take_datagram`] takes it.
+    pub(super) fn datagram_space(&mut self, payload_bytes: usize) -> &mut [u8] {
+        let end = CAPSULE_PREFIX_BYTES_MAX + payload_bytes;
+        if self.block.len() < end {
+            self.block = BytesMut::zeroed(BLOCK_BYTES.max(end));
+        }
+        &mut self.block[CAPSULE_PREFIX_BYTES_MAX..end]
+    }
+
+    /// The payload of the last [`Self::datagram_space`], behind its prefix.
+    pub(super) fn take_datagram(&mut self, prefix: &Prefix, payload_bytes: usize) -> Bytes {
+        let start = prefix.write_before(&mut self.block, CAPSULE_PREFIX_BYTES_MAX);
+        let end = CAPSULE_PREFIX_BYTES_MAX + payload_bytes;
+        if payload_bytes <= COPY_OUT_BYTES_MAX {
+            return Bytes::copy_from_slice(&self.block[start..end]);
+        }
+        let mut chunk = self.block.split_to(end);
+        let _prefix_room = chunk.split_to(start);
+        chunk.freeze()
+    }
+
     /// Bytes from elsewhere as a DATA frame.
     pub(super) fn data_frame(&mut self, payload: &[u8]) -> Bytes {
         let space = self.payload_space(payload.len());
@@ -79,6 +100,21 @@ mod tests {
         };
         assert_eq!(length, payload.len());
         assert_eq!(&frame[header..], payload);
+    }
+
+    #[test]
+    fn datagrams_stay_whole_behind_their_prefix_over_many_blocks() {
+        let mut arena = Arena::new();
+        let mut kept = Vec::new();
+        for (i, length) in [0, 1, 512, 513, 1400, 65_527].into_iter().cycle().take(60).enumerate() {
+            arena.datagram_space(length).fill(i as u8);
+            let prefix = masque::datagram_prefix(4 * i as u64, 0);
+            kept.push((i, length, prefix, arena.take_datagram(&prefix, length)));
+        }
+        for (i, length, prefix, datagram) in kept {
+            assert_eq!(datagram[..prefix.len()], *prefix);
+            assert_eq!(datagram[prefix.len()..], vec![i as u8; length]);
+        }
     }
 
     #[test]

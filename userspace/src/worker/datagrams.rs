@@ -6,14 +6,17 @@
 //!                                      └─► nobody's: counted, dropped
 //! ```
 
+mod stream;
+
+pub(super) use stream::{DatagramStream, Framing, Next};
+
 use super::{
     core::Core,
     session::{Session, Slot, close},
 };
-use bytes::{Buf as _, Bytes};
-use masque::{Code, ConnectionError, varint};
+use bytes::Bytes;
 use std::collections::VecDeque;
-use tunnel::{ConnId, Dir, Side, StreamId};
+use tunnel::{ConnId, ConnMut, Dir, Side, StreamId};
 
 /// Datagrams of one connection that wait for their request.
 const EARLY_COUNT_MAX: usize = 64;
@@ -22,18 +25,42 @@ const EARLY_BYTES_MAX: usize = 64 * 1024;
 /// How far ahead of the requests seen a datagram's stream may lie: more than a client may have open.
 const AHEAD_MAX: u64 = 4096;
 
-/// HTTP datagrams that went nowhere, by reason.
+/// HTTP datagrams that went nowhere, by reason; and what else there is to count of them.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Drops {
     /// For a stream that carries none, that is over, or that nobody opened.
     pub(super) unknown_flow: u64,
     /// Came before its request, and younger ones needed the room; or the request never opened a flow.
     pub(super) early: u64,
+    /// Of a context that its stream doesn't know.
+    pub(super) unknown_context: u64,
+    /// A capsule of a type that its stream doesn't know.
+    pub(super) unknown_capsule: u64,
+    /// A DATAGRAM capsule longer than any datagram.
+    pub(super) oversize_capsule: u64,
+    /// The oldest of a full queue towards the peer.
+    pub(super) queue_full: u64,
+    /// Longer than a QUIC DATAGRAM frame by the time that it could have been sent.
+    pub(super) too_large: u64,
+    /// No drop: too long for a QUIC DATAGRAM frame, and so sent as a capsule.
+    pub(super) sent_as_capsule: u64,
 }
 
 impl Drops {
-    pub(super) fn drops(&self) -> [(&'static str, u64); 2] {
-        [("datagram_unknown_flow", self.unknown_flow), ("datagram_early", self.early)]
+    pub(super) fn drops(&self) -> [(&'static str, u64); 7] {
+        [
+            ("datagram_unknown_flow", self.unknown_flow),
+            ("datagram_early", self.early),
+            ("datagram_unknown_context", self.unknown_context),
+            ("capsule_unknown", self.unknown_capsule),
+            ("capsule_oversize", self.oversize_capsule),
+            ("datagram_queue_full", self.queue_full),
+            ("datagram_too_large", self.too_large),
+        ]
+    }
+
+    pub(super) fn counters(&self) -> [(&'static str, u64); 1] {
+        [("datagrams_sent_as_capsules", self.sent_as_capsule)]
     }
 }
 
@@ -90,11 +117,16 @@ impl Demux {
 pub(super) fn receive(core: &mut Core, session: &mut Session, conn: ConnId) {
     let Some(mut quic) = core.engine.connection(conn) else { return };
     while let Some(datagram) = quic.recv_datagram() {
-        let (stream, payload) = match split(datagram) {
+        let (id, payload) = match masque::read_datagram(datagram) {
             Ok(parts) => parts,
             Err(error) => return close(&mut quic, &error),
         };
+        let stream = StreamId::new(Side::Client, Dir::Bi, id / 4);
         match session.slots.get(&stream) {
+            Some(&Slot::Udp(key)) => {
+                let (now, drops, ledger) = (core.now, &mut core.datagrams, &mut core.ledger);
+                core.udp.receive_frame(key, payload, now, drops, ledger);
+            }
             Some(Slot::Head(_) | Slot::Resolving(_)) => {
                 core.datagrams.early += session.datagrams.keep(stream, payload);
             }
@@ -106,26 +138,16 @@ pub(super) fn receive(core: &mut Core, session: &mut Session, conn: ConnId) {
     }
 }
 
-/// The request stream of a QUIC DATAGRAM frame, and the HTTP datagram's payload (RFC 9297 section 2.1).
-fn split(mut datagram: Bytes) -> Result<(StreamId, Bytes), ConnectionError> {
-    const QUARTER_MAX: u64 = varint::VARINT_MAX / 4;
-    let cut = || {
-        let what = "a QUIC DATAGRAM frame without a whole quarter stream id";
-        ConnectionError::new(Code::H3_DATAGRAM_ERROR, what, 0)
-    };
-    let (quarter, size_bytes) = varint::read(&datagram).ok_or_else(cut)?;
-    if quarter > QUARTER_MAX {
-        let what = "a quarter stream id that no stream has";
-        return Err(ConnectionError::new(Code::H3_DATAGRAM_ERROR, what, quarter));
-    }
-    datagram.advance(size_bytes);
-    // The quarter of a client's bidirectional stream id is its index (RFC 9000 section 2.1).
-    Ok((StreamId::new(Side::Client, Dir::Bi, quarter), datagram))
+/// Longest payload of context 0 that one QUIC DATAGRAM frame carries now, for any of the first streams of a connection:
+/// their ids take two bytes at most. It changes with the path's MTU. `None`: the peer takes no such frames.
+pub(super) fn payload_max_bytes(quic: &mut ConnMut<'_>) -> Option<usize> {
+    const PREFIX_BYTES: usize = 3;
+    quic.datagram_max_bytes().map(|max| max.saturating_sub(PREFIX_BYTES))
 }
 
 #[cfg(test)]
 mod tests {
-    //! Goal: what comes early is kept in order within its bounds, and a frame that is no HTTP datagram is an error.
+    //! Goal: what comes early is kept in order within its bounds.
     use super::*;
 
     fn request(index: u64) -> StreamId {
@@ -159,14 +181,5 @@ mod tests {
         demux.request_opened(request(7));
         demux.request_opened(request(3));
         assert!(!demux.may_come(request(7)) && demux.may_come(request(8)));
-    }
-
-    #[test]
-    fn frames_are_split_as_rfc_9297_says() {
-        let (stream, payload) = split(Bytes::from_static(&[0x40, 0x05, 0, 1, 2])).unwrap();
-        assert_eq!((u64::from(stream), &payload[..]), (20, &[0, 1, 2][..]));
-        for bad in [&[][..], &[0x40], &[0xd0, 0, 0, 0, 0, 0, 0, 0]] {
-            assert_eq!(split(Bytes::from_static(bad)).unwrap_err().code, Code::H3_DATAGRAM_ERROR);
-        }
     }
 }

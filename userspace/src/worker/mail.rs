@@ -1,7 +1,7 @@
 //! What other threads may send to a worker: frames of its connections, its own frames coming home, commands.
 //! All queues are bounded; the one for frames of ports that came later, by the number of those frames.
 
-use super::{poll::Waker, snapshot::WorkerSnapshot};
+use super::{GatewayConfig, Revoked, poll::Waker, snapshot::WorkerSnapshot};
 use crossbeam::{
     channel::Sender,
     queue::{ArrayQueue, SegQueue},
@@ -24,6 +24,15 @@ pub(crate) struct Home {
     pub(crate) port: u8,
 }
 
+/// Whose connections are meant.
+#[derive(Clone, Debug)]
+pub(crate) enum Who {
+    /// All of the client of this name.
+    Client(Arc<str>),
+    /// One of this worker.
+    Connection(ConnId),
+}
+
 /// What the control plane asks of a worker.
 pub(crate) enum Command {
     /// Report counters and tables.
@@ -34,6 +43,10 @@ pub(crate) enum Command {
     Stop,
     /// Serve this AF_XDP socket too: its queue came after the start.
     AddPort(Box<dyn Port>),
+    /// Gateway: work by this configuration from now on.
+    Configure { config: Arc<GatewayConfig>, server: Arc<quinn_proto::ServerConfig>, reply: Sender<Revoked> },
+    /// Gateway: close connections; how many there were.
+    Kick { who: Who, reply: Sender<u64> },
     /// A name was resolved for the request on this stream.
     Resolved { conn: ConnId, stream: tunnel::StreamId, outcome: Result<Vec<SocketAddr>, ResolveError> },
     /// The client's gateway name was resolved, for one of its links.

@@ -8,21 +8,25 @@
 //! Workers share nothing but bounded queues ([`mail`]). A worker that has nothing to do sleeps in one epoll until a
 //! packet, a socket, a letter or a timer needs it; [`Worker::run`] is the whole life of one.
 
+pub(crate) mod account;
 mod arena;
 mod client;
 mod core;
 mod datagrams;
+mod fair;
 mod flow;
 mod flows;
 mod gateway;
+mod ledger;
 pub(crate) mod mail;
 pub(crate) mod poll;
 pub(crate) mod ports;
 mod session;
 pub(crate) mod snapshot;
+mod udp;
 
-pub(crate) use client::{Client, ClientConfig, Listen};
-pub(crate) use gateway::{Gateway, GatewayConfig};
+pub(crate) use client::{Client, ClientConfig, Listen, source_towards};
+pub(crate) use gateway::{Gateway, GatewayConfig, Revoked};
 
 use self::{
     core::Core,
@@ -75,6 +79,8 @@ pub(crate) struct Worker {
 
 /// The rare work of a busy worker is looked at once in so many loops; an idle one looks each time.
 const LOOPS_BETWEEN_POLLS: u64 = 4;
+/// Steps of flows in one turn: what a client sent meanwhile is not to wait for those of a thousand others.
+const STEPS_MAX: usize = 128;
 /// Frames taken over from other workers in one turn.
 const HANDED_MAX: usize = 256;
 
@@ -113,6 +119,11 @@ impl Worker {
     /// Makes it turn without sleeping (`--busy-poll`).
     pub(crate) fn set_busy_poll(&mut self, busy_poll: bool) {
         self.busy_poll = busy_poll;
+    }
+
+    /// Closes UDP flows that are silent for so long.
+    pub(crate) fn set_udp_idle_timeout(&mut self, timeout: Duration) {
+        self.core.udp.idle_timeout = timeout;
     }
 
     /// Runs until it is told to stop.
@@ -189,7 +200,8 @@ impl Worker {
             Role::Gateway(gateway) => gateway.next_deadline(&self.core),
             Role::Client(client) => client.next_deadline(&self.core),
         };
-        [self.core.engine.next_deadline(), self.ports.next_deadline(), blocked, role]
+        let starved = self.core.ledger.next_deadline();
+        [self.core.engine.next_deadline(), self.ports.next_deadline(), blocked, role, starved]
             .into_iter()
             .flatten()
             .min()
@@ -228,8 +240,23 @@ impl Worker {
                 self.core.draining = true;
                 match &mut self.role {
                     Role::Gateway(gateway) => gateway.drain(&mut self.core),
-                    Role::Client(client) => client.drain(),
+                    Role::Client(client) => client.drain(&mut self.core),
                 }
+            }
+            Command::Configure { config, server, reply } => {
+                let mut revoked = Revoked::default();
+                if let Role::Gateway(gateway) = &mut self.role {
+                    self.core.engine.set_server_config(Some(server));
+                    revoked = gateway.configure(&mut self.core, config);
+                }
+                let _ = reply.send(revoked);
+            }
+            Command::Kick { who, reply } => {
+                let kicked = match &mut self.role {
+                    Role::Gateway(gateway) => gateway.kick(&mut self.core, &who),
+                    Role::Client(_) => 0,
+                };
+                let _ = reply.send(kicked);
             }
             Command::Resolved { conn, stream, outcome } => {
                 if let Role::Gateway(gateway) = &mut self.role {
@@ -262,8 +289,19 @@ impl Worker {
     fn serve_sockets(&mut self, now: Instant) {
         for ready in std::mem::take(&mut self.ready) {
             match ready.token {
-                Token::Mail | Token::Port(_) | Token::Udp(_) | Token::UdpLocal(_) => {}
+                Token::Mail | Token::Port(_) => {}
+                Token::Udp(key) => self.core.udp.note_ready(key, ready),
+                Token::UdpLocal(index) => {
+                    if let Role::Client(client) = &mut self.role {
+                        client.read_local(&mut self.core, index);
+                    }
+                }
                 Token::Flow(key) => self.core.flows.note_ready(key, ready),
+                Token::Paths => {
+                    if let Role::Client(client) = &mut self.role {
+                        client.paths_changed(now);
+                    }
+                }
                 Token::Listener(index) => {
                     if let Role::Client(client) = &mut self.role {
                         client.accept(&mut self.core, now, index);
@@ -273,16 +311,24 @@ impl Worker {
         }
     }
 
-    /// Gives each ready flow one quota. True if some have more to move.
+    /// Gives ready flows one quota each, clients in turn. True if some have more to move.
     fn pump_flows(&mut self, now: Instant) -> bool {
-        for _ in 0..self.core.flows.ready_count() {
+        self.core.wake_starved();
+        for _ in 0..self.core.flows.ready_count().min(STEPS_MAX) {
             let Some(key) = self.core.flows.next_ready() else { break };
             match &mut self.role {
                 Role::Gateway(gateway) => gateway.advance(&mut self.core, now, key),
                 Role::Client(client) => client.advance(&mut self.core, key),
             }
         }
-        self.core.flows.ready_count() > 0
+        for _ in 0..self.core.udp.ready_count() {
+            let Some(key) = self.core.udp.next_ready() else { break };
+            match &mut self.role {
+                Role::Gateway(gateway) => gateway.advance_udp(&mut self.core, key),
+                Role::Client(client) => client.advance_udp(&mut self.core, key),
+            }
+        }
+        self.core.flows.ready_count() + self.core.udp.ready_count() > 0
     }
 
     fn role_timers(&mut self, now: Instant) {
@@ -321,12 +367,12 @@ impl Worker {
             ports: self.ports.snapshot(),
             hand_over: self.ports.counters,
             connections: self.core.engine.connections() as u64,
-            flows: self.core.flows.len() as u64,
+            flows: (self.core.flows.len() + self.core.udp.len()) as u64,
             pending: match &self.role {
                 Role::Gateway(gateway) => gateway.pending_count() as u64,
                 Role::Client(_) => 0,
             },
-            flows_opened: self.core.totals.flows_opened,
+            flows_opened: self.core.totals.flows_opened + self.core.udp.totals.opened,
             loops: self.loops,
             sleeps: self.sleeps,
             up,
@@ -343,7 +389,13 @@ impl Worker {
             list.push((name, value));
         });
         snapshot.counters.extend(self.core.totals.counters());
+        snapshot.counters.extend(self.core.datagrams.counters());
+        snapshot.counters.extend(self.core.udp.totals.counters());
         snapshot.drops.extend(self.core.datagrams.drops());
+        snapshot.drops.extend(self.core.udp.totals.drops());
+        if let Role::Client(client) = &self.role {
+            snapshot.drops.extend(client.udp_drops());
+        }
         for port in self.ports.iter() {
             port.kernel_drops(&mut |name, value| snapshot.drops.push((name, value)));
         }

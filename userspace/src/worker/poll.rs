@@ -27,6 +27,8 @@ pub(crate) enum Token {
     Udp(FlowKey),
     /// A local UDP socket has datagrams.
     UdpLocal(u32),
+    /// This host's links, addresses or routes have changed.
+    Paths,
 }
 
 /// Index of a flow in its table, with the generation that detects a reused slot.
@@ -48,6 +50,7 @@ impl Token {
             Self::Flow(key) => 3 << KIND_SHIFT | key.pack(),
             Self::Udp(key) => 4 << KIND_SHIFT | key.pack(),
             Self::UdpLocal(index) => 5 << KIND_SHIFT | u64::from(index),
+            Self::Paths => 6 << KIND_SHIFT,
         }
     }
 
@@ -59,7 +62,8 @@ impl Token {
             2 => Self::Listener(index),
             3 => Self::Flow(FlowKey::unpack(data)),
             4 => Self::Udp(FlowKey::unpack(data)),
-            _ => Self::UdpLocal(index),
+            5 => Self::UdpLocal(index),
+            _ => Self::Paths,
         }
     }
 }
@@ -214,6 +218,7 @@ mod tests {
             Token::Flow(key),
             Token::Udp(key),
             Token::UdpLocal(3),
+            Token::Paths,
         ];
         for token in tokens {
             assert_eq!(Token::unpack(token.pack()), token);

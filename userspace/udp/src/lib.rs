@@ -16,7 +16,9 @@
 
 mod address;
 mod bind;
+mod datagram;
 mod drops;
+mod icmp;
 mod port;
 mod queue;
 mod rx;
@@ -25,6 +27,8 @@ mod tx;
 
 pub use crate::{
     bind::{BindError, Options},
+    datagram::{DatagramSocket, Ends, Received, Scratch, Sent, Trouble},
+    icmp::Refuser,
     port::UdpPort,
     stats::Stats,
 };
