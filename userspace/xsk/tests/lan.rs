@@ -187,7 +187,7 @@ fn packets_enter_the_tunnel_whole() {
     for (from, to) in PEER.into_iter().zip(FAR) {
         let packet = udp(from, to, b"an inner packet");
         for tags in [&[][..], &[customer], &[service, customer]] {
-            assert_eq!(world.put(&ethernet(&packet, tags)), [packet.clone()]);
+            assert_eq!(world.put(&ethernet(&packet, tags)).concat(), packet);
         }
         let mut padded = ethernet(&packet, &[]);
         padded.resize(padded.len() + 9, 0xee);

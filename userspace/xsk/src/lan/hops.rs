@@ -2,7 +2,7 @@
 
 use crate::{
     generation::Cache,
-    mirror::{Miss, Reader, Used},
+    mirror::{Miss, Tables, Used},
 };
 use std::net::{IpAddr, SocketAddr};
 use wire::{
@@ -38,44 +38,12 @@ impl Hop {
     }
 }
 
-/// The cache.
-pub(super) struct Hops {
-    interface: u32,
-    reader: Reader,
-    cache: Cache<IpAddr, Hop>,
-}
+/// The headers by destination.
+pub(super) type Hops = Cache<IpAddr, Hop>;
 
-impl Hops {
-    pub(super) fn new(interface: u32, reader: Reader) -> Self {
-        Self { interface, reader, cache: Cache::new() }
-    }
-
-    /// Takes over what changed since the last call. True if anything did.
-    #[inline]
-    pub(super) fn refresh(&mut self) -> bool {
-        self.reader.refresh()
-    }
-
-    /// Whether the interface still exists.
-    pub(super) fn interface_exists(&self) -> bool {
-        self.reader.tables().links.contains_key(&self.interface)
-    }
-
-    /// Has the kernel look for a neighbour; false if it has too much to look for.
-    pub(super) fn ask_for(&self, neighbour: (u32, IpAddr)) -> bool {
-        self.reader.ask_for(neighbour)
-    }
-
-    /// How to send to `to`. Where several next hops share the load, `from` has a say in which of them it is.
-    #[inline]
-    pub(super) fn get(&mut self, from: IpAddr, to: IpAddr) -> Result<&Hop, Miss> {
-        let Self { interface, reader, cache } = self;
-        cache.get(&to, reader.generation(), || resolve(reader, *interface, from, to))
-    }
-}
-
+/// How to send to `to`. Where several next hops share the load, `from` has a say in which of them it is.
 #[cold]
-fn resolve(reader: &Reader, interface: u32, from: IpAddr, to: IpAddr) -> Result<Hop, Miss> {
+pub(super) fn resolve(tables: &Tables, interface: u32, from: IpAddr, to: IpAddr) -> Result<Hop, Miss> {
     let may_be_forwarded = match to {
         IpAddr::V4(ip) => is_forwardable(IpVersion::V4, mapped(ip.octets())),
         IpAddr::V6(ip) => is_forwardable(IpVersion::V6, ip.octets()),
@@ -83,7 +51,7 @@ fn resolve(reader: &Reader, interface: u32, from: IpAddr, to: IpAddr) -> Result<
     if !may_be_forwarded {
         return Err(Miss::NotThere);
     }
-    let hop = reader.tables().hop(interface, &SocketAddr::new(from, 0), &SocketAddr::new(to, 0))?;
+    let hop = tables.hop(interface, &SocketAddr::new(from, 0), &SocketAddr::new(to, 0))?;
     // The broadcast address of a subnet on the LAN: nobody far away has a say there (RFC 2644).
     if is_group(&hop.dst_mac) {
         return Err(Miss::NotThere);

@@ -6,10 +6,14 @@
 
 use super::{
     addressed::Addressed,
-    hops::Hops,
+    hops::{self, Hops},
     waiting::{Neighbour, Waiting},
 };
-use crate::{QueueReport, mirror::Miss, queue::Queue};
+use crate::{
+    QueueReport,
+    mirror::{Miss, Tables},
+    queue::Queue,
+};
 use bytes::Bytes;
 use ip::{InnerPort, InnerSink, Malformed, View, Vnet, checksum, icmp::Trouble};
 use port::{Census, Counters, DROP_REASONS, Drop as Reason, Flushed, Frame};
@@ -89,7 +93,8 @@ impl LanPort {
     /// Queues a packet, or says why not.
     fn put(&mut self, packet: &[u8]) -> Result<(), Refusal> {
         let (from, to) = ends(packet).ok_or(Refusal::Drop(Reason::TxError))?;
-        let hop = self.hops.get(from, to).map_err(|miss| match miss {
+        let resolve = |tables: &Tables, interface| hops::resolve(tables, interface, from, to);
+        let hop = self.hops.get(&to, resolve).map_err(|miss| match miss {
             Miss::NotThere => Refusal::Answer(Reason::TxNotThere, Trouble::Prohibited),
             Miss::Elsewhere => Refusal::Answer(Reason::TxUnroutable, Trouble::NoRoute),
             Miss::Neighbour(neighbour) => Refusal::Wait(neighbour),
@@ -206,7 +211,7 @@ impl InnerPort for LanPort {
         }
         for neighbour in self.waiting.neighbours_to_ask(now) {
             // One that isn't taken is asked for in a second, if packets still come for it.
-            self.hops.ask_for(neighbour);
+            self.hops.reader().ask_for(neighbour);
         }
         let again = match self.queue.flush()? {
             Flushed::Idle => None,
