@@ -8,11 +8,14 @@
 //! given to the one that its stream belongs to.
 
 mod flows;
+mod ip;
 mod link;
 mod pool;
 mod trouble;
 
+pub(crate) use self::ip::TunConfig;
 use self::{
+    ip::IpClient,
     pool::{NothingLeft, Pool},
     trouble::explain,
 };
@@ -65,6 +68,8 @@ pub(crate) struct ClientConfig {
     pub(crate) listens: Vec<Listen>,
     /// `-W`: our end of the pair that standard input and output are copied to and from.
     pub(crate) stdio: Option<(Socket, Destination)>,
+    /// `--tun`: carries IP.
+    pub(crate) tun: Option<TunConfig>,
     pub(crate) once: bool,
     pub(crate) retries_max: Option<u32>,
     pub(crate) pause_max: Duration,
@@ -79,14 +84,16 @@ pub(crate) struct Client {
     /// Listeners that found no descriptor for a connection, and until when they rest.
     resting: Vec<(Instant, u32)>,
     stdio_flow: Option<FlowKey>,
+    ip: Option<IpClient>,
     ended: Option<Ended>,
     /// The value of `proxy-authorization`.
     bearer: Option<String>,
 }
 
 impl Client {
-    pub(crate) fn new(config: ClientConfig) -> Self {
+    pub(crate) fn new(mut config: ClientConfig) -> Self {
         Self {
+            ip: config.tun.take().map(IpClient::new),
             bearer: config.token.as_ref().map(|token| format!("Bearer {token}")),
             pool: Pool::new(&config.locals, Instant::now()),
             config,
@@ -126,7 +133,8 @@ impl Client {
 
     pub(super) fn next_deadline(&self, core: &Core) -> Option<Instant> {
         let rest = self.resting.iter().map(|&(until, _)| until).min();
-        [self.pool.next_deadline(), rest, core.flows.next_deadline()].into_iter().flatten().min()
+        let ip = self.ip.as_ref().and_then(|ip| ip.next_deadline(core));
+        [self.pool.next_deadline(), rest, ip, core.flows.next_deadline()].into_iter().flatten().min()
     }
 
     /// The gateway's name was resolved, or not, for one of the links.
@@ -158,6 +166,7 @@ impl Client {
         }
         core.connection_ended(conn);
         let nothing_left = self.pool.closed(core, now, &self.config, conn, reason);
+        self.ip_closed(core, conn);
         self.end_if(nothing_left);
     }
 
@@ -174,6 +183,7 @@ impl Client {
             self.end_if(nothing_left);
         }
         self.end_rests(core, now);
+        self.ip_timers(core, now);
         for key in core.flows.expired(now) {
             tracing::warn!(
                 "a local connection waited too long for the gateway, or for its reader, and was closed"
@@ -210,7 +220,11 @@ impl Client {
                     core.stream_acknowledged(key);
                 }
             }
-            Event::StreamsAvailable { .. } => self.ask_waiting(core),
+            Event::StreamsAvailable { .. } => {
+                self.ask_waiting(core);
+                self.ask_ip(core);
+            }
+            Event::DatagramsUnblocked => core.ip.unblocked(conn),
             Event::DatagramReadable => {
                 if let Some(session) = self.pool.session_on(conn) {
                     datagrams::receive(core, session, conn);
@@ -250,6 +264,8 @@ impl Client {
                 }
             }
             Some(&Slot::Flow(key)) => core.flows.queue(key),
+            Some(&Slot::Ip(key)) => core.ip.queue(key),
+            Some(Slot::IpAsked) => self.hear_ip_answer(core, conn, stream),
             _ => {}
         }
     }
@@ -257,7 +273,10 @@ impl Client {
     /// What the gateway says on its control stream.
     fn heard(&mut self, core: &mut Core, now: Instant, conn: ConnId, event: &H3Event) {
         match event {
-            H3Event::Settings(_) => self.pool.heard(core, now, &self.config, conn),
+            H3Event::Settings(_) => {
+                self.pool.heard(core, now, &self.config, conn);
+                self.ask_ip(core);
+            }
             H3Event::GoAway { .. } if self.pool.going_away(conn) => {
                 tracing::info!("the gateway is draining: running flows finish, new ones will be refused");
             }
@@ -266,10 +285,11 @@ impl Client {
     }
 
     fn queue_stream(&mut self, core: &mut Core, conn: ConnId, stream: StreamId) {
-        if let Some(&Slot::Flow(key)) =
-            self.pool.session_on(conn).and_then(|session| session.slots.get(&stream))
-        {
-            core.flows.queue(key);
+        match self.pool.session_on(conn).and_then(|session| session.slots.get(&stream)) {
+            Some(&Slot::Flow(key)) => core.flows.queue(key),
+            Some(&Slot::Ip(key)) => core.ip.queue(key),
+            Some(Slot::IpAsked) => self.hear_ip_answer(core, conn, stream),
+            _ => {}
         }
     }
 

@@ -5,6 +5,7 @@ use super::{
     datagrams::Drops,
     flow::{Broken, Progress},
     flows::{Flows, Phase},
+    ip::Ip,
     mail::Mailbox,
     poll::{FlowKey, Poll},
     session::{abandon, quic_code},
@@ -28,6 +29,7 @@ pub(super) struct Core {
     pub(super) arena: Arena,
     pub(super) flows: Flows,
     pub(super) udp: Udp,
+    pub(super) ip: Ip,
     /// This worker's own letter box, for answers that come from other threads.
     pub(super) mailbox: Mailbox,
     /// Set once the daemon drains: new requests get 503. The supervisor says when to stop.
@@ -131,6 +133,7 @@ impl Core {
             arena: Arena::new(),
             flows: Flows::default(),
             udp: Udp::default(),
+            ip: Ip::default(),
             mailbox,
             draining: false,
             totals: Totals::default(),
@@ -139,6 +142,11 @@ impl Core {
             windows,
             open_flows: HashMap::new(),
         }
+    }
+
+    /// UDP payload that path MTU discovery tries to reach.
+    pub(super) fn mtu_max_bytes(&self) -> u16 {
+        self.windows.mtu_max_bytes
     }
 
     /// Counts a flow that has just been opened, and makes room for it in its connection's receive window.

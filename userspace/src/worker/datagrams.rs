@@ -123,6 +123,10 @@ pub(super) fn receive(core: &mut Core, session: &mut Session, conn: ConnId) {
         };
         let stream = StreamId::new(Side::Client, Dir::Bi, id / 4);
         match session.slots.get(&stream) {
+            Some(&Slot::Ip(key)) => {
+                let (arena, drops) = (&mut core.arena, &mut core.datagrams);
+                core.ip.receive_frame(key, payload, &mut quic, arena, drops, core.now);
+            }
             Some(&Slot::Udp(key)) => core.udp.receive_frame(key, payload, core.now, &mut core.datagrams),
             Some(Slot::Head(_) | Slot::Resolving(_)) => {
                 core.datagrams.early += session.datagrams.keep(stream, payload);

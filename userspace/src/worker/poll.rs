@@ -27,6 +27,8 @@ pub(crate) enum Token {
     Udp(FlowKey),
     /// A local UDP socket has datagrams.
     UdpLocal(u32),
+    /// The network behind this end has packets.
+    Inner,
 }
 
 /// Index of a flow in its table, with the generation that detects a reused slot.
@@ -48,6 +50,7 @@ impl Token {
             Self::Flow(key) => 3 << KIND_SHIFT | key.pack(),
             Self::Udp(key) => 4 << KIND_SHIFT | key.pack(),
             Self::UdpLocal(index) => 5 << KIND_SHIFT | u64::from(index),
+            Self::Inner => 7 << KIND_SHIFT,
         }
     }
 
@@ -59,7 +62,8 @@ impl Token {
             2 => Self::Listener(index),
             3 => Self::Flow(FlowKey::unpack(data)),
             4 => Self::Udp(FlowKey::unpack(data)),
-            _ => Self::UdpLocal(index),
+            5 => Self::UdpLocal(index),
+            _ => Self::Inner,
         }
     }
 }
