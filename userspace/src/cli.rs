@@ -19,6 +19,10 @@ pub(crate) enum Verb {
     Connect(Box<ConnectArgs>),
     /// Show what a running daemon does
     Status(StatusArgs),
+    /// Have a running gateway read its users file and certificates again, as SIGHUP does
+    Reload(ControlArgs),
+    /// Close a client's connections to a running gateway
+    Kick(KickArgs),
     /// Manage the users file of a gateway
     User(UserArgs),
     /// Look at this host, and say what is amiss and what mends it
@@ -168,6 +172,9 @@ pub(crate) struct ServeArgs {
     /// Stateless Retry for addresses that are not validated
     #[arg(long, value_enum, default_value = "auto", env = "BEAM_RETRY")]
     pub(crate) retry: Retry,
+    /// A UDP flow without a datagram for so long is closed
+    #[arg(long, value_name = "TIME", default_value = "120s", value_parser = duration, env = "BEAM_UDP_IDLE_TIMEOUT")]
+    pub(crate) udp_idle_timeout: Duration,
     /// Congestion control
     #[arg(long, value_enum, default_value = "cubic", env = "BEAM_CC")]
     pub(crate) cc: Congestion,
@@ -183,15 +190,15 @@ pub(crate) struct ConnectArgs {
     /// The gateway: `https://HOST[:PORT]`
     #[arg(value_name = "URL", env = "BEAM_URL")]
     pub(crate) url: GatewayUrl,
-    /// Carry connections to `[bind:]port` to `host:hostport` beyond the gateway
+    /// Carry connections (or UDP) to `[bind:]port` to `host:hostport` beyond the gateway
     #[arg(
         short = 'L',
-        value_name = "[BIND:]PORT:HOST:HOSTPORT",
+        value_name = "[BIND:]PORT:HOST:HOSTPORT[/udp]",
         env = "BEAM_LOCAL_FORWARD",
         value_delimiter = ' '
     )]
     pub(crate) local_forwards: Vec<Forward>,
-    /// SOCKS5 proxy on `[bind:]port`
+    /// SOCKS5 proxy on `[bind:]port`, for TCP and UDP
     #[arg(short = 'D', value_name = "[BIND:]PORT", env = "BEAM_SOCKS", value_delimiter = ' ')]
     pub(crate) socks: Vec<Endpoint>,
     /// Carry standard input and output to `host:port` (for ssh's ProxyCommand)
@@ -224,6 +231,9 @@ pub(crate) struct ConnectArgs {
     /// Do not verify the gateway's certificate
     #[arg(long, env = "BEAM_INSECURE")]
     pub(crate) insecure: bool,
+    /// A UDP flow without a datagram for so long is closed
+    #[arg(long, value_name = "TIME", default_value = "120s", value_parser = duration, env = "BEAM_UDP_IDLE_TIMEOUT")]
+    pub(crate) udp_idle_timeout: Duration,
     /// Congestion control
     #[arg(long, value_enum, default_value = "cubic", env = "BEAM_CC")]
     pub(crate) cc: Congestion,
@@ -236,6 +246,9 @@ pub(crate) struct ConnectArgs {
     /// The longest pause between two attempts
     #[arg(long, value_name = "TIME", default_value = "5m", value_parser = duration, env = "BEAM_MAX_RETRY_INTERVAL")]
     pub(crate) max_retry_interval: Duration,
+    /// QUIC connections to the gateway; new flows go to the least loaded, and each may have a gateway core of its own
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=16), env = "BEAM_POOL")]
+    pub(crate) pool: u8,
     /// Try once: exit when the gateway can't be reached or the tunnel ends
     #[arg(long, env = "BEAM_ONCE")]
     pub(crate) once: bool,
@@ -256,6 +269,22 @@ pub(crate) struct StatusArgs {
     /// Repeat every SECS seconds; with --json one object a line
     #[arg(long, value_name = "SECS")]
     pub(crate) watch: Option<f64>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ControlArgs {
+    /// Control socket of the daemon
+    #[arg(long, value_name = "PATH", default_value = crate::control::DEFAULT_PATH, env = "BEAM_CONTROL")]
+    pub(crate) control: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct KickArgs {
+    /// The client's name, or the id of one of its tunnels (see `beam show tunnels`)
+    #[arg(value_name = "CLIENT")]
+    pub(crate) client: String,
+    #[command(flatten)]
+    pub(crate) control: ControlArgs,
 }
 
 #[derive(Debug, Args)]
@@ -288,6 +317,11 @@ pub(crate) enum UserVerb {
         /// The users file
         #[arg(long, value_name = "FILE", env = "BEAM_USERS")]
         users: PathBuf,
+        /// The client comes with a certificate of this name; no token is made
+        #[arg(long)]
+        cert: bool,
+        #[command(flatten)]
+        policy: UserPolicyArgs,
     },
     /// Remove a user
     Rm {
@@ -296,12 +330,54 @@ pub(crate) enum UserVerb {
         #[arg(long, value_name = "FILE", env = "BEAM_USERS")]
         users: PathBuf,
     },
-    /// List the users
+    /// List the users and what they may do
     List {
         /// The users file
         #[arg(long, value_name = "FILE", env = "BEAM_USERS")]
         users: PathBuf,
     },
+}
+
+/// What a user may do, as it is kept in the users file.
+#[derive(Debug, Args)]
+pub(crate) struct UserPolicyArgs {
+    /// Flows at once; more are refused
+    #[arg(long, value_name = "N")]
+    pub(crate) max_flows: Option<String>,
+    /// Bits a second of payload, in each direction, such as 50M
+    #[arg(long, value_name = "RATE")]
+    pub(crate) max_rate: Option<String>,
+    /// QUIC connections at once; more are refused
+    #[arg(long, value_name = "N")]
+    pub(crate) max_connections: Option<String>,
+    /// Narrows the gateway's --allow for this user: both must match
+    #[arg(long, value_name = "CIDR[:PORTS]|NAME[:PORTS]")]
+    pub(crate) allow: Vec<String>,
+    /// Ports that the user may publish on the gateway (-R); without an address, of loopback
+    #[arg(long, value_name = "[ADDR:]PORTS")]
+    pub(crate) listen: Vec<String>,
+    /// Prefixes that the user may announce by CONNECT-IP
+    #[arg(long, value_name = "CIDR")]
+    pub(crate) routes: Vec<String>,
+}
+
+impl UserPolicyArgs {
+    /// The options of the users file.
+    pub(crate) fn words(&self) -> Vec<String> {
+        let Self { max_flows, max_rate, max_connections, allow, listen, routes } = self;
+        let keyed: [(&str, &mut dyn Iterator<Item = &String>); 6] = [
+            ("max-flows", &mut max_flows.iter()),
+            ("max-rate", &mut max_rate.iter()),
+            ("max-connections", &mut max_connections.iter()),
+            ("allow", &mut allow.iter()),
+            ("listen", &mut listen.iter()),
+            ("routes", &mut routes.iter()),
+        ];
+        keyed
+            .into_iter()
+            .flat_map(|(key, values)| values.map(move |value| format!("{key}={value}")))
+            .collect()
+    }
 }
 
 /// `host:port`, `[v6]:port`, `:port`, `*:port` or a bare port; no host means "not said".
@@ -369,9 +445,17 @@ impl FromStr for Destination {
     }
 }
 
-/// `-L [bind:]port:host:hostport`.
+/// What a forwarded port carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    Tcp,
+    Udp,
+}
+
+/// `-L [bind:]port:host:hostport[/udp]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Forward {
+    pub(crate) protocol: Protocol,
     pub(crate) listen: Endpoint,
     pub(crate) to: Destination,
 }
@@ -379,12 +463,13 @@ pub(crate) struct Forward {
 impl FromStr for Forward {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
-        const FORM: &str = "the form is [BIND:]PORT:HOST:HOSTPORT, IPv6 addresses in brackets";
-        let (body, protocol) =
-            text.rsplit_once('/').map_or((text, "tcp"), |(body, protocol)| (body, protocol));
-        if protocol != "tcp" {
-            return Err(format!("protocol `{protocol}` of `{text}`: this version carries tcp"));
-        }
+        const FORM: &str = "the form is [BIND:]PORT:HOST:HOSTPORT[/udp], IPv6 addresses in brackets";
+        let (body, protocol) = match text.rsplit_once('/') {
+            None => (text, Protocol::Tcp),
+            Some((body, "tcp")) => (body, Protocol::Tcp),
+            Some((body, "udp")) => (body, Protocol::Udp),
+            Some((_, other)) => return Err(format!("protocol `{other}` of `{text}`: use tcp or udp")),
+        };
         let parts = split_outside_brackets(body);
         let (bind, port, host, hostport) = match parts.as_slice() {
             [port, host, hostport] => (None, port, host, hostport),
@@ -400,6 +485,7 @@ impl FromStr for Forward {
             return Err(format!("`{text}` names no host; {FORM}"));
         }
         Ok(Self {
+            protocol,
             listen: Endpoint { host: bind, port: parse_port(port)? },
             to: Destination { host: host.to_owned(), port: parse_port(hostport)? },
         })
@@ -541,6 +627,9 @@ mod tests {
         assert_eq!(six.listen.host.as_deref(), Some("::1"));
         assert_eq!(six.to.authority(), "[2001:db8::5]:443");
         assert_eq!(f("*:1:h:2").unwrap().listen.host.as_deref(), Some("0.0.0.0"));
+        assert_eq!(f("5353:[2001:db8::5]:53/udp").map(|f| (f.protocol, f.to.port)), Ok((Protocol::Udp, 53)));
+        assert_eq!(f("1:h:2/tcp").map(|f| f.protocol), Ok(plain.protocol));
+        assert!(f("1:h:2/sctp").is_err());
         assert!(f("8080:web.example").is_err());
         assert!(f("8080::80").is_err());
     }

@@ -1,26 +1,27 @@
 //! `beam connect`: flags to a running client.
 
 use crate::{
-    cli::{ConnectArgs, Endpoint},
+    cli::{ConnectArgs, Destination, Endpoint, Protocol},
     failure::Failure,
     identity::{self, Credentials},
     inner,
     interface::{self, Datapath, Sharing},
     logging, serve,
     supervisor::{self, Crew, Identity, Seat},
-    worker::{Client, ClientConfig, Listen, Role, Worker},
+    worker::{self, Client, ClientConfig, Listen, Role, Worker},
 };
 use anyhow::{Context, anyhow};
 use rustls::RootCertStore;
 use socket2::{Domain, Socket, Type};
 use std::{
     io::{self, Read, Write},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs},
     sync::Arc,
     thread::JoinHandle,
     time::Duration,
 };
 use tunnel::{Engine, EngineConfig, Secrets, WorkerId, tls, transport};
+use udp::DatagramSocket;
 use upstream::resolver::Resolver;
 
 /// How long SIGTERM lets running flows finish at a client.
@@ -37,10 +38,13 @@ pub(crate) fn run(args: ConnectArgs) -> Result<(), Failure> {
     let quic = quic_client(&args)?;
     let token = args.token_file.as_deref().map(identity::token).transpose().map_err(Failure::Config)?;
     let listens = listens(&args)?;
-    let bind = bind_address(&args)?;
-    let datapath = interface::open(&args.path, bind, 1, Sharing::AllInOne)?;
-    find_gateway(&datapath, &args);
-    let Datapath { mut lanes, interfaces, local } = datapath;
+    let udp_forwards = udp_forwards(&args)?;
+    let source = source_address(&args)?;
+    let bind = SocketAddr::new(unspecified(source), 0);
+    let datapath = interface::open(&args.path, bind, Sharing::AllInOne { ports: args.pool.into() })?;
+    let Datapath { mut lanes, interfaces, locals } = datapath;
+    let locals: Vec<_> = locals.iter().map(|local| SocketAddr::new(source, local.port())).collect();
+    find_gateway(&interfaces, &locals[0], &args);
     let mailboxes = supervisor::mailboxes(&lanes)?;
     let cpus = supervisor::cpus(args.path.cpus.as_ref().map(|list| list.0.as_slice()), lanes.len())?;
     let (stdio, printer) = match &args.stdio {
@@ -54,10 +58,11 @@ pub(crate) fn run(args: ConnectArgs) -> Result<(), Failure> {
     let client = Client::new(ClientConfig {
         host: args.url.host.clone(),
         port: args.url.port,
-        locals: vec![local],
+        locals,
         quic,
         token,
         listens,
+        udp_forwards,
         stdio,
         tun,
         once: args.once,
@@ -76,9 +81,13 @@ pub(crate) fn run(args: ConnectArgs) -> Result<(), Failure> {
         worker.set_inner(Box::new(queue)).map_err(Failure::runtime)?;
     }
     worker.set_busy_poll(args.path.busy_poll > 0);
+    worker.set_udp_idle_timeout(args.udp_idle_timeout);
     let crew = vec![Crew { worker, seat }];
-    let identity =
-        Identity { role: "client", address: format!("https://{}:{}", args.url.host, args.url.port) };
+    let identity = Identity {
+        role: "client",
+        address: format!("https://{}:{}", args.url.host, args.url.port),
+        gateway: None,
+    };
     let outcome = supervisor::run(identity, crew, interfaces, &args.daemon, None, DRAIN_TIMEOUT);
     if let Some(printer) = printer {
         // The worker has closed its end: what is left are the last bytes for standard output.
@@ -130,13 +139,35 @@ fn system_roots() -> RootCertStore {
 
 fn listens(args: &ConnectArgs) -> Result<Vec<Listen>, Failure> {
     let mut listens = Vec::new();
-    for forward in &args.local_forwards {
+    for forward in args.local_forwards.iter().filter(|forward| forward.protocol == Protocol::Tcp) {
         listens.push(Listen::Forward(listen(&forward.listen, "-L")?, forward.to.clone()));
     }
     for socks in &args.socks {
         listens.push(Listen::Socks(listen(socks, "-D")?));
     }
     Ok(listens)
+}
+
+/// The sockets of `-L .../udp`, on loopback unless their user names an address.
+fn udp_forwards(args: &ConnectArgs) -> Result<Vec<(DatagramSocket, Destination)>, Failure> {
+    let of_udp = args.local_forwards.iter().filter(|forward| forward.protocol == Protocol::Udp);
+    of_udp.map(|forward| Ok((listen_udp(&forward.listen)?, forward.to.clone()))).collect()
+}
+
+fn listen_udp(endpoint: &Endpoint) -> Result<DatagramSocket, Failure> {
+    let address = endpoint.resolve(IpAddr::V4(Ipv4Addr::LOCALHOST)).map_err(Failure::Config)?;
+    let socket = DatagramSocket::bound(address).map_err(|error| {
+        Failure::Preflight(anyhow!(
+            "can't listen on UDP {address} for -L: {error}; see who does: ss -lnup 'sport = :{}', or choose another port",
+            address.port()
+        ))
+    })?;
+    let bound = socket.local();
+    if !bound.ip().is_loopback() {
+        tracing::warn!("-L listens on UDP {bound}: whoever reaches it uses the tunnel as you");
+    }
+    tracing::info!("-L listens on UDP {bound}");
+    Ok(socket)
 }
 
 /// A listener on loopback unless its user names an address.
@@ -156,40 +187,39 @@ fn listen(endpoint: &Endpoint, flag: &str) -> Result<TcpListener, Failure> {
     Ok(listener)
 }
 
-/// The local address for the tunnel: for AF_XDP the one that the route to the gateway says, else any.
-fn bind_address(args: &ConnectArgs) -> Result<SocketAddr, Failure> {
+fn unspecified(family: IpAddr) -> IpAddr {
+    match family {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    }
+}
+
+/// The source address of the tunnel's packets: AF_XDP needs the one that the route to the gateway says, a kernel socket
+/// finds it by itself. The sockets are bound to all addresses, so that they outlive a change of it.
+fn source_address(args: &ConnectArgs) -> Result<IpAddr, Failure> {
     let gateway = (args.url.host.as_str(), args.url.port);
     let remote = gateway.to_socket_addrs().ok().and_then(|mut addresses| addresses.next());
-    let unspecified: IpAddr = match remote {
-        Some(SocketAddr::V6(_)) => Ipv6Addr::UNSPECIFIED.into(),
-        _ => Ipv4Addr::UNSPECIFIED.into(),
-    };
+    let family = remote.map_or(Ipv4Addr::UNSPECIFIED.into(), |remote| remote.ip());
     let Some(remote) = remote.filter(|_| !args.path.interfaces.is_empty()) else {
-        return Ok(SocketAddr::new(unspecified, 0));
+        return Ok(unspecified(family));
     };
-    let probe = UdpSocket::bind((unspecified, 0)).and_then(|socket| {
-        // Sends nothing: the kernel looks up the route and the source address.
-        socket.connect(remote)?;
-        socket.local_addr()
-    });
-    let local = probe.map_err(|e| {
+    worker::source_towards(remote).map_err(|e| {
         Failure::Preflight(anyhow!(
             "no route to the gateway {remote}: {e}; see `ip route get {}`",
             remote.ip()
         ))
-    })?;
-    Ok(SocketAddr::new(local.ip(), 0))
+    })
 }
 
 /// Has the kernel find the neighbour towards the gateway, so that the first packet leaves by AF_XDP already: sent by the
 /// kernel, it might reach another queue of the gateway than those that follow.
-fn find_gateway(datapath: &Datapath, args: &ConnectArgs) {
+fn find_gateway(interfaces: &[xsk::Interface], local: &SocketAddr, args: &ConnectArgs) {
     const WITHIN: Duration = Duration::from_secs(1);
     let gateway = (args.url.host.as_str(), args.url.port).to_socket_addrs();
-    let fits = |address: &SocketAddr| address.is_ipv4() == datapath.local.is_ipv4();
+    let fits = |address: &SocketAddr| address.is_ipv4() == local.is_ipv4();
     let Some(remote) = gateway.ok().and_then(|mut addresses| addresses.find(fits)) else { return };
-    let found = |interface: &xsk::Interface| interface.find_neighbour(&datapath.local, &remote, WITHIN);
-    if !datapath.interfaces.is_empty() && !datapath.interfaces.iter().any(found) {
+    let found = |interface: &xsk::Interface| interface.find_neighbour(local, &remote, WITHIN);
+    if !interfaces.is_empty() && !interfaces.iter().any(found) {
         tracing::info!("no neighbour towards {remote} by AF_XDP yet: packets start on the kernel's path");
     }
 }

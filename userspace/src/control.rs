@@ -1,4 +1,4 @@
-//! The control socket: one JSON request a line in, one JSON object a line out. Read verbs only, so far.
+//! The control socket: one JSON request a line in, one JSON object a line out.
 //!
 //! Reached by whoever may open the socket file (0660). A request is at most [`REQUEST_BYTES_MAX`] long, and at most
 //! [`CLIENTS_MAX`] callers are served at once; each has [`PATIENCE`] to say what it wants.
@@ -32,12 +32,16 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[serde(rename_all = "lowercase", tag = "verb")]
 pub(crate) enum Request {
     Status,
+    Reload,
+    Kick { client: String },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Answer {
     Status(Box<Status>),
+    /// What was done.
+    Done(String),
     Error(String),
 }
 

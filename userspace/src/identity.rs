@@ -20,6 +20,12 @@ pub(crate) struct Credentials {
     pub(crate) key: PrivateKeyDer<'static>,
 }
 
+impl Clone for Credentials {
+    fn clone(&self) -> Self {
+        Self { chain: self.chain.clone(), key: self.key.clone_key() }
+    }
+}
+
 impl Credentials {
     pub(crate) fn load(cert: &Path, key: &Path) -> anyhow::Result<Self> {
         let chain = certificates(cert)?;

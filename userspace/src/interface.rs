@@ -15,6 +15,8 @@ use udp::UdpPort;
 
 /// Kernel UDP workers of a gateway, where `--cpus` doesn't say.
 const KERNEL_WORKERS_MAX: usize = 8;
+/// Tries to get a port that falls on the queue wanted.
+const PORT_TRIES_MAX: usize = 64;
 
 /// What one worker sends and receives through.
 pub(crate) struct Lane {
@@ -36,47 +38,52 @@ pub(crate) struct LaneFacts {
     pub(crate) why: Vec<String>,
 }
 
-/// How queues are shared out among workers.
+/// How queues and ports are shared out among workers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sharing {
-    /// A worker for each queue: a gateway, whose connections are many.
-    QueueEach,
-    /// One worker owns all queues: a client, whose one connection hears from whichever queue the NIC chooses.
-    AllInOne,
+    /// A worker for each queue, all on one port: a gateway, whose connections are many. Without AF_XDP there are so many
+    /// workers.
+    QueueEach { kernel_lanes: usize },
+    /// One worker owns all queues: a client, whose connections hear from whichever queue the NIC chooses. Each connection
+    /// has a port of its own.
+    AllInOne { ports: usize },
+}
+
+impl Sharing {
+    fn is_all_in_one(self) -> bool {
+        matches!(self, Self::AllInOne { .. })
+    }
 }
 
 /// All lanes of a daemon, and what keeps them steered.
 pub(crate) struct Datapath {
     pub(crate) lanes: Vec<Lane>,
     pub(crate) interfaces: Vec<xsk::Interface>,
-    /// The address that the kernel sockets are bound to.
-    pub(crate) local: SocketAddr,
+    /// The addresses that the kernel sockets are bound to: one for a gateway, as many as asked for a client.
+    pub(crate) locals: Vec<SocketAddr>,
 }
 
-/// Opens everything for `bind`. `kernel_lanes` is how many workers there are without AF_XDP.
-pub(crate) fn open(
-    args: &PathArgs,
-    bind: SocketAddr,
-    kernel_lanes: usize,
-    sharing: Sharing,
-) -> Result<Datapath, Failure> {
+/// Opens everything for `bind`.
+pub(crate) fn open(args: &PathArgs, bind: SocketAddr, sharing: Sharing) -> Result<Datapath, Failure> {
     // A port that is taken is said before any NIC is touched: attaching a program can drop a link for seconds.
     drop(UdpPort::bind(bind, udp_options(false)).map_err(Failure::preflight)?);
     let (opened, why) = open_interfaces(args)?;
     if opened.is_empty() {
-        return kernel_only(bind, kernel_lanes, why);
+        return kernel_only(bind, sharing, why);
     }
     let queue_count = opened.iter().map(|(_, ports)| ports.len()).sum();
-    let lane_count = if sharing == Sharing::AllInOne { 1 } else { queue_count };
-    let (local, kernel) = bind_kernel(bind, lane_count)?;
+    let (locals, kernel) = match sharing {
+        Sharing::QueueEach { .. } => bind_kernel(bind, queue_count)?,
+        Sharing::AllInOne { ports } => bind_kernel_ports(bind, ports, queue_count)?,
+    };
     let mut lanes: Vec<Lane> = Vec::new();
     let mut interfaces = Vec::new();
     for (interface, ports) in opened {
-        interface.set_targets(&targets(local)).map_err(Failure::preflight)?;
-        let first_lane = lanes.len().saturating_sub(usize::from(sharing == Sharing::AllInOne));
+        interface.set_targets(&targets(&locals)).map_err(Failure::preflight)?;
+        let first_lane = lanes.len().saturating_sub(usize::from(sharing.is_all_in_one()));
         for port in ports {
             match lanes.first_mut() {
-                Some(lane) if sharing == Sharing::AllInOne => lane.add_queue(args, interface.name(), port),
+                Some(lane) if sharing.is_all_in_one() => lane.add_queue(args, interface.name(), port),
                 _ => {
                     let mut lane = Lane { facts: LaneFacts::default(), ports: Vec::new(), frame_count: 0 };
                     lane.add_queue(args, interface.name(), port);
@@ -97,19 +104,18 @@ pub(crate) fn open(
     if let Some(lane) = lanes.first_mut() {
         lane.facts.why.extend(why);
     }
-    for (lane, slow) in lanes.iter_mut().zip(kernel) {
-        lane.ports.push(Box::new(slow));
-        lane.frame_count += udp_options(true).frame_count;
+    let lane_count = lanes.len();
+    for (index, slow) in kernel.into_iter().enumerate() {
+        lanes[index % lane_count].add_kernel(slow);
     }
-    Ok(Datapath { lanes, interfaces, local })
+    Ok(Datapath { lanes, interfaces, locals })
 }
 
 /// What XDP steers: a dual-stack wildcard stands for both families.
-fn targets(local: SocketAddr) -> Vec<SocketAddr> {
-    let mut targets = vec![local];
-    if local.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
-        targets.push(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), local.port()));
-    }
+fn targets(locals: &[SocketAddr]) -> Vec<SocketAddr> {
+    let mut targets = locals.to_vec();
+    let dual = locals.iter().filter(|local| local.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED));
+    targets.extend(dual.map(|local| SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), local.port())));
     targets
 }
 
@@ -119,6 +125,12 @@ impl Lane {
         self.facts.add_queue(interface, port.report());
         self.frame_count += ((args.umem as usize) << 20) / args.frame_size as usize;
         self.ports.push(Box::new(port));
+    }
+
+    /// Adds a kernel socket, behind what is there.
+    fn add_kernel(&mut self, port: UdpPort) {
+        self.ports.push(Box::new(port));
+        self.frame_count += udp_options(true).frame_count;
     }
 }
 
@@ -211,35 +223,79 @@ fn config(args: &PathArgs, interface: &str, mode: xsk::Mode) -> xsk::Config {
     }
 }
 
-fn kernel_only(bind: SocketAddr, count: usize, why: Vec<String>) -> Result<Datapath, Failure> {
-    let count = count.clamp(1, KERNEL_WORKERS_MAX);
-    let (local, kernel) = bind_kernel(bind, count)?;
-    tracing::info!("kernel UDP on {local}, {count} worker(s), no AF_XDP: {}", why.join("; "));
-    let lanes = kernel
-        .into_iter()
-        .map(|port| Lane {
-            facts: LaneFacts { mode: "off".to_owned(), why: why.clone(), ..LaneFacts::default() },
-            ports: vec![Box::new(port) as Box<dyn Port>],
-            frame_count: udp_options(true).frame_count,
-        })
-        .collect();
-    Ok(Datapath { lanes, interfaces: Vec::new(), local })
+fn kernel_only(bind: SocketAddr, sharing: Sharing, why: Vec<String>) -> Result<Datapath, Failure> {
+    let (locals, kernel, lane_count) = match sharing {
+        Sharing::QueueEach { kernel_lanes } => {
+            let count = kernel_lanes.clamp(1, KERNEL_WORKERS_MAX);
+            let (locals, kernel) = bind_kernel(bind, count)?;
+            (locals, kernel, count)
+        }
+        Sharing::AllInOne { ports } => {
+            let (locals, kernel) = bind_kernel_ports(bind, ports, 1)?;
+            (locals, kernel, 1)
+        }
+    };
+    let said: Vec<String> = locals.iter().map(ToString::to_string).collect();
+    tracing::info!(
+        "kernel UDP on {}, {lane_count} worker(s), no AF_XDP: {}",
+        said.join(", "),
+        why.join("; ")
+    );
+    let facts = LaneFacts { mode: "off".to_owned(), why, ..LaneFacts::default() };
+    let empty = || Lane { facts: facts.clone(), ports: Vec::new(), frame_count: 0 };
+    let mut lanes: Vec<Lane> = (0..lane_count).map(|_| empty()).collect();
+    for (index, port) in kernel.into_iter().enumerate() {
+        lanes[index % lane_count].add_kernel(port);
+    }
+    Ok(Datapath { lanes, interfaces: Vec::new(), locals })
 }
 
 fn udp_options(reuse_port: bool) -> udp::Options {
     udp::Options { reuse_port, ..udp::Options::default() }
 }
 
+/// Where kernel sockets are bound, and they.
+type Bound = (Vec<SocketAddr>, Vec<UdpPort>);
+
 /// `count` kernel sockets on one address.
-fn bind_kernel(bind: SocketAddr, count: usize) -> Result<(SocketAddr, Vec<UdpPort>), Failure> {
+fn bind_kernel(bind: SocketAddr, count: usize) -> Result<Bound, Failure> {
     // With SO_REUSEPORT a second daemon of the same user would bind silently and take half of the packets; without it
     // the kernel says that the port is taken.
     let probe = UdpPort::bind(bind, udp_options(false)).map_err(Failure::preflight)?;
     let local = probe.local_addr();
     if count == 1 {
-        return Ok((local, vec![probe]));
+        return Ok((vec![local], vec![probe]));
     }
     drop(probe);
     let ports: Result<Vec<_>, _> = (0..count).map(|_| UdpPort::bind(local, udp_options(true))).collect();
-    Ok((local, ports.map_err(Failure::preflight)?))
+    Ok((vec![local], ports.map_err(Failure::preflight)?))
+}
+
+/// `count` kernel sockets, each on a port that the kernel chooses. The worker sends a port's packets by the AF_XDP socket
+/// of queue `port % queue_count` ([`worker::ports`](crate::worker)), so the ports are spread over the queues: on veth the
+/// receiver's queue is the sender's.
+fn bind_kernel_ports(bind: SocketAddr, count: usize, queue_count: usize) -> Result<Bound, Failure> {
+    let ports: Result<Vec<_>, _> =
+        (0..count).map(|index| bind_on_queue(bind, index % queue_count, queue_count)).collect();
+    let ports = ports.map_err(Failure::preflight)?;
+    Ok((ports.iter().map(UdpPort::local_addr).collect(), ports))
+}
+
+/// A kernel socket on a port that leaves `remainder` when divided by `queue_count`, if one is free near those that the
+/// kernel proposes; else on any.
+fn bind_on_queue(bind: SocketAddr, remainder: usize, queue_count: usize) -> Result<UdpPort, udp::BindError> {
+    for _ in 0..PORT_TRIES_MAX {
+        let proposed = UdpPort::bind(bind, udp_options(false))?;
+        let port = usize::from(proposed.local_addr().port());
+        if port % queue_count == remainder {
+            return Ok(proposed);
+        }
+        let wanted = u16::try_from(port - port % queue_count + remainder);
+        if let Ok(wanted) = wanted
+            && let Ok(port) = UdpPort::bind(SocketAddr::new(bind.ip(), wanted), udp_options(false))
+        {
+            return Ok(port);
+        }
+    }
+    UdpPort::bind(bind, udp_options(false))
 }

@@ -13,7 +13,9 @@ mod identity;
 mod inner;
 mod interface;
 mod logging;
+mod orders;
 mod protection;
+mod reload;
 mod serve;
 mod socks;
 mod status;
@@ -45,6 +47,8 @@ fn main() -> std::process::ExitCode {
         cli::Verb::Serve(args) => serve::run(*args),
         cli::Verb::Connect(args) => connect::run(*args),
         cli::Verb::Status(args) => status::run(&args),
+        cli::Verb::Reload(args) => orders::reload(&args),
+        cli::Verb::Kick(args) => orders::kick(&args),
         cli::Verb::User(args) => users::run(&args),
         cli::Verb::Doctor(args) => doctor::run(&args),
     };

@@ -7,8 +7,9 @@ use crate::{
     identity, inner,
     interface::{self, Sharing},
     logging,
+    reload::{Loaded, Reloader},
     supervisor::{self, Crew, Identity, Seat},
-    worker::{Gateway, GatewayConfig, Role, Worker},
+    worker::{Gateway, GatewayConfig, Role, Worker, account::Accounts},
 };
 use anyhow::{Context, anyhow};
 use std::{
@@ -22,12 +23,13 @@ use upstream::{policy::Policy, resolver::Resolver, users::Users};
 pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
     logging::start(args.daemon.log_format, args.daemon.verbose);
     let secrets = Secrets::random();
-    let server = quic_server(&args, &secrets)?;
-    let config = Arc::new(gateway_config(&args)?);
+    let reloader = Arc::new(Reloader::start(args, secrets.clone())?);
+    let (args, Loaded { config, server, fingerprint }) = (reloader.args(), reloader.current());
+    tracing::info!("certificate fingerprint {fingerprint}");
     let bind = args.listen.resolve(unspecified()).map_err(Failure::Config)?;
     let kernel_lanes = args.path.cpus.as_ref().map_or_else(available_cpus, |list| list.0.len());
     let protection = args.path.simd.protection()?;
-    let datapath = interface::open(&args.path, bind, kernel_lanes, Sharing::QueueEach)?;
+    let datapath = interface::open(&args.path, bind, Sharing::QueueEach { kernel_lanes })?;
     let mailboxes = supervisor::mailboxes(&datapath.lanes)?;
     let cpus = supervisor::cpus(args.path.cpus.as_ref().map(|list| list.0.as_slice()), datapath.lanes.len())?;
     let mut net = inner::gateway(&args, datapath.lanes.len())?;
@@ -57,9 +59,11 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
             }
         }
         worker.set_busy_poll(args.path.busy_poll > 0);
+        worker.set_udp_idle_timeout(args.udp_idle_timeout);
         crew.push(Crew { worker, seat });
     }
-    let identity = Identity { role: "gateway", address: datapath.local.to_string() };
+    let address = datapath.locals[0].to_string();
+    let identity = Identity { role: "gateway", address, gateway: Some(reloader.clone()) };
     let control = Some(PathBuf::from(control::DEFAULT_PATH));
     supervisor::run(identity, crew, datapath.interfaces, &args.daemon, control, args.drain_timeout)
 }
@@ -76,9 +80,11 @@ fn available_cpus() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-fn quic_server(args: &ServeArgs, secrets: &Secrets) -> Result<Arc<quinn_proto::ServerConfig>, Failure> {
-    let credentials = identity::gateway(args)?;
-    let fingerprint = tls::Fingerprint::of(&credentials.chain[0]);
+pub(crate) fn quic_server(
+    args: &ServeArgs,
+    credentials: identity::Credentials,
+    secrets: &Secrets,
+) -> Result<Arc<quinn_proto::ServerConfig>, Failure> {
     let authorities =
         args.client_ca.as_deref().map(identity::authorities).transpose().map_err(Failure::Config)?;
     let client_auth = match authorities {
@@ -93,7 +99,6 @@ fn quic_server(args: &ServeArgs, secrets: &Secrets) -> Result<Arc<quinn_proto::S
             _ => format!("the self-signed certificate in {}", args.state_dir.display()),
         })
         .map_err(Failure::Config)?;
-    tracing::info!("certificate fingerprint {fingerprint}");
     let mut options = transport::TransportOptions::gateway();
     options.congestion = congestion(args.cc);
     let quic = tls::quic_server(tls).map_err(Failure::config)?;
@@ -108,8 +113,12 @@ pub(crate) fn congestion(cc: Congestion) -> transport::Congestion {
     }
 }
 
-fn gateway_config(args: &ServeArgs) -> Result<GatewayConfig, Failure> {
-    let users = args.users.as_deref().map(Users::load).transpose().map_err(Failure::config)?;
+pub(crate) fn users(args: &ServeArgs) -> Result<Option<Users>, Failure> {
+    args.users.as_deref().map(Users::load).transpose().map_err(Failure::config)
+}
+
+pub(crate) fn gateway_config(args: &ServeArgs) -> Result<GatewayConfig, Failure> {
+    let users = users(args)?;
     if users.is_none() && args.client_ca.is_none() {
         return Err(Failure::Config(anyhow!(
             "nobody could use this gateway: give --users FILE (make one with `beam user add NAME --users FILE`) or --client-ca FILE"
@@ -122,6 +131,7 @@ fn gateway_config(args: &ServeArgs) -> Result<GatewayConfig, Failure> {
     }
     Ok(GatewayConfig {
         users,
+        accounts: Arc::new(Accounts::new(std::time::Instant::now())),
         policy: Policy::parse(&args.allow, &args.deny).map_err(Failure::config)?,
         resolver: Arc::new(Resolver::new(Default::default()).map_err(Failure::runtime)?),
         certificate_name: identity::certificate_name,

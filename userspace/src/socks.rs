@@ -1,14 +1,20 @@
 //! SOCKS5 (RFC 1928), the server's half of the handshake, sans-IO: bytes in, what to answer out.
 //!
-//! Only CONNECT without authentication: the listener is on loopback unless its user says otherwise.
+//! CONNECT and UDP ASSOCIATE without authentication: the listener is on loopback unless its user says otherwise.
+//! [`Datagram`] is the header of a relayed UDP datagram (section 7).
 
 use crate::cli::Destination;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// Largest handshake: 257 bytes of greeting, 262 of request; a client may send early data behind it.
 pub(crate) const HANDSHAKE_BYTES_MAX: usize = 1024;
 
 const VERSION: u8 = 5;
+const KIND_V4: u8 = 1;
+const KIND_NAME: u8 = 3;
+const KIND_V6: u8 = 4;
+const COMMAND_CONNECT: u8 = 1;
+const COMMAND_UDP_ASSOCIATE: u8 = 3;
 
 /// Reply codes of RFC 1928 section 6.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +50,23 @@ impl Reply {
     pub(crate) fn bytes(self) -> [u8; 10] {
         [VERSION, self as u8, 0, 1, 0, 0, 0, 0, 0, 0]
     }
+
+    /// A success with the address that a UDP client is to send to.
+    pub(crate) fn associated(bound: SocketAddr) -> Vec<u8> {
+        let mut bytes = vec![VERSION, Self::Succeeded as u8, 0];
+        match bound.ip() {
+            IpAddr::V4(ip) => {
+                bytes.push(KIND_V4);
+                bytes.extend(ip.octets());
+            }
+            IpAddr::V6(ip) => {
+                bytes.push(KIND_V6);
+                bytes.extend(ip.octets());
+            }
+        }
+        bytes.extend(bound.port().to_be_bytes());
+        bytes
+    }
 }
 
 /// Where the handshake stands.
@@ -62,6 +85,8 @@ pub(crate) enum Step {
     Answer([u8; 2]),
     /// Connect; `early` came in behind the request and belongs to the flow.
     Connect { to: Destination, early: Vec<u8> },
+    /// Relay UDP; `port` is where the client will send from, if it has said so.
+    Associate { port: Option<u16> },
     /// Send this and close.
     Refuse(Vec<u8>),
 }
@@ -106,29 +131,96 @@ impl Negotiation {
         if *version != VERSION {
             return Step::Refuse(Vec::new());
         }
-        let (host, used) = match (kind, rest) {
-            (1, [a, b, c, d, ..]) => (Ipv4Addr::new(*a, *b, *c, *d).to_string(), 4),
-            (3, [length, name @ ..]) if name.len() >= usize::from(*length) => {
-                let length = usize::from(*length);
-                match std::str::from_utf8(&name[..length]) {
-                    Ok(name) if length > 0 => (name.to_owned(), 1 + length),
-                    _ => return refuse(Reply::GeneralFailure),
-                }
-            }
-            (4, [..]) if rest.len() >= 16 => {
-                let mut octets = [0; 16];
-                octets.copy_from_slice(&rest[..16]);
-                (Ipv6Addr::from(octets).to_string(), 16)
-            }
-            (1 | 3 | 4, _) => return Step::More,
-            _ => return refuse(Reply::AddressTypeNotSupported),
+        let (to, used) = match destination(*kind, rest) {
+            Address::Whole(to, used) => (to, used),
+            Address::Cut => return Step::More,
+            Address::BadName => return refuse(Reply::GeneralFailure),
+            Address::UnknownKind => return refuse(Reply::AddressTypeNotSupported),
         };
-        let [high, low, ..] = rest[used..] else { return Step::More };
-        if *command != 1 {
-            return refuse(Reply::CommandNotSupported);
+        match *command {
+            COMMAND_CONNECT => Step::Connect { to, early: rest[used..].to_vec() },
+            // The address is not looked at: whoever holds the TCP connection is the one who may send.
+            COMMAND_UDP_ASSOCIATE => Step::Associate { port: (to.port != 0).then_some(to.port) },
+            _ => refuse(Reply::CommandNotSupported),
         }
-        let early = rest[used + 2..].to_vec();
-        Step::Connect { to: Destination { host, port: u16::from_be_bytes([high, low]) }, early }
+    }
+}
+
+/// An address, as requests and datagrams carry it.
+enum Address {
+    /// And how many bytes it takes.
+    Whole(Destination, usize),
+    Cut,
+    BadName,
+    UnknownKind,
+}
+
+/// ADDR and PORT behind an ATYP.
+fn destination(kind: u8, bytes: &[u8]) -> Address {
+    let (host, used) = match (kind, bytes) {
+        (KIND_V4, [a, b, c, d, ..]) => (Ipv4Addr::new(*a, *b, *c, *d).to_string(), 4),
+        (KIND_NAME, [length, name @ ..]) if name.len() >= usize::from(*length) => {
+            let length = usize::from(*length);
+            match std::str::from_utf8(&name[..length]) {
+                Ok(name) if length > 0 => (name.to_owned(), 1 + length),
+                _ => return Address::BadName,
+            }
+        }
+        (KIND_V6, [..]) if bytes.len() >= 16 => {
+            let mut octets = [0; 16];
+            octets.copy_from_slice(&bytes[..16]);
+            (Ipv6Addr::from(octets).to_string(), 16)
+        }
+        (KIND_V4 | KIND_NAME | KIND_V6, _) => return Address::Cut,
+        _ => return Address::UnknownKind,
+    };
+    match bytes[used..] {
+        [high, low, ..] => {
+            Address::Whole(Destination { host, port: u16::from_be_bytes([high, low]) }, used + 2)
+        }
+        _ => Address::Cut,
+    }
+}
+
+/// A datagram between a SOCKS client and us: a header, by which its flow is known, and the payload.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Datagram<'a> {
+    /// As it stands in front of the answers, too: there it says where they come from.
+    pub(crate) header: &'a [u8],
+    pub(crate) payload: &'a [u8],
+}
+
+/// Why a datagram of a SOCKS client is dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum BadDatagram {
+    /// "An implementation that does not support fragmentation MUST drop any datagram whose FRAG field is other than X'00'"
+    Fragment,
+    Garbage,
+}
+
+impl<'a> Datagram<'a> {
+    /// Splits one. The address is not parsed: most datagrams belong to a flow whose header is known.
+    pub(crate) fn split(bytes: &'a [u8]) -> Result<Self, BadDatagram> {
+        let [0, 0, fragment, kind, rest @ ..] = bytes else { return Err(BadDatagram::Garbage) };
+        if *fragment != 0 {
+            return Err(BadDatagram::Fragment);
+        }
+        let address_bytes = match (*kind, rest) {
+            (KIND_V4, _) => 4,
+            (KIND_NAME, [length, ..]) => 1 + usize::from(*length),
+            (KIND_V6, _) => 16,
+            _ => return Err(BadDatagram::Garbage),
+        };
+        let (header, payload) = bytes.split_at_checked(4 + address_bytes + 2).ok_or(BadDatagram::Garbage)?;
+        Ok(Self { header, payload })
+    }
+
+    /// Where it is to go; `None` if that is nowhere.
+    pub(crate) fn to(&self) -> Option<Destination> {
+        match destination(self.header[3], &self.header[4..]) {
+            Address::Whole(to, _) if to.port != 0 => Some(to),
+            _ => None,
+        }
     }
 }
 
@@ -152,7 +244,7 @@ mod tests {
                     break;
                 }
             }
-            if matches!(steps.last(), Some(Step::Connect { .. } | Step::Refuse(_))) {
+            if matches!(steps.last(), Some(Step::Connect { .. } | Step::Associate { .. } | Step::Refuse(_))) {
                 break;
             }
         }
@@ -196,5 +288,52 @@ mod tests {
         assert_eq!(run(&bind, 3).pop(), Some(Step::Refuse(Reply::CommandNotSupported.bytes().to_vec())));
         let kind = [5, 1, 0, 5, 1, 0, 9, 1];
         assert_eq!(run(&kind, 3).pop(), Some(Step::Refuse(Reply::AddressTypeNotSupported.bytes().to_vec())));
+    }
+
+    #[test]
+    fn udp_associate_names_the_port_or_none() {
+        for (port, want) in [([0, 0], None), ([0x12, 0x34], Some(0x1234))] {
+            let input = [&[5, 1, 0, 5, 3, 0, 1, 0, 0, 0, 0][..], &port].concat();
+            for cut in 0..=input.len() {
+                assert_eq!(
+                    run(&input, cut),
+                    [Step::Answer([5, 0]), Step::Associate { port: want }],
+                    "cut {cut}"
+                );
+            }
+        }
+        assert_eq!(Reply::associated("127.0.0.1:258".parse().unwrap()), [5, 0, 0, 1, 127, 0, 0, 1, 1, 2]);
+        assert_eq!(Reply::associated("[::1]:258".parse().unwrap())[3..], {
+            let mut six = vec![4];
+            six.extend(Ipv6Addr::LOCALHOST.octets());
+            six.extend([1, 2]);
+            six
+        });
+    }
+
+    #[test]
+    fn datagrams_are_split_and_garbage_is_told() {
+        let name = [&[0, 0, 0, 3, 11][..], b"web.example\x00\x35", b"query"].concat();
+        let datagram = Datagram::split(&name).unwrap();
+        assert_eq!((datagram.header.len(), datagram.payload), (18, &b"query"[..]));
+        assert_eq!(datagram.to(), Some(Destination { host: "web.example".into(), port: 53 }));
+        let four = [0, 0, 0, 1, 198, 18, 0, 9, 0, 53];
+        let datagram = Datagram::split(&four).unwrap();
+        assert_eq!((datagram.payload.len(), datagram.to().unwrap().host), (0, "198.18.0.9".to_owned()));
+        let six = [&[0, 0, 0, 4][..], &[0x20; 16], &[0, 53, 1]].concat();
+        assert_eq!(Datagram::split(&six).unwrap().payload, [1]);
+
+        for cut in 0..four.len() {
+            assert_eq!(Datagram::split(&four[..cut]), Err(BadDatagram::Garbage), "cut {cut}");
+        }
+        assert_eq!(Datagram::split(&[0, 0, 1, 1, 198, 18, 0, 9, 0, 53]), Err(BadDatagram::Fragment));
+        for garbage in [&[0, 1, 0, 1, 1, 1, 1, 1, 0, 53][..], &[0, 0, 0, 2, 1, 1, 1, 1, 0, 53]] {
+            assert_eq!(Datagram::split(garbage), Err(BadDatagram::Garbage));
+        }
+        for nowhere in
+            [&[0, 0, 0, 1, 1, 1, 1, 1, 0, 0][..], &[0, 0, 0, 3, 0, 0, 53], &[0, 0, 0, 3, 1, 0xff, 0, 53]]
+        {
+            assert_eq!(Datagram::split(nowhere).unwrap().to(), None);
+        }
     }
 }

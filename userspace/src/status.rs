@@ -172,6 +172,7 @@ pub(crate) fn run(args: &StatusArgs) -> Result<(), Failure> {
         let status = match control::ask(&args.control, &Request::Status)? {
             Answer::Status(status) => status,
             Answer::Error(error) => return Err(Failure::Runtime(anyhow!("the daemon says: {error}"))),
+            _ => return Err(Failure::Runtime(anyhow!("the daemon answers another question"))),
         };
         if args.json {
             println!("{}", serde_json::to_string(&status).map_err(Failure::runtime)?);

@@ -7,6 +7,7 @@ use crate::{
     failure::Failure,
     interface::{Lane, LaneFacts},
     protection::ProtectionStatus,
+    reload::Reloader,
     status::{Conservation, FrameStatus, Rates, SCHEMA, Status, Tunnels, WorkerStatus},
     worker::{
         Ended, Worker,
@@ -39,6 +40,8 @@ const DRAIN_LOOK: Duration = Duration::from_millis(50);
 pub(crate) struct Identity {
     pub(crate) role: &'static str,
     pub(crate) address: String,
+    /// What a gateway reads again.
+    pub(crate) gateway: Option<Arc<Reloader>>,
 }
 
 /// One worker as the supervisor sees it.
@@ -56,7 +59,7 @@ impl Seat {
 
 /// The daemon.
 pub(crate) struct Supervisor {
-    identity: Identity,
+    pub(crate) identity: Identity,
     pub(crate) seats: Vec<Seat>,
     pub(crate) interfaces: Vec<xsk::Interface>,
     started: Instant,
@@ -196,7 +199,7 @@ impl Supervisor {
         }
     }
 
-    /// TERM and INT drain, a second one stops; HUP is for reloading, which comes later.
+    /// TERM and INT drain, a second one stops; HUP reloads.
     fn watch_signals(self: Arc<Self>, drain_timeout: Duration) -> Result<(), Failure> {
         use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
         let mut signals =
@@ -204,9 +207,8 @@ impl Supervisor {
         let watch = move || {
             for signal in signals.forever() {
                 if signal == SIGHUP {
-                    tracing::warn!(
-                        "SIGHUP: this version reloads nothing; restart to change the configuration"
-                    );
+                    // The outcome is in the log.
+                    let _ = self.reload();
                 } else if self.draining.swap(true, Ordering::SeqCst) {
                     tracing::info!("second signal: stopping now");
                     self.tell_all(|| Command::Stop);
@@ -243,23 +245,36 @@ impl Supervisor {
     }
 
     fn snapshots(&self) -> Vec<WorkerSnapshot> {
+        let mut snapshots: Vec<_> = self.ask_all(Command::Snapshot).into_iter().map(|boxed| *boxed).collect();
+        snapshots.sort_by_key(|snapshot| snapshot.id);
+        snapshots
+    }
+
+    /// Asks every worker; the answers of those that answer in time, in any order.
+    pub(crate) fn ask_all<T>(&self, command: impl Fn(channel::Sender<T>) -> Command) -> Vec<T> {
+        self.ask_each(&self.seats, command)
+    }
+
+    /// As [`Self::ask_all`], of these workers.
+    pub(crate) fn ask_each<'a, T>(
+        &self,
+        seats: impl IntoIterator<Item = &'a Seat>,
+        command: impl Fn(channel::Sender<T>) -> Command,
+    ) -> Vec<T> {
         let (reply, answers) = channel::bounded(self.seats.len());
-        for seat in &self.seats {
-            seat.mailbox.command(Command::Snapshot(reply.clone()));
+        for seat in seats {
+            seat.mailbox.command(command(reply.clone()));
         }
         drop(reply);
         let until = Instant::now() + ANSWER_WITHIN;
-        let mut snapshots = Vec::new();
-        while let Ok(snapshot) = answers.recv_deadline(until) {
-            snapshots.push(*snapshot);
-        }
-        snapshots.sort_by_key(|snapshot| snapshot.id);
-        snapshots
+        std::iter::from_fn(|| answers.recv_deadline(until).ok()).collect()
     }
 
     fn answer(&self, request: &Request) -> Answer {
         match request {
             Request::Status => Answer::Status(Box::new(self.status())),
+            Request::Reload => self.reload().map_or_else(Answer::Error, Answer::Done),
+            Request::Kick { client } => self.kick(client).map_or_else(Answer::Error, Answer::Done),
         }
     }
 

@@ -73,7 +73,7 @@ pub use fields::{Field, FieldSection};
 pub use ip_prefix::{IpPrefix, IpPrefixError};
 pub use listen::BEAM_LISTEN;
 pub use message::Message;
-pub use protocol::{CAPSULE_PROTOCOL, has_capsule_protocol};
+pub use protocol::{CAPSULE_PROTOCOL, CONNECT_IP, CONNECT_UDP, has_capsule_protocol};
 pub use reader::{Item, Limits, MessageReader, RequestReader, ResponseReader};
 pub use request::{Kind, Request};
 pub use response::{Response, ResponseTo};

@@ -10,15 +10,19 @@
 mod flows;
 mod ip;
 mod link;
+mod paths;
 mod pool;
 mod trouble;
+mod udp;
 
-pub(crate) use self::ip::TunConfig;
 use self::{
     ip::IpClient,
+    paths::Changes,
     pool::{NothingLeft, Pool},
     trouble::explain,
+    udp::UdpSide,
 };
+pub(crate) use self::{ip::TunConfig, paths::source_towards};
 
 use super::{
     Ended,
@@ -29,6 +33,7 @@ use super::{
     session::{Slot, close, quic_code},
 };
 use crate::{cli::Destination, socks::Reply};
+use ::udp::DatagramSocket;
 use masque::{Code, Event as H3Event};
 use socket2::Socket;
 use std::{
@@ -40,6 +45,9 @@ use std::{
 };
 use tunnel::{CloseReason, ConnId, Dir, Event, StreamId};
 use upstream::resolver::{ResolveError, Resolver};
+
+/// The ways to the gateway are looked at this often at most: a host may have routes that change all day.
+const PATHS_INTERVAL: Duration = Duration::from_millis(200);
 
 /// What a local listener is for.
 pub(crate) enum Listen {
@@ -55,6 +63,10 @@ impl Listen {
             Self::Forward(listener, _) | Self::Socks(listener) => listener,
         }
     }
+
+    fn is_socks(&self) -> bool {
+        matches!(self, Self::Socks(_))
+    }
 }
 
 /// What the client is to do.
@@ -66,6 +78,8 @@ pub(crate) struct ClientConfig {
     pub(crate) quic: quinn_proto::ClientConfig,
     pub(crate) token: Option<String>,
     pub(crate) listens: Vec<Listen>,
+    /// `-L .../udp`.
+    pub(crate) udp_forwards: Vec<(DatagramSocket, Destination)>,
     /// `-W`: our end of the pair that standard input and output are copied to and from.
     pub(crate) stdio: Option<(Socket, Destination)>,
     /// `--tun`: carries IP.
@@ -80,6 +94,11 @@ pub(crate) struct ClientConfig {
 pub(crate) struct Client {
     config: ClientConfig,
     pool: Pool,
+    /// Says when the way to the gateway may be another; `None` where the kernel doesn't tell.
+    changes: Option<Changes>,
+    /// When to look at it next, and when that was last done.
+    paths_due: Option<Instant>,
+    paths_looked: Option<Instant>,
     waiting: VecDeque<FlowKey>,
     /// Listeners that found no descriptor for a connection, and until when they rest.
     resting: Vec<(Instant, u32)>,
@@ -88,15 +107,23 @@ pub(crate) struct Client {
     ended: Option<Ended>,
     /// The value of `proxy-authorization`.
     bearer: Option<String>,
+    /// The value of `:authority` where the gateway itself is asked.
+    authority: String,
+    udp: UdpSide,
 }
 
 impl Client {
     pub(crate) fn new(mut config: ClientConfig) -> Self {
         Self {
             ip: config.tun.take().map(IpClient::new),
+            authority: Destination { host: config.host.clone(), port: config.port }.authority(),
+            udp: UdpSide::default(),
             bearer: config.token.as_ref().map(|token| format!("Bearer {token}")),
             pool: Pool::new(&config.locals, Instant::now()),
             config,
+            changes: None,
+            paths_due: None,
+            paths_looked: None,
             waiting: VecDeque::new(),
             resting: Vec::new(),
             stdio_flow: None,
@@ -109,10 +136,18 @@ impl Client {
             listen.listener().set_nonblocking(true)?;
             core.poll.watch_readable(listen.listener(), Token::Listener(index as u32))?;
         }
+        self.start_udp(core)?;
         if let Some((socket, to)) = self.config.stdio.take() {
             socket.set_nonblocking(true)?;
             let pending = Pending { to, socks: false, early: Vec::new() };
             self.stdio_flow = self.admit(core, now, socket, Phase::Waiting(pending));
+        }
+        match Changes::open() {
+            Ok(changes) => {
+                core.poll.watch_readable(&changes, Token::Paths)?;
+                self.changes = Some(changes);
+            }
+            Err(error) => tracing::debug!("changes of addresses and routes go unnoticed: {error}"),
         }
         // All links are due.
         let nothing_left = self.pool.timers(core, now, &self.config);
@@ -134,7 +169,11 @@ impl Client {
     pub(super) fn next_deadline(&self, core: &Core) -> Option<Instant> {
         let rest = self.resting.iter().map(|&(until, _)| until).min();
         let ip = self.ip.as_ref().and_then(|ip| ip.next_deadline(core));
-        [self.pool.next_deadline(), rest, ip, core.flows.next_deadline()].into_iter().flatten().min()
+        let udp = core.udp.next_deadline();
+        [self.pool.next_deadline(), self.paths_due, rest, core.flows.next_deadline(), udp, ip]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// The gateway's name was resolved, or not, for one of the links.
@@ -147,6 +186,14 @@ impl Client {
     ) {
         let nothing_left = self.pool.resolved(core, now, &self.config, link, outcome);
         self.end_if(nothing_left);
+    }
+
+    /// The kernel says that links, addresses or routes have changed: looks at them soon.
+    pub(super) fn paths_changed(&mut self, now: Instant) {
+        if self.changes.as_ref().is_some_and(Changes::drain) {
+            let at = self.paths_looked.map_or(now, |looked| now.max(looked + PATHS_INTERVAL));
+            self.paths_due.get_or_insert(at);
+        }
     }
 
     fn connected(&mut self, core: &mut Core, conn: ConnId) {
@@ -164,6 +211,7 @@ impl Client {
                 self.drop_flow(core, key, &explain(reason));
             }
         }
+        self.udp_connection_ended(core, conn);
         core.connection_ended(conn);
         let nothing_left = self.pool.closed(core, now, &self.config, conn, reason);
         self.ip_closed(core, conn);
@@ -178,12 +226,17 @@ impl Client {
     }
 
     pub(super) fn timers(&mut self, core: &mut Core, now: Instant) -> Option<Ended> {
+        if self.paths_due.is_some_and(|at| at <= now) {
+            (self.paths_due, self.paths_looked) = (None, Some(now));
+            self.pool.follow_paths(core, now, &self.config);
+        }
         if self.ended.is_none() {
             let nothing_left = self.pool.timers(core, now, &self.config);
             self.end_if(nothing_left);
         }
         self.end_rests(core, now);
         self.ip_timers(core, now);
+        self.udp_timers(core, now);
         for key in core.flows.expired(now) {
             tracing::warn!(
                 "a local connection waited too long for the gateway, or for its reader, and was closed"
@@ -198,7 +251,8 @@ impl Client {
     }
 
     /// Accepts nothing more. Closing the listeners takes them out of the epoll, too.
-    pub(super) fn drain(&mut self) {
+    pub(super) fn drain(&mut self, core: &mut Core) {
+        self.drain_udp(core);
         self.config.listens.clear();
         self.resting.clear();
     }
@@ -223,8 +277,12 @@ impl Client {
             Event::StreamsAvailable { .. } => {
                 self.ask_waiting(core);
                 self.ask_ip(core);
+                self.ask_udp_waiting(core);
             }
-            Event::DatagramsUnblocked => core.ip.unblocked(conn),
+            Event::DatagramsUnblocked => {
+                core.udp.unblocked(conn);
+                core.ip.unblocked(conn);
+            }
             Event::DatagramReadable => {
                 if let Some(session) = self.pool.session_on(conn) {
                     datagrams::receive(core, session, conn);
@@ -266,6 +324,7 @@ impl Client {
             Some(&Slot::Flow(key)) => core.flows.queue(key),
             Some(&Slot::Ip(key)) => core.ip.queue(key),
             Some(Slot::IpAsked) => self.hear_ip_answer(core, conn, stream),
+            Some(&Slot::Udp(key)) => core.udp.queue(key),
             _ => {}
         }
     }
@@ -276,6 +335,8 @@ impl Client {
             H3Event::Settings(_) => {
                 self.pool.heard(core, now, &self.config, conn);
                 self.ask_ip(core);
+                self.say_datagram_size(core, conn);
+                self.ask_udp_waiting(core);
             }
             H3Event::GoAway { .. } if self.pool.going_away(conn) => {
                 tracing::info!("the gateway is draining: running flows finish, new ones will be refused");
@@ -289,16 +350,18 @@ impl Client {
             Some(&Slot::Flow(key)) => core.flows.queue(key),
             Some(&Slot::Ip(key)) => core.ip.queue(key),
             Some(Slot::IpAsked) => self.hear_ip_answer(core, conn, stream),
+            Some(&Slot::Udp(key)) => core.udp.queue(key),
             _ => {}
         }
     }
 
     /// The gateway reads no more. With an answer pending that is part of a refusal, which then tells why.
     fn stopped(&mut self, core: &mut Core, conn: ConnId, stream: StreamId) {
-        let Some(&Slot::Flow(key)) =
-            self.pool.session_on(conn).and_then(|session| session.slots.get(&stream))
-        else {
-            return;
+        let key = match self.pool.session_on(conn).and_then(|session| session.slots.get(&stream)) {
+            Some(&Slot::Flow(key)) => key,
+            // What it reads next is the answer, or the end.
+            Some(&Slot::Udp(key)) => return core.udp.queue(key),
+            _ => return,
         };
         core.flows.queue(key);
         // An open flow goes on in the other direction. RFC 9000 section 3.5: the stopped one is reset.

@@ -1,11 +1,13 @@
 //! What both roles of a worker work with: the engine, the epoll, the flows and the memory for their bytes.
 
 use super::{
+    account::Way,
     arena::Arena,
     datagrams::Drops,
-    flow::{Broken, Progress},
+    flow::{Broken, Progress, QUOTA_BYTES, Quota},
     flows::{Flows, Phase},
     ip::Ip,
+    ledger::Ledger,
     mail::Mailbox,
     poll::{FlowKey, Poll},
     session::{abandon, quic_code},
@@ -30,6 +32,8 @@ pub(super) struct Core {
     pub(super) flows: Flows,
     pub(super) udp: Udp,
     pub(super) ip: Ip,
+    /// Gateway: what its clients use here.
+    pub(super) ledger: Ledger,
     /// This worker's own letter box, for answers that come from other threads.
     pub(super) mailbox: Mailbox,
     /// Set once the daemon drains: new requests get 503. The supervisor says when to stop.
@@ -80,9 +84,14 @@ pub(super) struct Totals {
     pub(super) refused_upstream: u64,
     pub(super) refused_draining: u64,
     pub(super) refused_limit: u64,
+    pub(super) refused_other_client: u64,
     pub(super) socks_refused: u64,
     pub(super) reconnects: u64,
+    pub(super) address_changes: u64,
     pub(super) closed_unproven: u64,
+    pub(super) closed_revoked: u64,
+    pub(super) closed_kicked: u64,
+    pub(super) flows_revoked: u64,
 }
 
 impl Totals {
@@ -95,7 +104,7 @@ impl Totals {
         }
     }
 
-    pub(super) fn counters(&self) -> [(&'static str, u64); 17] {
+    pub(super) fn counters(&self) -> [(&'static str, u64); 22] {
         [
             ("flows_finished", self.flows_finished),
             ("flows_reset_by_stream", self.flows_reset_by_stream),
@@ -111,9 +120,14 @@ impl Totals {
             ("refused_upstream", self.refused_upstream),
             ("refused_draining", self.refused_draining),
             ("refused_limit", self.refused_limit),
+            ("refused_other_client", self.refused_other_client),
             ("socks_refused", self.socks_refused),
             ("reconnects", self.reconnects),
+            ("address_changes", self.address_changes),
             ("closed_unproven", self.closed_unproven),
+            ("closed_revoked", self.closed_revoked),
+            ("closed_kicked", self.closed_kicked),
+            ("flows_revoked", self.flows_revoked),
         ]
     }
 }
@@ -134,6 +148,7 @@ impl Core {
             flows: Flows::default(),
             udp: Udp::default(),
             ip: Ip::default(),
+            ledger: Ledger::default(),
             mailbox,
             draining: false,
             totals: Totals::default(),
@@ -181,17 +196,27 @@ impl Core {
     /// Moves an open flow's bytes both ways. Says how, if the flow has ended, and is gone.
     pub(super) fn pump(&mut self, key: FlowKey) -> Option<End> {
         let flow = self.flows.get_mut(key)?;
+        let owner = flow.owner();
         if let Phase::Last(splice) = &mut flow.phase {
             let before = splice.bytes_to_socket;
             let progress = splice.write_rest(&flow.socket, &mut flow.ready);
-            if splice.bytes_to_socket > before {
+            let moved = splice.bytes_to_socket - before;
+            if moved > 0 {
+                self.ledger.moved(owner, Way::Sent, moved);
                 self.flows.set_deadline(key, Some(self.now + LAST_BYTES_LIMIT));
             }
             return self.after(key, progress);
         }
         let (Phase::Open(splice), Some((conn, stream))) = (&mut flow.phase, flow.on) else { return None };
         let mut quic = self.engine.connection(conn)?;
-        let progress = splice.pump(&mut quic, &flow.socket, &mut flow.ready, &mut self.arena);
+        let quota = Quota {
+            to_socket_bytes: self.ledger.quota(owner, Way::Sent, self.now, QUOTA_BYTES),
+            to_stream_bytes: self.ledger.quota(owner, Way::Received, self.now, QUOTA_BYTES),
+        };
+        let (sent, received) = (splice.bytes_to_socket, splice.bytes_to_stream);
+        let progress = splice.pump(&mut quic, &flow.socket, &mut flow.ready, &mut self.arena, quota);
+        self.ledger.moved(owner, Way::Sent, splice.bytes_to_socket - sent);
+        self.ledger.moved(owner, Way::Received, splice.bytes_to_stream - received);
         if let Progress::Broken(broken) = &progress {
             match *broken {
                 Broken::Socket(_) => abandon(&mut quic, stream, Code::H3_CONNECT_ERROR),
@@ -207,8 +232,9 @@ impl Core {
     fn after(&mut self, key: FlowKey, progress: Progress) -> Option<End> {
         let end = match progress {
             Progress::Waiting => return None,
-            Progress::More => {
-                self.flows.queue(key);
+            Progress::More { to_socket, to_stream } => {
+                self.again(key, Way::Sent, to_socket);
+                self.again(key, Way::Received, to_stream);
                 return None;
             }
             Progress::Done => {
@@ -222,6 +248,22 @@ impl Core {
         };
         self.end_flow(key, end);
         Some(end)
+    }
+
+    /// A flow has more to move: in its next turn, or once its client's rate permits.
+    fn again(&mut self, key: FlowKey, way: Way, more: bool) {
+        let Some(flow) = self.flows.get_mut(key).filter(|_| more) else { return };
+        if self.ledger.quota(flow.owner(), way, self.now, 1) > 0 {
+            self.flows.queue(key);
+        } else {
+            self.flows.starve(key, way, &mut self.ledger, self.now);
+        }
+    }
+
+    /// Goes on with flows whose clients' rates permit it by now.
+    pub(super) fn wake_starved(&mut self) {
+        let flows = &mut self.flows;
+        self.ledger.wake(self.now, |key, way| flows.fed(key, way));
     }
 
     /// The peer has all of a flow's stream.

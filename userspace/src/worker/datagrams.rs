@@ -12,11 +12,12 @@ pub(super) use stream::{DatagramStream, Framing, Next};
 
 use super::{
     core::Core,
+    ip::Tools,
     session::{Session, Slot, close},
 };
 use bytes::Bytes;
 use std::collections::VecDeque;
-use tunnel::{ConnId, Dir, Side, StreamId};
+use tunnel::{ConnId, ConnMut, Dir, Side, StreamId};
 
 /// Datagrams of one connection that wait for their request.
 const EARLY_COUNT_MAX: usize = 64;
@@ -124,10 +125,19 @@ pub(super) fn receive(core: &mut Core, session: &mut Session, conn: ConnId) {
         let stream = StreamId::new(Side::Client, Dir::Bi, id / 4);
         match session.slots.get(&stream) {
             Some(&Slot::Ip(key)) => {
-                let (arena, drops) = (&mut core.arena, &mut core.datagrams);
-                core.ip.receive_frame(key, payload, &mut quic, arena, drops, core.now);
+                let mut tools = Tools {
+                    quic: &mut quic,
+                    arena: &mut core.arena,
+                    drops: &mut core.datagrams,
+                    ledger: &mut core.ledger,
+                    now: core.now,
+                };
+                core.ip.receive_frame(key, payload, &mut tools);
             }
-            Some(&Slot::Udp(key)) => core.udp.receive_frame(key, payload, core.now, &mut core.datagrams),
+            Some(&Slot::Udp(key)) => {
+                let (now, drops, ledger) = (core.now, &mut core.datagrams, &mut core.ledger);
+                core.udp.receive_frame(key, payload, now, drops, ledger);
+            }
             Some(Slot::Head(_) | Slot::Resolving(_)) => {
                 core.datagrams.early += session.datagrams.keep(stream, payload);
             }
@@ -137,6 +147,13 @@ pub(super) fn receive(core: &mut Core, session: &mut Session, conn: ConnId) {
             _ => core.datagrams.unknown_flow += 1,
         }
     }
+}
+
+/// Longest payload of context 0 that one QUIC DATAGRAM frame carries now, for any of the first streams of a connection:
+/// their ids take two bytes at most. It changes with the path's MTU. `None`: the peer takes no such frames.
+pub(super) fn payload_max_bytes(quic: &mut ConnMut<'_>) -> Option<usize> {
+    const PREFIX_BYTES: usize = 3;
+    quic.datagram_max_bytes().map(|max| max.saturating_sub(PREFIX_BYTES))
 }
 
 #[cfg(test)]

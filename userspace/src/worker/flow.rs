@@ -28,15 +28,15 @@ const READ_BYTES_MAX: usize = 64 * 1024;
 /// Chunks up to this that wait for the socket are copied: each would hold a whole receive slab of 64 KiB.
 const COPY_BYTES_MAX: usize = 1024;
 /// Bytes moved in each direction before other flows get their turn.
-const QUOTA_BYTES: usize = 512 * 1024;
+pub(super) const QUOTA_BYTES: usize = 512 * 1024;
 
 /// What a pump has left to do.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Progress {
     /// Waits for an event.
     Waiting,
-    /// The quota is used up: pump again.
-    More,
+    /// A quota is used up: pump again.
+    More { to_socket: bool, to_stream: bool },
     /// Both directions are finished.
     Done,
     /// The flow ended early.
@@ -102,6 +102,13 @@ impl Reader {
     }
 }
 
+/// Bytes that one pump may move. A rate may leave nothing of one of them; then that side isn't read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Quota {
+    pub(super) to_socket_bytes: usize,
+    pub(super) to_stream_bytes: usize,
+}
+
 /// A spliced socket and stream. Created once the CONNECT was answered with 2xx.
 pub(super) struct Splice {
     stream: StreamId,
@@ -159,19 +166,20 @@ impl Splice {
         socket: &Socket,
         ready: &mut Readiness,
         arena: &mut Arena,
+        quota: Quota,
     ) -> Progress {
-        let inward = match self.pump_to_socket(conn, socket, ready, arena) {
+        let to_socket = match self.pump_to_socket(conn, socket, ready, arena, quota.to_socket_bytes) {
             Ok(more) => more,
             Err(broken) => return Progress::Broken(broken),
         };
-        let outward = match self.pump_to_stream(conn, socket, ready, arena) {
+        let to_stream = match self.pump_to_stream(conn, socket, ready, arena, quota.to_stream_bytes) {
             Ok(more) => more,
             Err(broken) => return Progress::Broken(broken),
         };
         if self.socket_shut && self.stream_acked {
             Progress::Done
-        } else if inward || outward {
-            Progress::More
+        } else if to_socket || to_stream {
+            Progress::More { to_socket, to_stream }
         } else {
             Progress::Waiting
         }
@@ -199,7 +207,7 @@ impl Splice {
     /// Writes what [`Self::outlive`] took over.
     pub(super) fn write_rest(&mut self, socket: &Socket, ready: &mut Readiness) -> Progress {
         while !self.to_socket.is_empty() && ready.writable {
-            if let Err(broken) = self.write_socket(socket, ready) {
+            if let Err(broken) = self.write_socket(socket, ready, usize::MAX) {
                 return Progress::Broken(broken);
             }
         }
@@ -213,20 +221,19 @@ impl Splice {
         socket: &Socket,
         ready: &mut Readiness,
         arena: &mut Arena,
+        mut quota_bytes: usize,
     ) -> Result<bool, Broken> {
-        let mut moved = 0;
-        loop {
+        while quota_bytes > 0 {
             self.fill_from_stream(conn, arena, TO_SOCKET_BYTES_MAX)?;
             if self.to_socket.is_empty() || !ready.writable {
                 break;
             }
-            moved += self.write_socket(socket, ready)?;
-            if moved >= QUOTA_BYTES {
-                return Ok(true);
-            }
+            quota_bytes -= self.write_socket(socket, ready, quota_bytes)?;
         }
-        // A reset overtakes what the socket does not take; else the flow would live as long as its reader sleeps.
-        if self.to_socket_bytes >= TO_SOCKET_BYTES_MAX && conn.was_reset(self.stream) {
+        let stopped = quota_bytes == 0;
+        // A reset overtakes what is not moved on; else the flow would live as long as its reader sleeps, or until its
+        // client's rate permits.
+        if (stopped || self.to_socket_bytes >= TO_SOCKET_BYTES_MAX) && conn.was_reset(self.stream) {
             return Err(Broken::Stream);
         }
         if self.stream_ended && self.to_socket.is_empty() && !self.socket_shut {
@@ -234,7 +241,7 @@ impl Splice {
             // The peer may have closed altogether meanwhile; then the reading side says so.
             let _ = socket.shutdown(Shutdown::Write);
         }
-        Ok(false)
+        Ok(stopped && !self.socket_shut)
     }
 
     /// Reads the stream until `enough_bytes` wait for the socket.
@@ -289,12 +296,25 @@ impl Splice {
         }
     }
 
-    fn write_socket(&mut self, mut socket: &Socket, ready: &mut Readiness) -> Result<usize, Broken> {
+    /// Writes at most `max_bytes`.
+    fn write_socket(
+        &mut self,
+        mut socket: &Socket,
+        ready: &mut Readiness,
+        max_bytes: usize,
+    ) -> Result<usize, Broken> {
         let mut vector = [IoSlice::new(&[]); IOV_MAX];
+        let (mut slices, mut left_bytes) = (0, max_bytes);
         for (slot, bytes) in vector.iter_mut().zip(&self.to_socket) {
-            *slot = IoSlice::new(bytes);
+            let length = bytes.len().min(left_bytes);
+            if length == 0 {
+                break;
+            }
+            *slot = IoSlice::new(&bytes[..length]);
+            left_bytes -= length;
+            slices += 1;
         }
-        match socket.write_vectored(&vector[..self.to_socket.len().min(IOV_MAX)]) {
+        match socket.write_vectored(&vector[..slices]) {
             Ok(written) => {
                 self.drop_written(written);
                 Ok(written)
@@ -328,19 +348,21 @@ impl Splice {
         socket: &Socket,
         ready: &mut Readiness,
         arena: &mut Arena,
+        mut quota_bytes: usize,
     ) -> Result<bool, Broken> {
-        let mut moved = 0;
         loop {
             if !self.write_stream(conn)? {
-                return Self::check_failure(socket, ready);
+                Self::check_failure(socket, ready)?;
+                return Ok(false);
             }
             if self.socket_ended || !ready.readable {
                 break;
             }
-            moved += self.read_socket(socket, ready, arena)?;
-            if moved >= QUOTA_BYTES {
+            if quota_bytes == 0 {
+                Self::check_failure(socket, ready)?;
                 return Ok(true);
             }
+            quota_bytes -= self.read_socket(socket, ready, arena, quota_bytes)?;
         }
         if self.socket_ended && !self.stream_finished {
             self.stream_finished = true;
@@ -350,14 +372,14 @@ impl Splice {
         Ok(false)
     }
 
-    /// Finds out about a reset while the stream keeps us from reading the socket. What the socket still holds is lost
+    /// Finds out about a reset while the stream, or the client's rate, keeps us from reading the socket. What the socket still holds is lost
     /// then, as it is to a plain TCP connection whose reader stands still.
-    fn check_failure(socket: &Socket, ready: &mut Readiness) -> Result<bool, Broken> {
+    fn check_failure(socket: &Socket, ready: &mut Readiness) -> Result<(), Broken> {
         if !std::mem::take(&mut ready.failed) {
-            return Ok(false);
+            return Ok(());
         }
         match socket.take_error() {
-            Ok(None) => Ok(false),
+            Ok(None) => Ok(()),
             Ok(Some(e)) | Err(e) => Err(Broken::Socket(e.kind())),
         }
     }
@@ -380,8 +402,9 @@ impl Splice {
         mut socket: &Socket,
         ready: &mut Readiness,
         arena: &mut Arena,
+        max_bytes: usize,
     ) -> Result<usize, Broken> {
-        let buffer = arena.payload_space(READ_BYTES_MAX);
+        let buffer = arena.payload_space(READ_BYTES_MAX.min(max_bytes));
         let room = buffer.len();
         match socket.read(buffer) {
             Ok(0) => {

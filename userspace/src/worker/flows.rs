@@ -1,7 +1,10 @@
 //! The table of a worker's flows, and the queue of those that have something to do.
 
 use super::{
+    account::Way,
+    fair::Fair,
     flow::{Readiness, Splice},
+    ledger::{FlowPermit, Ledger, Owner},
     poll::{FlowKey, Ready},
 };
 use crate::{cli::Destination, socks::Negotiation};
@@ -24,8 +27,21 @@ pub(super) struct Flow {
     pub(super) phase: Phase,
     /// When the present phase has lasted too long.
     pub(super) deadline: Option<Instant>,
+    /// Gateway: counts it among its client's flows.
+    pub(super) permit: Option<FlowPermit>,
+    /// Where it leads, as it was asked for, and since when.
+    pub(super) to: Box<str>,
+    pub(super) since: Instant,
     generation: u32,
     queued: bool,
+    /// Waits in the ledger, by [`Way`].
+    starved: [bool; 2],
+}
+
+impl Flow {
+    pub(super) fn owner(&self) -> Owner {
+        self.permit.as_ref().map_or(Owner::NOBODY, FlowPermit::owner)
+    }
 }
 
 /// The life of a flow.
@@ -34,6 +50,8 @@ pub(super) enum Phase {
     Connecting { reader: Box<RequestReader>, candidates: VecDeque<SocketAddr> },
     /// Client: a SOCKS client is talking.
     Socks(Negotiation),
+    /// Client: a SOCKS client whose UDP is relayed by this local socket while the connection lives.
+    Associated { relay: u32 },
     /// Client: waits for the tunnel, or for stream credit.
     Waiting(Pending),
     /// Client: CONNECT is on its way (what isn't written yet is kept) and the answer outstanding.
@@ -60,7 +78,7 @@ pub(super) struct Pending {
 pub(super) struct Flows {
     table: Slab<Flow>,
     next_generation: u32,
-    ready: VecDeque<FlowKey>,
+    ready: Fair,
     /// Flows with a deadline; few, and looked at only when the earliest may have come.
     earliest_deadline: Option<Instant>,
 }
@@ -71,7 +89,7 @@ impl Flows {
     }
 
     /// Adds a flow.
-    pub(super) fn insert(&mut self, socket: Socket, phase: Phase) -> FlowKey {
+    pub(super) fn insert(&mut self, socket: Socket, phase: Phase, now: Instant) -> FlowKey {
         // Whatever closes the socket before its orderly end, be it the death of this process, closes it with a reset:
         // a stream that was cut off must not look like a whole one. A socket pair (`-W`) knows no reset.
         let _ = socket.set_linger(Some(Duration::ZERO));
@@ -83,8 +101,12 @@ impl Flows {
             on: None,
             phase,
             deadline: None,
+            permit: None,
+            to: Box::default(),
+            since: now,
             generation,
             queued: false,
+            starved: [false; 2],
         };
         FlowKey { index: self.table.insert(flow) as u32, generation }
     }
@@ -120,11 +142,35 @@ impl Flows {
     /// Queues a flow for its next step; once is enough.
     pub(super) fn queue(&mut self, key: FlowKey) {
         if let Some(flow) = self.get_mut(key)
-            && !flow.queued
+            && !std::mem::replace(&mut flow.queued, true)
         {
-            flow.queued = true;
-            self.ready.push_back(key);
+            let owner = flow.owner();
+            self.ready.push(owner, key);
         }
+    }
+
+    /// Lets a flow wait until its client's rate permits more.
+    pub(super) fn starve(&mut self, key: FlowKey, way: Way, ledger: &mut Ledger, now: Instant) {
+        if let Some(flow) = self.get_mut(key)
+            && !std::mem::replace(&mut flow.starved[way.index()], true)
+        {
+            let owner = flow.owner();
+            ledger.starve(owner, way, now, key, |key| self.is_starved(key, way));
+        }
+    }
+
+    fn is_starved(&self, key: FlowKey, way: Way) -> bool {
+        let flow = self.table.get(key.index as usize).filter(|flow| flow.generation == key.generation);
+        flow.is_some_and(|flow| flow.starved[way.index()])
+    }
+
+    /// Ends the wait; false if the flow is gone.
+    pub(super) fn fed(&mut self, key: FlowKey, way: Way) -> bool {
+        let starved = self.get_mut(key).is_some_and(|flow| std::mem::take(&mut flow.starved[way.index()]));
+        if starved {
+            self.queue(key);
+        }
+        starved
     }
 
     pub(super) fn ready_count(&self) -> usize {
@@ -132,7 +178,7 @@ impl Flows {
     }
 
     pub(super) fn next_ready(&mut self) -> Option<FlowKey> {
-        while let Some(key) = self.ready.pop_front() {
+        while let Some(key) = self.ready.pop() {
             if let Some(flow) = self.get_mut(key) {
                 flow.queued = false;
                 return Some(key);
@@ -167,6 +213,12 @@ impl Flows {
     /// Whether any flow still delivers what its connection left behind. Walks the table: for the end of a daemon.
     pub(super) fn any_last(&self) -> bool {
         self.table.iter().any(|(_, flow)| matches!(flow.phase, Phase::Last(_)))
+    }
+
+    /// The flows that are so. Walks the table: for changes of the configuration.
+    pub(super) fn select(&self, is_so: impl Fn(&Flow) -> bool) -> Vec<FlowKey> {
+        let selected = self.table.iter().filter(|(_, flow)| is_so(flow));
+        selected.map(|(index, flow)| FlowKey { index: index as u32, generation: flow.generation }).collect()
     }
 
     /// Every flow, for the end of the worker or of a connection.

@@ -6,17 +6,21 @@
 //! ```
 
 mod extended;
+mod identity;
 mod ip;
 mod listen;
+mod revoke;
 mod udp;
 mod upstream;
 
 use self::extended::Extended;
 use super::{
+    account::Accounts,
     core::{Core, End},
     datagrams,
     flow::Broken,
     flows::Phase,
+    ledger::FlowPermit,
     mail::Command,
     poll::FlowKey,
     session::{Resolving, Session, Slot, Transport, abandon, close, h3_config, quic_code, write_some},
@@ -29,10 +33,9 @@ use ::upstream::{
     users::{How, Identity, Users},
 };
 use bytes::Bytes;
-use masque::{
-    Code, Credentials, Host, Item, Kind, MessageError, MessageReader, Request, RequestReader, Scheme, Scope,
-    Via,
-};
+pub(super) use identity::Asker;
+use masque::{Code, Host, Item, Kind, MessageError, MessageReader, Request, RequestReader, Scope};
+pub(crate) use revoke::Revoked;
 use std::{
     collections::{HashMap, VecDeque},
     sync::Arc,
@@ -43,10 +46,26 @@ use tunnel::{CloseReason, ConnId, Dir, Event, Read, StreamId};
 /// What all workers of a gateway share; never changed, only replaced.
 pub(crate) struct GatewayConfig {
     pub(crate) users: Option<Users>,
+    /// Outlives every replacement.
+    pub(crate) accounts: Arc<Accounts>,
     pub(crate) policy: Policy,
     pub(crate) resolver: Arc<Resolver>,
     /// Turns a verified client certificate into a name.
     pub(crate) certificate_name: fn(&rustls::pki_types::CertificateDer<'_>) -> Option<String>,
+}
+
+impl GatewayConfig {
+    /// The same with other users.
+    pub(crate) fn with_users(&self, users: Option<Users>) -> Self {
+        let Self { users: _, accounts, policy, resolver, certificate_name } = self;
+        Self {
+            users,
+            accounts: accounts.clone(),
+            policy: policy.clone(),
+            resolver: resolver.clone(),
+            certificate_name: *certificate_name,
+        }
+    }
 }
 
 /// See the module.
@@ -66,11 +85,8 @@ const UNPROVEN_MAX: usize = 1024;
 const LOOKUPS_PER_CONNECTION_MAX: u32 = 128;
 /// How long a name may take; then 504.
 const LOOKUP_LIMIT: Duration = Duration::from_secs(15);
-/// Streams of a client at once, once it has shown who it is.
-const STREAMS_MAX: u32 = 4096;
-
 /// An answer that opens nothing.
-struct Refusal {
+pub(super) struct Refusal {
     status: u16,
     fields: Vec<(&'static str, String)>,
 }
@@ -84,7 +100,8 @@ struct Wanted {
     host: Host,
     /// Not 0.
     port: u16,
-    identity: Identity,
+    asker: Asker,
+    permit: FlowPermit,
     transport: Transport,
 }
 
@@ -131,13 +148,14 @@ impl Gateway {
         let h3 = masque::Connection::server(h3_config());
         match Session::open(h3, &mut quic) {
             Ok(mut session) => {
+                session.since = Some(core.now);
                 let chain = quic.peer_identity();
                 session.identity = chain
                     .first()
                     .and_then(self.config.certificate_name)
                     .map(|name| Identity { name: name.into(), how: How::Certificate });
                 match &session.identity {
-                    Some(_) => quic.permit_streams(STREAMS_MAX),
+                    Some(_) => quic.permit_streams(identity::STREAMS_MAX),
                     None => self.unproven.push_back(conn),
                 }
                 self.sessions.insert(conn, session);
@@ -332,15 +350,16 @@ impl Gateway {
             core.totals.refused_not_found += 1;
             return Err(Refusal::new(404));
         }
-        let identity = self.identify(core, conn, request.authorization.as_ref())?;
+        let asker = self.identify(core, conn, request.authorization.as_ref())?;
         if core.draining {
             core.totals.refused_draining += 1;
             return Err(Refusal { status: 503, fields: vec![("retry-after", "1".to_owned())] });
         }
+        let permit = asker.open_flow(core)?;
         let authority = match &request.kind {
             Kind::Connect { authority } => authority,
             Kind::ExtendedConnect { protocol, scheme: _, authority, path } => {
-                let extended = Extended { conn, stream, reader, request, authority, path, identity };
+                let extended = Extended { conn, stream, reader, request, authority, path, asker, permit };
                 return self.take_extended(core, protocol, extended);
             }
             Kind::Other { .. } => return Err(Refusal::new(404)),
@@ -350,12 +369,15 @@ impl Gateway {
             return Err(Refusal::new(400));
         };
         let host = authority.host.clone();
-        self.reach(core, Wanted { conn, stream, reader, host, port, identity, transport: Transport::Tcp })
+        self.reach(
+            core,
+            Wanted { conn, stream, reader, host, port, asker, permit, transport: Transport::Tcp },
+        )
     }
 
     /// Starts the resolution of the destination's name, unless no address of it could be allowed.
     fn reach(&mut self, core: &mut Core, wanted: Wanted) -> Result<(), Refusal> {
-        let Wanted { conn, stream, reader, host, port, identity, transport } = wanted;
+        let Wanted { conn, stream, reader, host, port, asker, permit, transport } = wanted;
         // An address needs no lookup.
         let is_name = matches!(host, Host::Name(_));
         let lookups = self.sessions.get(&conn).map_or(0, |session| session.lookups);
@@ -367,9 +389,9 @@ impl Gateway {
             Host::Name(name) => name,
             Host::Address(address) => address.to_string(),
         };
-        if let Err(denied) = self.config.policy.check_name_possible(&host, port) {
+        if let Err(denied) = asker.policy.check_name_possible(&self.config.policy, &host, port) {
             core.totals.refused_denied += 1;
-            tracing::debug!("{identity} asked for {host}:{port}: {denied}");
+            tracing::debug!("{asker} asked for {host}:{port}: {denied}");
             return Err(Refusal::because(&denied.into()));
         }
         let mailbox = core.mailbox.clone();
@@ -384,47 +406,11 @@ impl Gateway {
         }
         if let Some(session) = self.sessions.get_mut(&conn) {
             session.lookups += 1;
-            let resolving = Resolving { reader, host, identity, transport };
+            let resolving = Resolving { reader, host, port, asker, permit, transport };
             session.slots.insert(stream, Slot::Resolving(Box::new(resolving)));
             self.lookups.push_back((core.now + LOOKUP_LIMIT, conn, stream));
         }
         Ok(())
-    }
-
-    /// The identity of the client certificate, else of the token.
-    fn identify(
-        &mut self,
-        core: &mut Core,
-        conn: ConnId,
-        credentials: Option<&Credentials>,
-    ) -> Result<Identity, Refusal> {
-        if let Some(identity) = self.sessions.get(&conn).and_then(|session| session.identity.clone()) {
-            return Ok(identity);
-        }
-        let by_token = credentials
-            .filter(|credentials| credentials.scheme == Scheme::Bearer)
-            .and_then(|credentials| std::str::from_utf8(credentials.token.expose()).ok())
-            .and_then(|token| self.config.users.as_ref()?.authenticate(token));
-        if let (Some(identity), Some(session)) = (&by_token, self.sessions.get_mut(&conn)) {
-            // Each request shows its token anew; the connection is known to be somebody's from now on.
-            session.proven = true;
-            tracing::trace!("{identity} asks");
-            if let Some(mut quic) = core.engine.connection(conn) {
-                quic.permit_streams(STREAMS_MAX);
-            }
-        }
-        by_token.ok_or_else(|| {
-            core.totals.refused_unauthenticated += 1;
-            // 407 only to a client that speaks to us as its proxy (cli.md).
-            match credentials.map(|credentials| credentials.via) {
-                Some(Via::ProxyAuthorization) => {
-                    Refusal { status: 407, fields: vec![("proxy-authenticate", "Bearer".to_owned())] }
-                }
-                Some(Via::Authorization) | None => {
-                    Refusal { status: 401, fields: vec![("www-authenticate", "Bearer".to_owned())] }
-                }
-            }
-        })
     }
 
     /// One step of a flow whose socket or stream has something to say.
@@ -475,6 +461,7 @@ impl Gateway {
 
     /// Says on every connection that this gateway goes away; requests from now on get 503.
     pub(super) fn drain(&mut self, core: &mut Core) {
+        core.udp.drain(core.now);
         for conn in self.sessions.keys().copied().collect::<Vec<_>>() {
             self.drain_one(core, conn);
         }

@@ -17,10 +17,12 @@ pub(super) use session::{IpSession, Rules};
 
 use self::{outbound::Outbound, realm::Finder, totals::Totals};
 use super::{
+    account::Way,
     arena::Arena,
     core::Core,
     datagrams::{Drops, Next},
     flow::Broken,
+    ledger::Ledger,
     poll::{FlowKey, Poll, Token},
 };
 use bytes::Bytes;
@@ -89,6 +91,15 @@ impl Default for Ip {
             totals: Totals::default(),
         }
     }
+}
+
+/// What taking a packet from the tunnel works with.
+pub(super) struct Tools<'a, 'q> {
+    pub(super) quic: &'a mut ConnMut<'q>,
+    pub(super) arena: &'a mut Arena,
+    pub(super) drops: &'a mut Drops,
+    pub(super) ledger: &'a mut Ledger,
+    pub(super) now: Instant,
 }
 
 /// What a step of a session brought for its role.
@@ -166,8 +177,15 @@ impl Ip {
     }
 
     pub(super) fn keys_on(&self, conn: ConnId) -> Vec<FlowKey> {
-        let on = self.sessions.iter().filter(|(_, session)| session.on.0 == conn);
-        on.map(|(index, session)| FlowKey { index: index as u32, generation: session.generation }).collect()
+        self.select(|session| session.on.0 == conn)
+    }
+
+    /// Sessions of some kind. Walks the table.
+    pub(super) fn select(&self, which: impl Fn(&IpSession) -> bool) -> Vec<FlowKey> {
+        let found = self.sessions.iter().filter(|(_, session)| which(session));
+        found
+            .map(|(index, session)| FlowKey { index: index as u32, generation: session.generation })
+            .collect()
     }
 
     /// When the MTU of a session may become smaller by itself, if it still may.
@@ -183,35 +201,19 @@ impl Ip {
     }
 
     /// A QUIC DATAGRAM frame for a session.
-    pub(super) fn receive_frame(
-        &mut self,
-        key: FlowKey,
-        datagram: Bytes,
-        quic: &mut ConnMut<'_>,
-        arena: &mut Arena,
-        drops: &mut Drops,
-        now: Instant,
-    ) {
+    pub(super) fn receive_frame(&mut self, key: FlowKey, datagram: Bytes, tools: &mut Tools<'_, '_>) {
         match self.get_mut(key) {
             Some(session) => session.tunnel.heard_frame(),
-            None => return drops.unknown_flow += 1,
+            None => return tools.drops.unknown_flow += 1,
         }
-        self.inbound(key, datagram, quic, arena, drops, now);
+        self.inbound(key, datagram, tools);
     }
 
     /// An HTTP datagram of the peer: one packet for the network.
-    fn inbound(
-        &mut self,
-        key: FlowKey,
-        datagram: Bytes,
-        quic: &mut ConnMut<'_>,
-        arena: &mut Arena,
-        drops: &mut Drops,
-        now: Instant,
-    ) {
+    fn inbound(&mut self, key: FlowKey, datagram: Bytes, tools: &mut Tools<'_, '_>) {
         let mut packet = match masque::context_id(datagram) {
             Ok((CONTEXT_PAYLOAD, packet)) => packet,
-            Ok(_) | Err(_) => return drops.unknown_context += 1,
+            Ok(_) | Err(_) => return tools.drops.unknown_context += 1,
         };
         let Ok(view) = View::read(&packet) else { return self.totals.malformed += 1 };
         let Some(session) = self.sessions.get_mut(key.index as usize) else { return };
@@ -219,28 +221,32 @@ impl Ip {
             return self.totals.spoofed_source += 1;
         }
         if !session.rules.permit_destination(&view) {
-            return match &self.side {
-                Side::Gateway(realm) => {
-                    self.totals.denied_destination += 1;
-                    // What a host says to its whole network is nobody's to answer.
-                    let from = realm.gateway_address(view.source.is_ipv4());
-                    if let Some(from) = from
-                        && let Some(error) = icmp::error(&packet, &view, from, Trouble::Prohibited)
-                        && self.tokens.take(now)
-                    {
-                        self.totals.icmp_sent += 1;
-                        session.tunnel.send(quic, arena, CONTEXT_PAYLOAD, &error, drops);
-                    }
-                }
-                _ => self.totals.other_destination += 1,
-            };
+            return self.refuse_destination(key, &packet, &view, tools);
         }
         let Some(port) = &mut self.port else { return self.totals.no_device += 1 };
         packet.truncate(view.total_bytes);
+        if !tools.ledger.take(session.account, Way::Sent, packet.len(), tools.now) {
+            return self.totals.over_rate += 1;
+        }
         self.totals.packets_from_tunnel += 1;
         self.totals.bytes_from_tunnel += packet.len() as u64;
         port.send(packet);
         self.port_dirty = true;
+    }
+
+    /// The peer may not send there. A client of ours is told so.
+    fn refuse_destination(&mut self, key: FlowKey, packet: &[u8], view: &View, tools: &mut Tools<'_, '_>) {
+        let Side::Gateway(realm) = &self.side else { return self.totals.other_destination += 1 };
+        self.totals.denied_destination += 1;
+        let from = realm.gateway_address(view.source.is_ipv4());
+        let Some(session) = self.sessions.get_mut(key.index as usize) else { return };
+        if let Some(error) = from.and_then(|from| icmp::error(packet, view, from, Trouble::Prohibited))
+            && self.tokens.take(tools.now)
+        {
+            self.totals.icmp_sent += 1;
+            let Tools { quic, arena, drops, .. } = tools;
+            session.tunnel.send(quic, arena, CONTEXT_PAYLOAD, &error, drops);
+        }
     }
 }
 
@@ -263,8 +269,14 @@ impl Core {
             let Some(mut quic) = self.engine.connection(session.on.0) else { return Heard::Nothing };
             match session.tunnel.next(&mut quic, &mut self.arena, &mut self.datagrams) {
                 Ok(Next::Capsule(Capsule::Datagram(datagram))) => {
-                    let (arena, drops) = (&mut self.arena, &mut self.datagrams);
-                    self.ip.inbound(key, datagram, &mut quic, arena, drops, self.now);
+                    let mut tools = Tools {
+                        quic: &mut quic,
+                        arena: &mut self.arena,
+                        drops: &mut self.datagrams,
+                        ledger: &mut self.ledger,
+                        now: self.now,
+                    };
+                    self.ip.inbound(key, datagram, &mut tools);
                 }
                 Ok(Next::Capsule(capsule)) => return Heard::Capsule(capsule),
                 Ok(Next::Blocked) => {

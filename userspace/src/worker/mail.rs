@@ -2,6 +2,7 @@
 //! All queues are bounded; the one for frames of ports that came later, by the number of those frames.
 
 use super::{
+    GatewayConfig, Revoked,
     poll::{FlowKey, Waker},
     snapshot::WorkerSnapshot,
 };
@@ -43,6 +44,15 @@ pub(crate) struct HandedInner {
     pub(crate) behind_router: bool,
 }
 
+/// Whose connections are meant.
+#[derive(Clone, Debug)]
+pub(crate) enum Who {
+    /// All of the client of this name.
+    Client(Arc<str>),
+    /// One of this worker.
+    Connection(ConnId),
+}
+
 /// What the control plane asks of a worker.
 pub(crate) enum Command {
     /// Report counters and tables.
@@ -55,6 +65,10 @@ pub(crate) enum Command {
     AddPort(Box<dyn Port>),
     /// An address of an IP session has moved to a younger session of the same client.
     AddressMoved { key: FlowKey, address: IpAddr },
+    /// Gateway: work by this configuration from now on.
+    Configure { config: Arc<GatewayConfig>, server: Arc<quinn_proto::ServerConfig>, reply: Sender<Revoked> },
+    /// Gateway: close connections; how many there were.
+    Kick { who: Who, reply: Sender<u64> },
     /// A name was resolved for the request on this stream.
     Resolved { conn: ConnId, stream: tunnel::StreamId, outcome: Result<Vec<SocketAddr>, ResolveError> },
     /// The client's gateway name was resolved, for one of its links.

@@ -8,14 +8,17 @@
 //! Workers share nothing but bounded queues ([`mail`]). A worker that has nothing to do sleeps in one epoll until a
 //! packet, a socket, a letter or a timer needs it; [`Worker::run`] is the whole life of one.
 
+pub(crate) mod account;
 mod arena;
 mod client;
 mod core;
 mod datagrams;
+mod fair;
 mod flow;
 mod flows;
 mod gateway;
 pub(crate) mod ip;
+mod ledger;
 pub(crate) mod mail;
 pub(crate) mod poll;
 pub(crate) mod ports;
@@ -23,8 +26,8 @@ mod session;
 pub(crate) mod snapshot;
 mod udp;
 
-pub(crate) use client::{Client, ClientConfig, Listen, TunConfig};
-pub(crate) use gateway::{Gateway, GatewayConfig};
+pub(crate) use client::{Client, ClientConfig, Listen, TunConfig, source_towards};
+pub(crate) use gateway::{Gateway, GatewayConfig, Revoked};
 
 use self::{
     core::Core,
@@ -77,6 +80,8 @@ pub(crate) struct Worker {
 
 /// The rare work of a busy worker is looked at once in so many loops; an idle one looks each time.
 const LOOPS_BETWEEN_POLLS: u64 = 4;
+/// Steps of flows in one turn: what a client sent meanwhile is not to wait for those of a thousand others.
+const STEPS_MAX: usize = 128;
 /// Frames taken over from other workers in one turn.
 const HANDED_MAX: usize = 256;
 
@@ -115,6 +120,11 @@ impl Worker {
     /// Makes it turn without sleeping (`--busy-poll`).
     pub(crate) fn set_busy_poll(&mut self, busy_poll: bool) {
         self.busy_poll = busy_poll;
+    }
+
+    /// Closes UDP flows that are silent for so long.
+    pub(crate) fn set_udp_idle_timeout(&mut self, timeout: Duration) {
+        self.core.udp.idle_timeout = timeout;
     }
 
     /// Runs until it is told to stop.
@@ -204,7 +214,8 @@ impl Worker {
             Role::Client(client) => client.next_deadline(&self.core),
         };
         let inner = self.core.inner_deadline();
-        [self.core.engine.next_deadline(), inner, self.ports.next_deadline(), blocked, role]
+        let starved = self.core.ledger.next_deadline();
+        [self.core.engine.next_deadline(), self.ports.next_deadline(), blocked, role, starved, inner]
             .into_iter()
             .flatten()
             .min()
@@ -247,13 +258,28 @@ impl Worker {
                 self.core.draining = true;
                 match &mut self.role {
                     Role::Gateway(gateway) => gateway.drain(&mut self.core),
-                    Role::Client(client) => client.drain(),
+                    Role::Client(client) => client.drain(&mut self.core),
                 }
             }
             Command::AddressMoved { key, address } => {
                 if let Role::Gateway(gateway) = &mut self.role {
                     gateway.address_moved(&mut self.core, key, address);
                 }
+            }
+            Command::Configure { config, server, reply } => {
+                let mut revoked = Revoked::default();
+                if let Role::Gateway(gateway) = &mut self.role {
+                    self.core.engine.set_server_config(Some(server));
+                    revoked = gateway.configure(&mut self.core, config);
+                }
+                let _ = reply.send(revoked);
+            }
+            Command::Kick { who, reply } => {
+                let kicked = match &mut self.role {
+                    Role::Gateway(gateway) => gateway.kick(&mut self.core, &who),
+                    Role::Client(_) => 0,
+                };
+                let _ = reply.send(kicked);
             }
             Command::Resolved { conn, stream, outcome } => {
                 if let Role::Gateway(gateway) = &mut self.role {
@@ -286,10 +312,20 @@ impl Worker {
     fn serve_sockets(&mut self, now: Instant) {
         for ready in std::mem::take(&mut self.ready) {
             match ready.token {
-                Token::Mail | Token::Port(_) | Token::UdpLocal(_) => {}
+                Token::Mail | Token::Port(_) => {}
                 Token::Inner => self.core.ip.note_ready(),
                 Token::Udp(key) => self.core.udp.note_ready(key, ready),
+                Token::UdpLocal(index) => {
+                    if let Role::Client(client) = &mut self.role {
+                        client.read_local(&mut self.core, index);
+                    }
+                }
                 Token::Flow(key) => self.core.flows.note_ready(key, ready),
+                Token::Paths => {
+                    if let Role::Client(client) = &mut self.role {
+                        client.paths_changed(now);
+                    }
+                }
                 Token::Listener(index) => {
                     if let Role::Client(client) = &mut self.role {
                         client.accept(&mut self.core, now, index);
@@ -299,9 +335,10 @@ impl Worker {
         }
     }
 
-    /// Gives each ready flow one quota. True if some have more to move.
+    /// Gives ready flows one quota each, clients in turn. True if some have more to move.
     fn pump_flows(&mut self, now: Instant) -> bool {
-        for _ in 0..self.core.flows.ready_count() {
+        self.core.wake_starved();
+        for _ in 0..self.core.flows.ready_count().min(STEPS_MAX) {
             let Some(key) = self.core.flows.next_ready() else { break };
             match &mut self.role {
                 Role::Gateway(gateway) => gateway.advance(&mut self.core, now, key),
@@ -312,7 +349,7 @@ impl Worker {
             let Some(key) = self.core.udp.next_ready() else { break };
             match &mut self.role {
                 Role::Gateway(gateway) => gateway.advance_udp(&mut self.core, key),
-                Role::Client(_) => {}
+                Role::Client(client) => client.advance_udp(&mut self.core, key),
             }
         }
         self.core.flows.ready_count() + self.core.udp.ready_count() > 0
@@ -367,7 +404,7 @@ impl Worker {
             ports: self.ports.snapshot(),
             hand_over: self.ports.counters,
             connections: self.core.engine.connections() as u64,
-            flows: (self.core.flows.len() + self.core.udp.len() + self.core.ip.len()) as u64,
+            flows: (self.core.flows.len() + self.core.udp.len()) as u64,
             pending: match &self.role {
                 Role::Gateway(gateway) => gateway.pending_count() as u64,
                 Role::Client(_) => 0,
@@ -399,6 +436,9 @@ impl Worker {
             false => snapshot.counters.push((name, value)),
         });
         snapshot.drops.extend(self.core.udp.totals.drops());
+        if let Role::Client(client) = &self.role {
+            snapshot.drops.extend(client.udp_drops());
+        }
         for port in self.ports.iter() {
             port.kernel_drops(&mut |name, value| snapshot.drops.push((name, value)));
         }

@@ -29,6 +29,8 @@ pub(crate) enum Token {
     UdpLocal(u32),
     /// The network behind this end has packets.
     Inner,
+    /// This host's links, addresses or routes have changed.
+    Paths,
 }
 
 /// Index of a flow in its table, with the generation that detects a reused slot.
@@ -51,6 +53,7 @@ impl Token {
             Self::Udp(key) => 4 << KIND_SHIFT | key.pack(),
             Self::UdpLocal(index) => 5 << KIND_SHIFT | u64::from(index),
             Self::Inner => 7 << KIND_SHIFT,
+            Self::Paths => 6 << KIND_SHIFT,
         }
     }
 
@@ -63,6 +66,7 @@ impl Token {
             3 => Self::Flow(FlowKey::unpack(data)),
             4 => Self::Udp(FlowKey::unpack(data)),
             5 => Self::UdpLocal(index),
+            6 => Self::Paths,
             _ => Self::Inner,
         }
     }
@@ -218,6 +222,7 @@ mod tests {
             Token::Flow(key),
             Token::Udp(key),
             Token::UdpLocal(3),
+            Token::Paths,
         ];
         for token in tokens {
             assert_eq!(Token::unpack(token.pack()), token);

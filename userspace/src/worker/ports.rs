@@ -51,9 +51,14 @@ impl HandOver {
 /// beside it. The kernel socket reserves the port number, receives what steering passed on (fragments, queues without a
 /// socket), and sends where AF_XDP has no route or neighbour yet. Behind it come the AF_XDP sockets of queues that are
 /// newer than the daemon: those only receive, for the ports before them send everything.
+///
+/// A client has a kernel socket for each of its connections, on a port of its own. Its AF_XDP sockets share the work by that
+/// port, `port % count`, so that connections spread over the NIC's queues, and on veth over those of the gateway.
 pub(super) struct Ports {
     worker: u8,
     ports: Vec<Box<dyn Port>>,
+    /// How many of them, the first ones, are AF_XDP sockets that send.
+    fast_count: usize,
     writable_watched: Vec<bool>,
     burst: Vec<Received>,
     /// Workers that got frames of the present burst. At most one entry a frame.
@@ -65,10 +70,11 @@ pub(super) struct Ports {
 }
 
 impl Ports {
-    pub(super) fn new(worker: u8, ports: Vec<Box<dyn Port>>, peers: Vec<Mailbox>) -> Self {
+    pub(super) fn new(worker: u8, mut ports: Vec<Box<dyn Port>>, peers: Vec<Mailbox>) -> Self {
         let writable_watched = vec![false; ports.len()];
         Self {
             worker,
+            fast_count: ports.iter_mut().map_while(|port| port.census()).count(),
             ports,
             writable_watched,
             burst: Vec::with_capacity(BURST_MAX),
@@ -218,7 +224,12 @@ impl Ports {
         if room == 0 {
             return !engine.pending_transmit();
         }
-        engine.transmit_into(now, room, &mut Way { ports: &mut self.ports, reserved: VecDeque::new() })
+        let fast_count = self.fast_count;
+        engine.transmit_into(
+            now,
+            room,
+            &mut Way { ports: &mut self.ports, fast_count, reserved: VecDeque::new() },
+        )
     }
 
     /// Hands what was queued to the kernel, and notes when to look again.
@@ -261,6 +272,7 @@ fn inbound<'a>(received: &Received, datagram: &'a [u8]) -> Inbound<'a> {
 /// The way of sealed datagrams out: by the first port that has a route.
 struct Way<'a> {
     ports: &'a mut [Box<dyn Port>],
+    fast_count: usize,
     /// By transmit reserved and not yet submitted: which port gave how many frames.
     reserved: VecDeque<(usize, usize)>,
 }
@@ -271,8 +283,11 @@ impl Outlet for Way<'_> {
     fn reserve(&mut self, transmit: &Transmit, slots: &mut Vec<Frame>) -> Reserved {
         let before = slots.len();
         let transmit = of_port(transmit);
-        for (index, port) in self.ports.iter_mut().enumerate() {
-            match port.reserve(&transmit, slots) {
+        // The fast ports in turn, beginning with the one that the local port stands for; then the others.
+        let first = usize::from(transmit.path.local.port()) % self.fast_count.max(1);
+        let fast = (first..self.fast_count).chain(0..first.min(self.fast_count));
+        for index in fast.chain(self.fast_count..self.ports.len()) {
+            match self.ports[index].reserve(&transmit, slots) {
                 port::Reserved::NoRoute => {}
                 port::Reserved::Frames => {
                     self.reserved.push_back((index, slots.len() - before));

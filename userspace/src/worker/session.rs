@@ -1,11 +1,16 @@
 //! HTTP/3 on one connection, the part that gateway and client share: the streams and what each of them is.
 
-use super::{datagrams::Demux, poll::FlowKey};
+use super::{
+    datagrams::Demux,
+    gateway::Asker,
+    ledger::{FlowPermit, Membership},
+    poll::FlowKey,
+};
 use bytes::Bytes;
 use masque::{Code, ConnectionError, Event as H3Event, RequestReader};
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Instant};
 use tunnel::{ConnMut, Read, StreamId, VarInt, Write};
-use upstream::users::Identity;
+use upstream::users::{Identity, TokenHash};
 
 /// What a stream of a connection is at the moment.
 pub(super) enum Slot {
@@ -31,7 +36,9 @@ pub(super) enum Slot {
 pub(super) struct Resolving {
     pub(super) reader: RequestReader,
     pub(super) host: String,
-    pub(super) identity: Identity,
+    pub(super) port: u16,
+    pub(super) asker: Asker,
+    pub(super) permit: FlowPermit,
     pub(super) transport: Transport,
 }
 
@@ -57,8 +64,12 @@ pub(super) struct Session {
     pub(super) datagrams: Demux,
     /// From the client certificate, if it showed one.
     pub(super) identity: Option<Identity>,
-    /// Gateway: a request came with a good token.
-    pub(super) proven: bool,
+    /// Gateway: the client that it belongs to, since its first good request.
+    pub(super) membership: Option<Membership>,
+    /// Gateway: of the token that showed it.
+    pub(super) token: Option<TokenHash>,
+    /// Gateway: when it came.
+    pub(super) since: Option<Instant>,
     /// Gateway: names that are being resolved for it, those of requests that were given up included.
     pub(super) lookups: u32,
 }
@@ -72,7 +83,9 @@ impl Session {
             slots: HashMap::new(),
             datagrams: Demux::default(),
             identity: None,
-            proven: false,
+            membership: None,
+            token: None,
+            since: None,
             lookups: 0,
         };
         for (kind, bytes) in session.h3.opening() {
@@ -98,7 +111,7 @@ impl Session {
 
     /// Gateway: the client has shown who it is.
     pub(super) fn is_proven(&self) -> bool {
-        self.proven || self.identity.is_some()
+        self.membership.is_some() || self.identity.is_some()
     }
 
     /// The bounds for readers of request streams.

@@ -15,12 +15,14 @@ use self::flow::Tools;
 use super::{
     core::Core,
     datagrams::Drops,
+    ledger::Ledger,
     poll::{FlowKey, Ready},
 };
 use bytes::Bytes;
 use slab::Slab;
 use std::{
     collections::VecDeque,
+    sync::Arc,
     time::{Duration, Instant},
 };
 use tunnel::{ConnId, StreamId};
@@ -29,6 +31,9 @@ use udp::{DatagramSocket, Scratch};
 /// A flow without a datagram for so long is closed: "SHOULD NOT use a period lower than two minutes" (RFC 9298 section
 /// 3.1).
 pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// The same while the daemon drains.
+const DRAIN_IDLE: Duration = Duration::from_secs(1);
 
 /// Counters of UDP flows.
 #[derive(Clone, Copy, Debug, Default)]
@@ -44,6 +49,8 @@ pub(super) struct Totals {
     pub(super) protocol_error: u64,
     /// Closed to make room for another one.
     pub(super) evicted: u64,
+    /// The gateway said no.
+    pub(super) refused: u64,
     pub(super) datagrams_to_sockets: u64,
     pub(super) datagrams_from_sockets: u64,
     pub(super) bytes_to_sockets: u64,
@@ -60,10 +67,12 @@ pub(super) struct Totals {
     pub(super) send_failed: u64,
     /// Dropped: waited too long for its flow, or the flow came to nothing.
     pub(super) not_opened: u64,
+    /// Dropped: its client is over its rate.
+    pub(super) over_rate: u64,
 }
 
 impl Totals {
-    pub(super) fn counters(&self) -> [(&'static str, u64); 13] {
+    pub(super) fn counters(&self) -> [(&'static str, u64); 14] {
         [
             ("udp_flows_opened", self.opened),
             ("udp_flows_finished", self.finished),
@@ -72,6 +81,7 @@ impl Totals {
             ("udp_flows_reset", self.reset),
             ("udp_flows_protocol_error", self.protocol_error),
             ("udp_flows_evicted", self.evicted),
+            ("udp_flows_refused", self.refused),
             ("udp_datagrams_to_sockets", self.datagrams_to_sockets),
             ("udp_datagrams_from_sockets", self.datagrams_from_sockets),
             ("udp_bytes_to_sockets", self.bytes_to_sockets),
@@ -81,12 +91,13 @@ impl Totals {
         ]
     }
 
-    pub(super) fn drops(&self) -> [(&'static str, u64); 4] {
+    pub(super) fn drops(&self) -> [(&'static str, u64); 5] {
         [
             ("udp_socket_full", self.socket_full),
             ("udp_too_big_for_path", self.too_big),
             ("udp_send_failed", self.send_failed),
             ("udp_flow_not_opened", self.not_opened),
+            ("udp_over_rate", self.over_rate),
         ]
     }
 }
@@ -99,7 +110,7 @@ pub(super) struct Udp {
     /// Flows whose datagrams wait for room in QUIC's buffer.
     blocked: Vec<FlowKey>,
     /// Local sockets of a client, by the index in their epoll token.
-    pub(super) locals: Slab<DatagramSocket>,
+    pub(super) locals: Slab<Arc<DatagramSocket>>,
     scratch: Option<Box<Scratch>>,
     /// Where datagrams of one size are put one behind the other, for the kernel to cut.
     run: Vec<u8>,
@@ -185,14 +196,21 @@ impl Udp {
     }
 
     /// A QUIC DATAGRAM frame for a flow.
-    pub(super) fn receive_frame(&mut self, key: FlowKey, payload: Bytes, now: Instant, drops: &mut Drops) {
+    pub(super) fn receive_frame(
+        &mut self,
+        key: FlowKey,
+        payload: Bytes,
+        now: Instant,
+        drops: &mut Drops,
+        ledger: &mut Ledger,
+    ) {
         let Some(flow) =
             self.table.get_mut(key.index as usize).filter(|flow| flow.generation == key.generation)
         else {
             drops.unknown_flow += 1;
             return;
         };
-        flow.receive_frame(payload, now, &mut self.totals, drops);
+        flow.receive_frame(payload, now, &mut self.totals, drops, ledger);
         self.queue(key);
     }
 
@@ -224,6 +242,21 @@ impl Udp {
         self.sweep
     }
 
+    /// The daemon goes away: flows that fall silent end soon.
+    pub(super) fn drain(&mut self, now: Instant) {
+        self.idle_timeout = self.idle_timeout.min(DRAIN_IDLE);
+        self.sweep = (!self.table.is_empty()).then(|| now + self.sweep_interval());
+    }
+
+    /// The receive buffers, for a caller who gives them [back](Self::put_scratch).
+    pub(super) fn take_scratch(&mut self) -> Box<Scratch> {
+        self.scratch.take().unwrap_or_default()
+    }
+
+    pub(super) fn put_scratch(&mut self, scratch: Box<Scratch>) {
+        self.scratch = Some(scratch);
+    }
+
     /// Flows without a datagram for the idle timeout. Looked for four times in that time, not by a timer for each: a
     /// flow lives up to a quarter longer.
     pub(super) fn idle(&mut self, now: Instant) -> Vec<FlowKey> {
@@ -249,16 +282,15 @@ impl Core {
     /// Moves an open flow's datagrams both ways. Says how, if the flow has ended; it is then for the caller to
     /// [end](Self::end_udp).
     pub(super) fn pump_udp(&mut self, key: FlowKey) -> Option<Gone> {
-        let Udp { table, locals, scratch, run, totals, .. } = &mut self.udp;
+        let Udp { table, locals, scratch, run, totals, blocked, .. } = &mut self.udp;
         let flow = table.get_mut(key.index as usize).filter(|flow| flow.generation == key.generation)?;
         let quic = self.engine.connection(flow.on?.0)?;
         let scratch = scratch.get_or_insert_default();
-        let drops = &mut self.datagrams;
-        let mut tools =
-            Tools { quic, arena: &mut self.arena, scratch, run, locals, totals, drops, now: self.now };
+        let (arena, drops, ledger) = (&mut self.arena, &mut self.datagrams, &mut self.ledger);
+        let mut tools = Tools { quic, arena, scratch, run, locals, totals, drops, ledger, now: self.now };
         let outcome = flow.pump(&mut tools);
         if flow.is_waiting() && !std::mem::replace(&mut flow.blocked, true) {
-            self.udp.blocked.push(key);
+            blocked.push(key);
         }
         match outcome {
             Ok(more) => {
@@ -271,15 +303,22 @@ impl Core {
         }
     }
 
-    /// Reads one batch of a client's local socket. Each datagram goes to `take`; true if there may be more.
-    pub(super) fn receive_local(
-        &mut self,
-        index: u32,
-        take: &mut dyn FnMut(std::net::SocketAddr, &[u8]),
-    ) -> bool {
-        let Udp { locals, scratch, .. } = &mut self.udp;
-        let Some(socket) = locals.get(index as usize) else { return false };
-        socket.receive(scratch.get_or_insert_default(), take).is_ok_and(|received| !received.drained)
+    /// A payload of a flow's local end. False if there is no such flow any more.
+    pub(super) fn send_from_local(&mut self, key: FlowKey, payload: &[u8]) -> bool {
+        let Udp { table, totals, blocked, .. } = &mut self.udp;
+        let flow = table.get_mut(key.index as usize).filter(|flow| flow.generation == key.generation);
+        let Some(flow) = flow else { return false };
+        let quic = flow.on.and_then(|(conn, _)| self.engine.connection(conn));
+        flow.send_from_local(payload, quic, &mut self.arena, totals, &mut self.datagrams, self.now);
+        if flow.is_waiting() && !std::mem::replace(&mut flow.blocked, true) {
+            blocked.push(key);
+        }
+        true
+    }
+
+    /// A QUIC DATAGRAM frame for a flow.
+    pub(super) fn receive_udp_frame(&mut self, key: FlowKey, payload: Bytes) {
+        self.udp.receive_frame(key, payload, self.now, &mut self.datagrams, &mut self.ledger);
     }
 
     /// Ends a flow: tells the peer in the words that fit, counts, and closes its socket. The caller forgets the stream.

@@ -27,6 +27,7 @@ mod engine;
 mod event;
 mod header;
 mod protection;
+pub mod resume;
 pub mod stats;
 pub mod tls;
 pub mod transport;

@@ -3,12 +3,15 @@
 //! Callers read the files; nothing here touches the disk.
 
 use crate::protection::suites;
+use crate::resume::verifier::Rejudging;
+use crate::resume::{ResumingClient, Store, Vault};
 use quinn_proto::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::ring::default_provider;
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::server::WebPkiClientVerifier;
+use rustls::server::{StoresServerSessions, WebPkiClientVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, OtherError, RootCertStore, SignatureScheme};
 use std::fmt;
 use std::str::FromStr;
@@ -45,6 +48,9 @@ pub enum TlsError {
     /// The client CA cannot be used.
     #[error("the client CA cannot be used: {0}; the file needs at least one CA certificate in PEM")]
     ClientCa(rustls::client::VerifierBuilderError),
+    /// The trusted roots cannot be used.
+    #[error("the trusted root certificates cannot be used: {0}; see `openssl x509 -in FILE -text`")]
+    Roots(rustls::client::VerifierBuilderError),
     /// No trust anchor.
     #[error("no trusted root certificate was found: give --ca FILE, or --pin sha256:... of the gateway")]
     NoRoots,
@@ -189,9 +195,24 @@ pub fn server_tls(
         other => TlsError::Certificate(other),
     })?;
     tls.alpn_protocols = vec![ALPN_H3.to_vec()];
-    tls.send_tls13_tickets = 1;
+    // A client keeps one in memory and one on disk.
+    tls.send_tls13_tickets = 2;
     tls.max_early_data_size = 0;
     Ok(tls)
+}
+
+/// Gives the gateway's TLS a store for its tickets, which all workers must share: `take` is what makes a ticket usable
+/// once. With `early_data`, a client may send its first bytes with one of them; rustls accepts them only with a ticket
+/// that it has just taken from this store.
+pub fn with_tickets(
+    mut tls: rustls::ServerConfig,
+    store: Arc<dyn StoresServerSessions>,
+    early_data: bool,
+) -> rustls::ServerConfig {
+    tls.session_storage = store;
+    // RFC 9001 section 4.6.1: QUIC allows this or nothing; QUIC's own flow control bounds early data.
+    tls.max_early_data_size = if early_data { u32::MAX } else { 0 };
+    tls
 }
 
 /// The client's TLS, with its own certificate if it has one.
@@ -202,12 +223,16 @@ pub fn client_tls(
     let provider = provider();
     let builder = rustls::ClientConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&[&rustls::version::TLS13])?;
-    let builder = match verify {
+    let verifier: Arc<dyn ServerCertVerifier> = match verify {
         Verify::Roots(roots) if roots.is_empty() => return Err(TlsError::NoRoots),
-        Verify::Roots(roots) => builder.with_root_certificates(roots),
-        Verify::Pin(pin) => custom(builder, provider.clone(), Some(pin)),
-        Verify::Insecure => custom(builder, provider.clone(), None),
+        Verify::Roots(roots) => {
+            let web = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone());
+            web.build().map_err(TlsError::Roots)?
+        }
+        Verify::Pin(pin) => Arc::new(LeafVerifier { provider: provider.clone(), pin: Some(pin) }),
+        Verify::Insecure => Arc::new(LeafVerifier { provider: provider.clone(), pin: None }),
     };
+    let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(Rejudging(verifier)));
     let mut tls = match identity {
         None => builder.with_no_client_auth(),
         Some((certs, key)) => {
@@ -220,6 +245,7 @@ pub fn client_tls(
         }
     };
     tls.alpn_protocols = vec![ALPN_H3.to_vec()];
+    tls.resumption = Resumption::store(Arc::new(Store::default()));
     tls.enable_early_data = false;
     Ok(tls)
 }
@@ -229,20 +255,19 @@ pub fn quic_server(tls: rustls::ServerConfig) -> Result<QuicServerConfig, TlsErr
     QuicServerConfig::try_from(tls).map_err(|_| TlsError::NoInitialSuite)
 }
 
-/// quinn's form of [`client_tls`].
-pub fn quic_client(tls: rustls::ClientConfig) -> Result<QuicClientConfig, TlsError> {
-    QuicClientConfig::try_from(tls).map_err(|_| TlsError::NoInitialSuite)
+/// quinn's form of [`client_tls`], with the vault that its tickets come from and go to. It sends early data where a
+/// ticket permits it.
+pub fn resuming_client(
+    mut tls: rustls::ClientConfig,
+    vault: Arc<dyn Vault>,
+) -> Result<ResumingClient, TlsError> {
+    tls.enable_early_data = true;
+    ResumingClient::new(tls, vault).map_err(|_| TlsError::NoInitialSuite)
 }
 
-type NeedsVerifier = rustls::ConfigBuilder<rustls::ClientConfig, rustls::WantsVerifier>;
-type NeedsClientCert = rustls::ConfigBuilder<rustls::ClientConfig, rustls::client::WantsClientCert>;
-
-fn custom(
-    builder: NeedsVerifier,
-    provider: Arc<CryptoProvider>,
-    pin: Option<Fingerprint>,
-) -> NeedsClientCert {
-    builder.dangerous().with_custom_certificate_verifier(Arc::new(LeafVerifier { provider, pin }))
+/// quinn's form of [`client_tls`], without resumption.
+pub fn quic_client(tls: rustls::ClientConfig) -> Result<QuicClientConfig, TlsError> {
+    QuicClientConfig::try_from(tls).map_err(|_| TlsError::NoInitialSuite)
 }
 
 /// Trusts one leaf, or any. That the peer holds the leaf's key is proved by the signature, always.

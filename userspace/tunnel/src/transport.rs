@@ -30,10 +30,10 @@
 
 use crate::config::Secrets;
 use quinn_proto::congestion::{BbrConfig, ControllerFactory, CubicConfig, NewRenoConfig};
-use quinn_proto::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use quinn_proto::crypto::{self, rustls::QuicServerConfig};
 use quinn_proto::{
     AckFrequencyConfig, ClientConfig, IdleTimeout, MtuDiscoveryConfig, NoneTokenLog, NoneTokenStore,
-    ServerConfig, TransportConfig, ValidationTokenConfig, VarInt,
+    ServerConfig, TokenLog, TokenStore, TransportConfig, ValidationTokenConfig, VarInt,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -179,9 +179,33 @@ pub fn server_config(
     server
 }
 
+/// How long an address-validation token is good for.
+const NEW_TOKEN_LIFETIME: Duration = Duration::from_secs(24 * 3600);
+
+/// Has a server give each client a token that proves its address at the next connection: early data then meets no
+/// three-times limit, and no Retry. `used` keeps a token from proving an address twice.
+pub fn with_new_tokens(mut server: ServerConfig, used: Arc<dyn TokenLog>) -> ServerConfig {
+    let mut tokens = ValidationTokenConfig::default();
+    tokens.sent(1).lifetime(NEW_TOKEN_LIFETIME).log(used);
+    server.validation_token_config(tokens);
+    server
+}
+
 /// A lean client configuration: no store of address-validation tokens.
-pub fn client_config(tls: QuicClientConfig, transport: Arc<TransportConfig>) -> ClientConfig {
+pub fn client_config(
+    tls: impl crypto::ClientConfig + 'static,
+    transport: Arc<TransportConfig>,
+) -> ClientConfig {
+    client_config_with_tokens(tls, transport, Arc::new(NoneTokenStore))
+}
+
+/// The same with such a store.
+pub fn client_config_with_tokens(
+    tls: impl crypto::ClientConfig + 'static,
+    transport: Arc<TransportConfig>,
+    tokens: Arc<dyn TokenStore>,
+) -> ClientConfig {
     let mut client = ClientConfig::new(Arc::new(tls));
-    client.transport_config(transport).token_store(Arc::new(NoneTokenStore));
+    client.transport_config(transport).token_store(tokens);
     client
 }

@@ -1,7 +1,7 @@
 //! A UDP socket for payloads that a tunnel carries: many datagrams a system call, either way.
 //!
 //! ```text
-//!  kernel ──recvmmsg, GRO──► scratch (one a worker) ──► take(from, payload), datagram by datagram
+//!  kernel ──recvmmsg, GRO──► scratch (one a worker) ──► take(path, payload), datagram by datagram
 //!  kernel ◄──sendmsg, GSO── run of payloads of one size ◄── the caller
 //! ```
 //!
@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::{
     io::{self, IoSliceMut},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     os::fd::{AsFd, BorrowedFd},
 };
 
@@ -35,6 +35,21 @@ pub struct Scratch {
 impl Default for Scratch {
     fn default() -> Self {
         Self { bytes: vec![0; MESSAGES_MAX * MESSAGE_BYTES_MAX] }
+    }
+}
+
+/// The two ends of a datagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ends {
+    /// Who sent it, or is to get it.
+    pub remote: SocketAddr,
+    /// Which address of ours it was sent to, or is to come from; `None` leaves it to the kernel.
+    pub local: Option<IpAddr>,
+}
+
+impl From<SocketAddr> for Ends {
+    fn from(remote: SocketAddr) -> Self {
+        Self { remote, local: None }
     }
 }
 
@@ -120,15 +135,11 @@ impl DatagramSocket {
         self.local
     }
 
-    /// Reads one batch, and hands each datagram and its sender to `take`.
+    /// Reads one batch, and hands each datagram and its ends to `take`.
     ///
     /// # Errors
     /// `WouldBlock` when there is none; else what the kernel says, after which the socket can be read again.
-    pub fn receive(
-        &self,
-        scratch: &mut Scratch,
-        take: &mut dyn FnMut(SocketAddr, &[u8]),
-    ) -> io::Result<Received> {
+    pub fn receive(&self, scratch: &mut Scratch, take: &mut dyn FnMut(Ends, &[u8])) -> io::Result<Received> {
         let mut metas = [RecvMeta::default(); MESSAGES_MAX];
         let mut chunks = scratch.bytes.chunks_exact_mut(MESSAGE_BYTES_MAX);
         let mut buffers: [IoSliceMut<'_>; MESSAGES_MAX] =
@@ -137,13 +148,14 @@ impl DatagramSocket {
         let mut datagrams = 0;
         for (meta, buffer) in metas.iter().zip(&buffers).take(messages) {
             let message = &buffer[..meta.len.min(buffer.len())];
+            let ends = Ends { remote: meta.addr, local: meta.dst_ip };
             // A datagram of no bytes is one, too.
             if message.is_empty() {
-                take(meta.addr, message);
+                take(ends, message);
                 datagrams += 1;
             }
             for datagram in message.chunks(meta.stride.max(1)) {
-                take(meta.addr, datagram);
+                take(ends, datagram);
                 datagrams += 1;
             }
         }
@@ -159,10 +171,11 @@ impl DatagramSocket {
         }
     }
 
-    /// Sends `contents` to `to`, cut into datagrams of `segment_bytes`, of which the last may be shorter.
-    pub fn send(&self, to: SocketAddr, contents: &[u8], segment_bytes: usize) -> Sent {
+    /// Sends `contents` between `ends`, cut into datagrams of `segment_bytes`, of which the last may be shorter.
+    pub fn send(&self, ends: impl Into<Ends>, contents: &[u8], segment_bytes: usize) -> Sent {
+        let Ends { remote: destination, local: src_ip } = ends.into();
         let segment_size = (segment_bytes < contents.len()).then_some(segment_bytes);
-        let transmit = Transmit { destination: to, ecn: None, contents, segment_size, src_ip: None };
+        let transmit = Transmit { destination, ecn: None, contents, segment_size, src_ip };
         match self.state.try_send(UdpSockRef::from(&self.socket), &transmit) {
             Ok(()) => Sent::Taken,
             Err(error) => match Errno::from_io_error(&error) {
@@ -215,7 +228,9 @@ mod tests {
                 Some(&rustix::event::Timespec { tv_sec: 20, tv_nsec: 0 }),
             )
             .unwrap();
-            socket.receive(&mut scratch, &mut |from, payload| all.push((from, payload.to_vec()))).unwrap();
+            socket
+                .receive(&mut scratch, &mut |ends, payload| all.push((ends.remote, payload.to_vec())))
+                .unwrap();
         }
         all
     }

@@ -18,6 +18,7 @@ mod address;
 mod bind;
 mod datagram;
 mod drops;
+mod icmp;
 mod port;
 mod queue;
 mod rx;
@@ -26,7 +27,8 @@ mod tx;
 
 pub use crate::{
     bind::{BindError, Options},
-    datagram::{DatagramSocket, Received, Scratch, Sent, Trouble},
+    datagram::{DatagramSocket, Ends, Received, Scratch, Sent, Trouble},
+    icmp::Refuser,
     port::UdpPort,
     stats::Stats,
 };

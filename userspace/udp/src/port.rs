@@ -151,7 +151,11 @@ impl Port for UdpPort {
         self.tx.room()
     }
 
+    /// `NoRoute` for packets of another port: a worker may have several sockets.
     fn reserve(&mut self, transmit: &Transmit, frames: &mut Vec<Frame>) -> Reserved {
+        if transmit.path.local.port() != self.local.port() {
+            return Reserved::NoRoute;
+        }
         if transmit.segment_bytes > FRAME_BYTES {
             self.counters.drops.add(Reason::TxTooBig, transmit.datagram_count() as u64);
             return Reserved::Dropped;

@@ -172,8 +172,7 @@ fn beyond_the_mtu_is_counted_and_the_rest_of_the_batch_goes() {
 fn no_route_and_a_firewall_are_not_fatal() {
     on_a_link(|| {
         let mut port = bind("0.0.0.0:0");
-        let nowhere =
-            Path { local: "0.0.0.0:0".parse().unwrap(), remote: "203.0.113.9:443".parse().unwrap() };
+        let nowhere = Path { local: port.local_addr(), remote: "203.0.113.9:443".parse().unwrap() };
         assert_eq!(port.send(&nowhere, None, &[1; 100], Some(10)), Sent::Dropped);
         assert_eq!((port.stats().tx_unreachable, port.counters().drops.get(Drop::TxError)), (10, 10));
         ip("route add prohibit 203.0.113.0/24");

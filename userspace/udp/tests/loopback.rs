@@ -224,7 +224,8 @@ fn a_refused_datagram_is_counted_and_spoils_nothing() {
     assert_eq!(a.send(&nowhere("127.0.0.1:0"), None, &[1; 10], None), Sent::Dropped);
     assert_eq!(a.send(&nowhere("[::1]:9"), None, &[1; 10], Some(5)), Sent::Dropped);
     assert_eq!(a.counters().syscalls, 0);
-    let not_ours = Path { local: "224.0.0.9:9".parse().unwrap(), ..good };
+    let not_ours = SocketAddr::new("224.0.0.9".parse().unwrap(), a.local_addr().port());
+    let not_ours = Path { local: not_ours, ..good };
     assert_eq!(a.send(&not_ours, None, &[1; 10], Some(3)), Sent::Dropped);
     assert_eq!(a.counters().drops.get(Drop::TxError), 1 + 2 + 4);
     // A closed port answers with ICMP; an unconnected socket does not hear of it.
@@ -273,7 +274,8 @@ fn where_gso_fails_single_datagrams_go_and_gso_is_given_up() {
 #[test]
 fn rebuilding_the_send_state_is_bounded() {
     let (mut a, b) = pair("127.0.0.1:0");
-    let not_ours = Path { local: "224.0.0.9:9".parse().unwrap(), remote: b.local_addr() };
+    let not_ours = SocketAddr::new("224.0.0.9".parse().unwrap(), a.local_addr().port());
+    let not_ours = Path { local: not_ours, remote: b.local_addr() };
     for _ in 0..1000 {
         assert_eq!(a.send(&not_ours, None, &[1; 10], None), Sent::Dropped);
         a.flush().unwrap();

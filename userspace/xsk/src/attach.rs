@@ -9,7 +9,7 @@ use crate::{
 };
 use aya::{
     Ebpf,
-    maps::{HashMap, MapData, PerCpuArray, XskMap},
+    maps::{Map, MapData, MapError, PerCpuArray, XskMap},
     programs::{ProgramError, Xdp, XdpMode, links::FdLink},
 };
 use netlink_packet_route::{
@@ -22,9 +22,6 @@ use std::{
     os::fd::{AsRawFd, BorrowedFd},
     sync::{Mutex, MutexGuard, PoisonError},
 };
-
-/// The TARGETS map.
-pub(crate) type TargetMap = HashMap<MapData, [u8; steer::maps::TARGET_KEY_BYTES], u32>;
 
 /// The XSKS map: which queue's packets go to which socket. Shared by the interface and its ports.
 pub(crate) struct Sockets(Mutex<Steered>);
@@ -87,45 +84,42 @@ pub(crate) enum AttachError {
 /// The loaded program; detached when dropped.
 pub(crate) struct Program {
     link: Option<FdLink>,
+    name: &'static str,
     ebpf: Ebpf,
 }
 
-/// What the program shares with userspace.
-pub(crate) struct Maps {
-    pub(crate) sockets: Sockets,
-    pub(crate) targets: TargetMap,
-    pub(crate) counters: PerCpuArray<MapData, u64>,
-}
-
 impl Program {
-    /// Loads the committed object.
-    pub(crate) fn load() -> Result<(Self, Maps), OpenError> {
-        let refused = |error: &dyn std::error::Error| OpenError::Load { why: chain(error) };
-        let mut ebpf = Ebpf::load(steer::OBJECT).map_err(|error| refused(&error))?;
-        let mut take = |name: &str| {
-            ebpf.take_map(name)
-                .ok_or_else(|| OpenError::Load { why: format!("the object has no map {name}") })
-        };
-        let sockets = XskMap::try_from(take(steer::maps::XSKS)?).map_err(|error| refused(&error))?;
-        let targets = HashMap::try_from(take(steer::maps::TARGETS)?).map_err(|error| refused(&error))?;
-        let counters =
-            PerCpuArray::try_from(take(steer::maps::COUNTERS)?).map_err(|error| refused(&error))?;
-        let mut program = Self { link: None, ebpf };
+    /// Loads one program of the committed object.
+    pub(crate) fn load(name: &'static str) -> Result<Self, OpenError> {
+        let ebpf = Ebpf::load(steer::OBJECT).map_err(|error| refused(&error))?;
+        let mut program = Self { link: None, name, ebpf };
         program.xdp()?.load().map_err(|error| refused(&error))?;
-        Ok((
-            program,
-            Maps {
-                sockets: Sockets(Mutex::new(Steered { map: sockets, queues: BTreeSet::new() })),
-                targets,
-                counters,
-            },
-        ))
+        Ok(program)
+    }
+
+    /// A map that the program shares with userspace.
+    pub(crate) fn take_map<M: TryFrom<Map, Error = MapError>>(&mut self, name: &str) -> Result<M, OpenError> {
+        let map = self.ebpf.take_map(name);
+        let map = map.ok_or_else(|| OpenError::Load { why: format!("the object has no map {name}") })?;
+        M::try_from(map).map_err(|error| refused(&error))
+    }
+
+    /// The steering map and the counters, which every program has.
+    pub(crate) fn take_common(
+        &mut self,
+        counters: &str,
+    ) -> Result<(Sockets, PerCpuArray<MapData, u64>), OpenError> {
+        let map = self.take_map(steer::maps::XSKS)?;
+        let sockets = Sockets(Mutex::new(Steered { map, queues: BTreeSet::new() }));
+        Ok((sockets, self.take_map(counters)?))
     }
 
     fn xdp(&mut self) -> Result<&mut Xdp, OpenError> {
-        self.ebpf.program_mut(steer::PROGRAM).and_then(|program| program.try_into().ok()).ok_or_else(|| {
-            OpenError::Load { why: format!("the object has no XDP program {}", steer::PROGRAM) }
-        })
+        let name = self.name;
+        self.ebpf
+            .program_mut(name)
+            .and_then(|program| program.try_into().ok())
+            .ok_or_else(|| OpenError::Load { why: format!("the object has no XDP program {name}") })
     }
 
     /// Attaches, and makes sure by asking the kernel that it is this program in this hook.
@@ -185,6 +179,10 @@ impl Drop for Program {
     fn drop(&mut self) {
         self.detach();
     }
+}
+
+fn refused(error: &dyn std::error::Error) -> OpenError {
+    OpenError::Load { why: chain(error) }
 }
 
 fn fatal(nic: &Nic, doing: &'static str, error: &dyn std::error::Error) -> AttachError {

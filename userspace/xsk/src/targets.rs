@@ -1,17 +1,18 @@
 //! Which local addresses are ours: what the operator listens on, wildcards replaced by the host's addresses, written to
 //! the TARGETS map. Followed live: an address that comes or goes moves its entries.
 
-use crate::{
-    TargetsError,
-    attach::{TargetMap, chain},
-    mirror::Mirror,
-};
+use crate::{TargetsError, attach::chain, device::Steering, mirror::Mirror};
+use aya::maps::{HashMap, MapData};
 use std::{
     collections::BTreeSet,
+    fmt,
     net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, PoisonError},
 };
 use steer::{TargetKey, maps::TARGET_COUNT_MAX};
+
+/// The TARGETS map.
+type TargetMap = HashMap<MapData, Key, u32>;
 
 type Key = [u8; steer::maps::TARGET_KEY_BYTES];
 
@@ -40,16 +41,23 @@ impl Targets {
         Ok(())
     }
 
-    /// The host's addresses changed, and the mirror has them.
-    pub(crate) fn follow(&self) -> Result<(), TargetsError> {
+    /// Called under the lock: addresses read before it could be older than those that `follow` has installed.
+    fn keys(&self, wanted: &[SocketAddr]) -> Result<BTreeSet<Key>, TargetsError> {
+        expand(wanted, self.mirror.tables().addresses.iter().map(|(_, address)| address))
+    }
+}
+
+impl Steering for Targets {
+    fn follow(&self) -> Result<(), TargetsError> {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let keys = self.keys(&inner.wanted)?;
         inner.install(keys)
     }
+}
 
-    /// Called under the lock: addresses read before it could be older than those that `follow` has installed.
-    fn keys(&self, wanted: &[SocketAddr]) -> Result<BTreeSet<Key>, TargetsError> {
-        expand(wanted, self.mirror.tables().addresses.iter().map(|(_, address)| address))
+impl fmt::Debug for Targets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Targets")
     }
 }
 

@@ -1,20 +1,13 @@
-//! Headers per path, cached by a worker. One entry for each path hash, so the table's size is its limit and an attacker
-//! who makes up paths can only make it miss.
+//! Headers per path, cached by a worker.
 
-use crate::mirror::Reader;
-use port::Path;
-use std::{
-    hash::{DefaultHasher, Hash, Hasher},
-    net::IpAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+use crate::{
+    generation::Cache,
+    mirror::{Reader, Used},
 };
+use port::Path;
+use std::net::IpAddr;
 use wire::encap::{Link, Template};
 
-/// Entries; a power of two. 2048 entries of about 200 bytes are 400 KB for each worker.
-const ENTRY_COUNT: usize = 2048;
 /// What Linux sends with (`net.ipv4.ip_default_ttl`, `hop_limit`).
 const HOP_LIMIT: u8 = 64;
 /// The length of an IP header without options.
@@ -27,21 +20,17 @@ const fn ip_header_bytes(ip: IpAddr) -> usize {
 
 /// How to send on one path.
 pub(crate) struct Entry {
-    path: Path,
-    generation: u64,
     pub(crate) template: Template,
     /// Largest UDP payload that the link's MTU lets through.
     pub(crate) payload_bytes_max: usize,
-    used: Arc<AtomicBool>,
+    used: Used,
 }
 
 impl Entry {
-    /// Marks the neighbour as used. Reads first: the line is shared with other workers.
+    /// Marks the neighbour as used.
     #[inline]
     pub(crate) fn mark_used(&self) {
-        if !self.used.load(Ordering::Relaxed) {
-            self.used.store(true, Ordering::Relaxed);
-        }
+        self.used.mark();
     }
 }
 
@@ -49,19 +38,12 @@ impl Entry {
 pub(crate) struct Templates {
     interface: u32,
     reader: Reader,
-    entries: Box<[Option<Entry>]>,
-    /// The slot that hit last: bursts go to one peer, so the path is often compared instead of hashed.
-    last: usize,
+    cache: Cache<Path, Entry>,
 }
 
 impl Templates {
     pub(crate) fn new(interface: u32, reader: Reader) -> Self {
-        Self { interface, reader, entries: (0..ENTRY_COUNT).map(|_| None).collect(), last: 0 }
-    }
-
-    /// Index of the interface.
-    pub(crate) fn interface(&self) -> u32 {
-        self.interface
+        Self { interface, reader, cache: Cache::new() }
     }
 
     /// The mirror's view of the interface, if anything changed since the last call.
@@ -78,38 +60,19 @@ impl Templates {
     /// How to send on `path`; `None` when the kernel has to.
     #[inline]
     pub(crate) fn get(&mut self, path: &Path) -> Option<&Entry> {
-        let generation = self.reader.generation();
-        let fresh = |entry: &Option<Entry>| {
-            entry.as_ref().is_some_and(|e| e.generation == generation && e.path == *path)
-        };
-        if !fresh(&self.entries[self.last]) {
-            self.last = path_hash(path) & (ENTRY_COUNT - 1);
-            if !fresh(&self.entries[self.last]) {
-                let entry = self.resolve(path)?;
-                self.entries[self.last] = Some(entry);
-            }
-        }
-        self.entries[self.last].as_ref()
-    }
-
-    #[cold]
-    fn resolve(&self, path: &Path) -> Option<Entry> {
-        let hop = self.reader.tables().resolve(self.interface, &path.local, &path.remote)?;
-        let link = Link { src_mac: hop.src_mac, dst_mac: hop.dst_mac, vlans: hop.vlans };
-        let headers_bytes = ip_header_bytes(path.remote.ip()) + 8;
-        Some(Entry {
-            path: *path,
-            generation: self.reader.generation(),
-            template: Template::new(&link, path, HOP_LIMIT)?,
-            payload_bytes_max: (hop.mtu as usize).saturating_sub(headers_bytes),
-            used: hop.used,
-        })
+        let Self { interface, reader, cache } = self;
+        cache.get(path, reader.generation(), || resolve(reader, *interface, path).ok_or(())).ok()
     }
 }
 
-#[inline]
-fn path_hash(path: &Path) -> usize {
-    let mut hasher = DefaultHasher::new();
-    path.hash(&mut hasher);
-    hasher.finish() as usize
+#[cold]
+fn resolve(reader: &Reader, interface: u32, path: &Path) -> Option<Entry> {
+    let hop = reader.tables().resolve(interface, &path.local, &path.remote)?;
+    let link = Link { src_mac: hop.src_mac, dst_mac: hop.dst_mac, vlans: hop.vlans };
+    let headers_bytes = ip_header_bytes(path.remote.ip()) + 8;
+    Some(Entry {
+        template: Template::new(&link, path, HOP_LIMIT)?,
+        payload_bytes_max: (hop.mtu as usize).saturating_sub(headers_bytes),
+        used: hop.used,
+    })
 }

@@ -73,7 +73,7 @@ impl Client {
             return None;
         }
         let waits = matches!(phase, Phase::Waiting(_));
-        let key = core.flows.insert(socket, phase);
+        let key = core.flows.insert(socket, phase, now);
         let flow = core.flows.get_mut(key)?;
         if core.poll.watch_edges(&flow.socket, Token::Flow(key)).is_err() {
             core.flows.remove(key);
@@ -93,6 +93,7 @@ impl Client {
             Phase::Socks(_) => self.negotiate(core, key),
             Phase::Asked { .. } => self.hear_answer(core, key),
             Phase::Open(_) | Phase::Last(_) => self.pump(core, key),
+            Phase::Associated { .. } => self.watch_association(core, key),
             Phase::Waiting(_) | Phase::Connecting { .. } | Phase::Moving => {}
         }
     }
@@ -125,6 +126,7 @@ impl Client {
                     flow.phase = Phase::Waiting(Pending { to, socks: true, early });
                     return self.wait_for_stream(core, key);
                 }
+                Step::Associate { port } => return self.associate(core, key, port),
                 Step::Refuse(bytes) => {
                     core.totals.socks_refused += 1;
                     let _ = (&flow.socket).write(&bytes);
@@ -285,7 +287,7 @@ impl Client {
     }
 
     /// Removes a flow, with a TCP reset or with an orderly end.
-    fn forget(&mut self, core: &mut Core, key: FlowKey, end: End, why: &str) {
+    pub(super) fn forget(&mut self, core: &mut Core, key: FlowKey, end: End, why: &str) {
         let on = core.flows.get_mut(key).and_then(|flow| flow.on);
         if let Some((conn, stream)) = on
             && let Some(mut quic) = core.engine.connection(conn)
@@ -312,7 +314,7 @@ impl Client {
 }
 
 /// A refusal in words, and what a user can do about it.
-fn refusal(destination: &str, status: u16, proxy_status: &str) -> String {
+pub(super) fn refusal(destination: &str, status: u16, proxy_status: &str) -> String {
     let advice = match status {
         401 | 407 => ": no valid identity; give --token-file FILE or --cert/--key that the gateway knows",
         403 => ": the gateway's --allow does not cover it",

@@ -7,6 +7,7 @@
 
 use super::{
     ClientConfig,
+    paths::source_towards,
     trouble::{explain, is_verification_failure, no_answer},
 };
 use crate::worker::{
@@ -17,7 +18,7 @@ use crate::worker::{
 use masque::Code;
 use std::{
     collections::VecDeque,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     time::{Duration, Instant},
 };
 use tunnel::{CloseReason, ConnId};
@@ -32,8 +33,11 @@ const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 pub(super) struct Link {
     /// Its place in the pool: answers of other threads find it by that.
     index: u8,
-    /// Where its packets come from.
+    /// Where its packets come from. The IP is unspecified where the kernel chooses it, packet by packet.
     local: SocketAddr,
+    /// The gateway's address that was last tried, and the source address that led to it; `None` if none did.
+    last_remote: Option<SocketAddr>,
+    source: Option<IpAddr>,
     pub(super) state: State,
     /// Attempts since it was last up.
     attempts: u32,
@@ -73,7 +77,16 @@ impl Link {
     /// One that is about to make its first attempt.
     pub(super) fn new(index: u8, local: SocketAddr, now: Instant) -> Self {
         let state = State::Pause { until: now };
-        Self { index, local, state, attempts: 0, last_error: None, was_up: false }
+        Self {
+            index,
+            local,
+            last_remote: None,
+            source: None,
+            state,
+            attempts: 0,
+            last_error: None,
+            was_up: false,
+        }
     }
 
     /// The connection that it has, whatever its state.
@@ -169,6 +182,15 @@ impl Link {
     ) {
         let mut last = format!("{} has no address in the family of {}", config.host, self.local.ip());
         while let Some(remote) = candidates.pop_front() {
+            self.look_up_source(remote);
+            if self.source.is_none() {
+                last = format!(
+                    "gateway {} ({remote}): no route; see: ip route get {}",
+                    config.host,
+                    remote.ip()
+                );
+                continue;
+            }
             match core.engine.connect(now, config.quic.clone(), remote, self.local, &config.host) {
                 Ok(conn) => {
                     tracing::debug!("handshake with {remote}");
@@ -180,6 +202,39 @@ impl Link {
             }
         }
         self.lost(now, config, last, false);
+    }
+
+    /// Asks the kernel where packets to `remote` come from. True if that is another address than before.
+    fn look_up_source(&mut self, remote: SocketAddr) -> bool {
+        self.last_remote = Some(remote);
+        let source = source_towards(remote).ok();
+        if let Some(source) = source
+            && !self.local.ip().is_unspecified()
+        {
+            self.local.set_ip(source);
+        }
+        std::mem::replace(&mut self.source, source) != source
+    }
+
+    /// The way to the gateway may be another than before. A connection is moved to the new address and speaks at once,
+    /// so that the gateway hears of it, and we of a path that is dead; a pause ends once there is a way again.
+    pub(super) fn follow_path(&mut self, core: &mut Core, now: Instant, config: &ClientConfig) {
+        let Some(remote) = self.last_remote else { return };
+        let changed = self.look_up_source(remote);
+        // Without a way nothing can be sent. An event comes when there is one again.
+        let Some(source) = self.source else { return };
+        if changed && let State::Pause { until } = &mut self.state {
+            tracing::info!("packets to {} come from {source} now: trying again", config.host);
+            *until = now;
+        }
+        let Some(mut quic) = self.conn().and_then(|conn| core.engine.connection(conn)) else { return };
+        if changed {
+            tracing::info!("packets to {} come from {source} now: the tunnel moves", config.host);
+            core.totals.address_changes += 1;
+            quic.set_local_address(self.local);
+        } else {
+            quic.ping();
+        }
     }
 
     /// The handshake is done on our side. True if a tunnel came of it.

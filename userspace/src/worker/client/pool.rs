@@ -105,6 +105,11 @@ impl Pool {
         nothing_left
     }
 
+    /// The way to the gateway may be another than before.
+    pub(super) fn follow_paths(&mut self, core: &mut Core, now: Instant, config: &ClientConfig) {
+        self.links.iter_mut().for_each(|link| link.follow_path(core, now, config));
+    }
+
     /// After something happened to a link: whether that was the end of the last one.
     fn settle(&mut self, now: Instant, config: &ClientConfig, index: usize) -> NothingLeft {
         self.encourage(now, config);
@@ -145,6 +150,14 @@ impl Pool {
             let stream = core.engine.connection(up.conn).and_then(|mut quic| quic.open_bi())?;
             Some((up.conn, stream))
         })
+    }
+
+    /// A gateway has spoken, and offered no extended CONNECT.
+    pub(super) fn lacks_extended(&mut self) -> bool {
+        self.links
+            .iter_mut()
+            .filter_map(Link::up)
+            .any(|up| up.session.peer_settings().is_some_and(|settings| !settings.enable_connect_protocol()))
     }
 
     /// This stream of this connection belongs to `slot`'s owner from now on.

@@ -1,8 +1,7 @@
 //! Extended CONNECT (RFC 9220): who asks, and which of the protocols behind `:protocol` it is.
 
 use super::{Gateway, Refusal};
-use crate::worker::core::Core;
-use ::upstream::users::Identity;
+use crate::worker::{core::Core, gateway::Asker, ledger::FlowPermit};
 use masque::{HostPort, Request, RequestReader};
 use tunnel::{ConnId, StreamId};
 
@@ -17,7 +16,10 @@ pub(super) struct Extended<'a> {
     pub(super) authority: &'a HostPort,
     /// The expanded URI template.
     pub(super) path: &'a str,
-    pub(super) identity: Identity,
+    /// Who it is, and what it may do.
+    pub(super) asker: Asker,
+    /// Counts the flow among its client's: whatever the request becomes holds it.
+    pub(super) permit: FlowPermit,
 }
 
 impl Gateway {
@@ -29,8 +31,8 @@ impl Gateway {
         extended: Extended<'_>,
     ) -> Result<(), Refusal> {
         match protocol {
-            "connect-udp" => self.connect_udp(core, extended),
-            "connect-ip" => self.connect_ip(core, extended),
+            masque::CONNECT_UDP => self.connect_udp(core, extended),
+            masque::CONNECT_IP => self.connect_ip(core, extended),
             "beam-listen" => self.listen(core, extended),
             "beam-accept" => self.accept(core, extended),
             _ => {

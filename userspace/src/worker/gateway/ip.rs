@@ -8,7 +8,7 @@ use crate::worker::{
     core::Core,
     datagrams::{DatagramStream, Framing},
     flow::{Broken, Reader},
-    ip::{Heard, IpSession, Owner, Realm, Rules, Side, masque_prefix, prefix_of},
+    ip::{Heard, IpSession, Owner, Realm, Rules, Side, Tools, masque_prefix, prefix_of},
     mail::Command,
     poll::FlowKey,
     session::{Slot, abandon, quic_code},
@@ -64,12 +64,12 @@ impl Gateway {
         request: Extended<'_>,
         rules: Rules,
     ) -> Result<(), Refusal> {
-        let Extended { conn, stream, reader, identity, .. } = request;
-        let name = &identity.name;
+        let Extended { conn, stream, reader, asker, permit, .. } = request;
+        let name = &asker.identity.name;
         // Said at once, by the status, rather than by an assignment of nothing.
         if !realm.may_lend(name) {
             core.ip.totals.pool_exhausted += 1;
-            tracing::warn!("{identity} asked for an IP session: all addresses of --ip-pool are lent");
+            tracing::warn!("{asker} asked for an IP session: all addresses of --ip-pool are lent");
             let status = "beam; error=connection_limit_reached; details=\"no address left\"".to_owned();
             return Err(Refusal { status: 503, fields: vec![("proxy-status", status)] });
         }
@@ -83,6 +83,8 @@ impl Gateway {
         let tunnel = DatagramStream::accepted(stream, reader, CapsuleSet::Ip, framing, answer);
         let mut ip = IpSession::new(&mut quic, stream, tunnel, core.now, mtu_max_bytes);
         ip.name = name.clone();
+        ip.account = permit.owner();
+        ip.permit = Some(permit);
         ip.rules = rules;
         let key = core.ip.insert(ip);
         let early = session.datagrams.take_early(stream);
@@ -92,8 +94,14 @@ impl Gateway {
         self.address_unasked(core, key);
         if let Some(mut quic) = core.engine.connection(conn) {
             for datagram in early {
-                let (arena, drops) = (&mut core.arena, &mut core.datagrams);
-                core.ip.receive_frame(key, datagram, &mut quic, arena, drops, core.now);
+                let mut tools = Tools {
+                    quic: &mut quic,
+                    arena: &mut core.arena,
+                    drops: &mut core.datagrams,
+                    ledger: &mut core.ledger,
+                    now: core.now,
+                };
+                core.ip.receive_frame(key, datagram, &mut tools);
             }
         }
         Ok(())
@@ -246,7 +254,17 @@ impl Gateway {
     /// Whether the users file lets a client bring a network.
     fn may_announce(&self, name: &str, prefix: Prefix) -> bool {
         let Some(net) = Net::covering(prefix.first(), prefix.length()) else { return false };
-        self.config.users.as_ref().is_some_and(|users| users.policy(name).may_announce(&net))
+        self.config.client_policy(name).may_announce(&net)
+    }
+
+    /// Ends the sessions of clients that may not bring a network any more. How many.
+    pub(super) fn cut_networks(&mut self, core: &mut Core) -> u64 {
+        let forbidden = core.ip.select(|session| {
+            session.networks.iter().any(|&prefix| !self.may_announce(&session.name, prefix))
+        });
+        let count = forbidden.len() as u64;
+        forbidden.into_iter().for_each(|key| self.end_ip(core, key, Some(&ROUTE_REFUSED)));
+        count
     }
 
     /// Ends a session; what it was lent goes back.

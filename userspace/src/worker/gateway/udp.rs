@@ -3,18 +3,18 @@
 //! The destination passes the same policy as one of CONNECT: each address that a name resolves to is checked, so that an
 //! answer that points at loopback or a private range opens nothing.
 
-use super::{Gateway, Refusal, Wanted, extended::Extended};
+use super::{Gateway, Refusal, Wanted, extended::Extended, upstream::Attempt};
 use crate::worker::{
     core::Core,
     datagrams::{DatagramStream, Framing},
     flow::Reader,
     poll::{FlowKey, Token},
     session::{Slot, Transport},
-    udp::{Gone, On, Outside, Phase},
+    udp::{Gone, Outside, Phase},
 };
 use ::udp::DatagramSocket;
 use ::upstream::failure::ConnectFailure;
-use masque::{CAPSULE_PROTOCOL, CapsuleSet, RequestReader, udp_target};
+use masque::{CAPSULE_PROTOCOL, CapsuleSet, udp_target};
 use std::{collections::VecDeque, net::SocketAddr};
 
 /// UDP flows on one worker; each holds a descriptor. Beyond it the one that was silent the longest makes room.
@@ -25,26 +25,25 @@ impl Gateway {
     pub(super) fn connect_udp(&mut self, core: &mut Core, request: Extended<'_>) -> Result<(), Refusal> {
         let target = udp_target(request.path).map_err(|error| {
             core.totals.refused_bad_request += 1;
-            tracing::debug!("{} asked for {}: {error}", request.identity, request.path);
+            tracing::debug!("{} asked for {}: {error}", request.asker, request.path);
             Refusal::new(error.status())
         })?;
-        let Extended { conn, stream, reader, identity, .. } = request;
+        let Extended { conn, stream, reader, asker, permit, .. } = request;
         let (host, port, transport) = (target.host, target.port, Transport::Udp);
-        self.reach(core, Wanted { conn, stream, reader, host, port, identity, transport })
+        self.reach(core, Wanted { conn, stream, reader, host, port, asker, permit, transport })
     }
 
     /// Opens a flow to the first candidate that the host has a route to, and answers 200.
     pub(super) fn open_udp(
         &mut self,
         core: &mut Core,
-        on: On,
-        reader: RequestReader,
+        attempt: Attempt,
         candidates: VecDeque<SocketAddr>,
     ) -> Result<(), ConnectFailure> {
         let mut failure = ConnectFailure::Unreachable;
         for remote in candidates {
             match DatagramSocket::connected(remote) {
-                Ok(socket) => return self.watch_udp(core, on, reader, Outside::Upstream { socket, remote }),
+                Ok(socket) => return self.watch_udp(core, attempt, Outside::Upstream { socket, remote }),
                 Err(error) => failure = ConnectFailure::classify(&error),
             }
         }
@@ -55,23 +54,23 @@ impl Gateway {
     fn watch_udp(
         &mut self,
         core: &mut Core,
-        on: On,
-        reader: RequestReader,
+        attempt: Attempt,
         outside: Outside,
     ) -> Result<(), ConnectFailure> {
-        let (conn, stream) = on;
+        let Attempt { on: (conn, stream), reader, permit, to, since: _ } = attempt;
         let Some(session) = self.sessions.get_mut(&conn) else { return Ok(()) };
         let takes_frames = session.peer_settings().is_some_and(masque::Settings::h3_datagram);
         let framing = if takes_frames { Framing::Frames } else { Framing::Capsules };
         let answer = masque::encode_response(200, &[CAPSULE_PROTOCOL]);
-        let reader = Reader::Request(reader);
+        let reader = Reader::Request(*reader);
         let tunnel = DatagramStream::accepted(stream, reader, CapsuleSet::Udp, framing, answer);
         let key = core.udp.insert(outside, Phase::Open(Box::new(tunnel)), core.now);
         core.udp.totals.opened += 1;
         let early = session.datagrams.take_early(stream);
         session.slots.insert(stream, Slot::Udp(key));
         if let Some(flow) = core.udp.get_mut(key) {
-            flow.on = Some(on);
+            (flow.on, flow.owner, flow.to) = (Some((conn, stream)), permit.owner(), to);
+            flow.permit = Some(permit);
             if let Outside::Upstream { socket, .. } = &flow.outside
                 && let Err(error) = core.poll.watch_edges(socket, Token::Udp(key))
             {
@@ -81,7 +80,7 @@ impl Gateway {
             }
         }
         for payload in early {
-            core.udp.receive_frame(key, payload, core.now, &mut core.datagrams);
+            core.receive_udp_frame(key, payload);
         }
         core.udp.queue(key);
         while core.udp.len() > UDP_FLOWS_MAX

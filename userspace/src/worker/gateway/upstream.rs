@@ -1,12 +1,16 @@
 //! From a resolved name to an open flow: check each address, connect, answer 200, splice.
 
 use super::{Gateway, Refusal};
-use crate::worker::{
-    core::Core,
-    flow::{Reader, Splice},
-    flows::Phase,
-    poll::{FlowKey, Token},
-    session::{Resolving, Slot, Transport},
+use crate::{
+    cli::Destination,
+    worker::{
+        core::Core,
+        flow::{Reader, Splice},
+        flows::Phase,
+        ledger::FlowPermit,
+        poll::{FlowKey, Token},
+        session::{Resolving, Slot, Transport},
+    },
 };
 use ::upstream::{failure::ConnectFailure, resolver::ResolveError};
 use masque::RequestReader;
@@ -26,6 +30,16 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Addresses of one name that are tried: each may take [`CONNECT_TIMEOUT`], and the client waits.
 const ADDRESSES_TRIED_MAX: usize = 4;
 
+/// A request on its way to an upstream.
+pub(super) struct Attempt {
+    pub(super) on: (ConnId, StreamId),
+    pub(super) reader: Box<RequestReader>,
+    pub(super) permit: FlowPermit,
+    /// The destination, for people.
+    pub(super) to: Box<str>,
+    pub(super) since: Instant,
+}
+
 impl Gateway {
     /// A name was resolved: check each address, connect to the first that is allowed.
     pub(in crate::worker) fn resolved(
@@ -43,16 +57,18 @@ impl Gateway {
             return;
         }
         let Some(Slot::Resolving(resolving)) = session.slots.remove(&stream) else { return };
-        let Resolving { reader, host, identity, transport } = *resolving;
+        let Resolving { reader, host, port, asker, permit, transport } = *resolving;
+        // A reload may have come meanwhile.
+        let policy = self.config.client_policy(&asker.identity.name);
         let failure = match outcome {
             Ok(addresses) => {
                 let mut failure = ConnectFailure::DnsNotFound;
                 let mut candidates = VecDeque::new();
                 for address in addresses.into_iter().take(ADDRESSES_TRIED_MAX) {
-                    match self.config.policy.check(Some(&host), address) {
+                    match policy.check(&self.config.policy, Some(&host), address) {
                         Ok(()) => candidates.push_back(address),
                         Err(denied) => {
-                            tracing::debug!("{identity} asked for {host} = {address}: {denied}");
+                            tracing::debug!("{asker} asked for {host} = {address}: {denied}");
                             failure = denied.into();
                         }
                     }
@@ -61,10 +77,12 @@ impl Gateway {
                     core.totals.refused_denied += 1;
                     failure
                 } else {
-                    let on = (conn, stream);
+                    let to = Destination { host, port }.authority().into();
+                    let attempt =
+                        Attempt { on: (conn, stream), reader: Box::new(reader), permit, to, since: now };
                     let started = match transport {
-                        Transport::Tcp => self.connect_next(core, now, on, Box::new(reader), candidates),
-                        Transport::Udp => self.open_udp(core, on, reader, candidates),
+                        Transport::Tcp => self.connect_next(core, now, attempt, candidates),
+                        Transport::Udp => self.open_udp(core, attempt, candidates),
                     };
                     match started {
                         Ok(()) => return,
@@ -85,17 +103,17 @@ impl Gateway {
         &mut self,
         core: &mut Core,
         now: Instant,
-        on: (ConnId, StreamId),
-        reader: Box<RequestReader>,
+        attempt: Attempt,
         mut candidates: VecDeque<SocketAddr>,
     ) -> Result<(), ConnectFailure> {
+        let Attempt { on, reader, permit, to, since } = attempt;
         let mut failure = ConnectFailure::Unreachable;
         while let Some(address) = candidates.pop_front() {
             match start_connect(address) {
                 Ok(socket) => {
-                    let key = core.flows.insert(socket, Phase::Connecting { reader, candidates });
+                    let key = core.flows.insert(socket, Phase::Connecting { reader, candidates }, since);
                     if let Some(flow) = core.flows.get_mut(key) {
-                        flow.on = Some(on);
+                        (flow.on, flow.permit, flow.to) = (Some(on), Some(permit), to);
                         if let Err(error) = core.poll.watch_edges(&flow.socket, Token::Flow(key)) {
                             core.flows.remove(key);
                             return Err(ConnectFailure::classify(&error));
@@ -135,13 +153,18 @@ impl Gateway {
         failure: ConnectFailure,
     ) {
         let Some(flow) = core.flows.remove(key) else { return };
-        let (Phase::Connecting { reader, candidates }, Some(on)) = (flow.phase, flow.on) else { return };
+        let (Phase::Connecting { reader, candidates }, Some(on), Some(permit)) =
+            (flow.phase, flow.on, flow.permit)
+        else {
+            return;
+        };
         drop(flow.socket);
         let failure = if candidates.is_empty() {
             core.totals.refused_upstream += 1;
             failure
         } else {
-            match self.connect_next(core, now, on, reader, candidates) {
+            let attempt = Attempt { on, reader, permit, to: flow.to, since: flow.since };
+            match self.connect_next(core, now, attempt, candidates) {
                 Ok(()) => return,
                 Err(failure) => failure,
             }

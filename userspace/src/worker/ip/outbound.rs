@@ -6,10 +6,12 @@
 
 use super::{FlowKey, IpSession, Owner, Side, realm::Finder};
 use crate::worker::{
+    account::Way,
     arena::Arena,
     core::Core,
     datagrams::Drops,
     ip::totals::Totals,
+    ledger::Ledger,
     mail::{HandedInner, Mailbox},
 };
 use bytes::Bytes;
@@ -39,6 +41,7 @@ pub(super) struct Outbound<'a> {
     finder: &'a mut Finder,
     tokens: &'a mut Tokens,
     totals: &'a mut Totals,
+    ledger: &'a mut Ledger,
     worker: u8,
     now: Instant,
     /// The kernel behind the port has taken a hop off already.
@@ -50,7 +53,7 @@ pub(super) struct Outbound<'a> {
 
 impl<'a> Outbound<'a> {
     pub(super) fn new(core: &'a mut Core, behind_router: bool) -> Self {
-        let Core { engine, arena, datagrams, mailbox, ip, id, now, .. } = core;
+        let Core { engine, arena, datagrams, mailbox, ip, ledger, id, now, .. } = core;
         Self {
             engine,
             arena,
@@ -61,6 +64,7 @@ impl<'a> Outbound<'a> {
             finder: &mut ip.finder,
             tokens: &mut ip.tokens,
             totals: &mut ip.totals,
+            ledger,
             worker: *id,
             now: *now,
             behind_router,
@@ -111,6 +115,10 @@ impl<'a> Outbound<'a> {
         let mtu_bytes = session.mtu_bytes(&mut quic, self.now);
         if split.segment_bytes_max() > mtu_bytes {
             return self.too_big(key, split, packet, mtu_bytes);
+        }
+        let bytes = split.total_bytes();
+        if !self.ledger.take(session.account, Way::Received, bytes, self.now) {
+            return self.totals.over_rate += split.count() as u64;
         }
         let mut carrier = Carrier {
             arena: self.arena,

@@ -1,6 +1,9 @@
 //! One IP session: a request stream whose datagrams are IP packets, and what may go through it.
 
-use crate::worker::datagrams::DatagramStream;
+use crate::worker::{
+    datagrams::DatagramStream,
+    ledger::{self, FlowPermit},
+};
 use ip::{IPV6_MTU_MIN_BYTES, Prefix, View, packet::protocol};
 use masque::CONTEXT_PAYLOAD;
 use std::{
@@ -22,6 +25,10 @@ pub(in crate::worker) struct IpSession {
     pub(in crate::worker) tunnel: Box<DatagramStream>,
     /// The client, as the gateway knows it. Empty at a client.
     pub(in crate::worker) name: Arc<str>,
+    /// Whose bytes they are.
+    pub(in crate::worker) account: ledger::Owner,
+    /// Gateway: counts the session among its client's flows.
+    pub(in crate::worker) permit: Option<FlowPermit>,
     pub(in crate::worker) rules: Rules,
     /// Gateway: what the client was lent.
     pub(in crate::worker) addresses: Vec<IpAddr>,
@@ -79,6 +86,8 @@ impl IpSession {
             on: (quic.id(), stream),
             tunnel: Box::new(tunnel),
             name: "".into(),
+            account: ledger::Owner::NOBODY,
+            permit: None,
             rules: Rules::default(),
             addresses: Vec::new(),
             networks: Vec::new(),

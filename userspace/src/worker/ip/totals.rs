@@ -35,6 +35,8 @@ pub(in crate::worker) struct Totals {
     pub(in crate::worker) no_session: u64,
     /// Dropped: larger than the tunnel takes. The sender is told.
     pub(in crate::worker) too_big: u64,
+    /// Dropped: the client is over its rate.
+    pub(in crate::worker) over_rate: u64,
     /// Dropped: its hop limit ran out. The sender is told.
     pub(in crate::worker) hop_limit: u64,
     /// Dropped: the other worker has too many waiting.
@@ -61,7 +63,7 @@ impl Totals {
         ]
     }
 
-    pub(in crate::worker) fn drops(&self) -> [(&'static str, u64); 11] {
+    pub(in crate::worker) fn drops(&self) -> [(&'static str, u64); 12] {
         [
             ("ip_malformed", self.malformed),
             ("ip_spoofed_source", self.spoofed_source),
@@ -71,6 +73,7 @@ impl Totals {
             ("ip_no_route", self.no_route),
             ("ip_no_session", self.no_session),
             ("ip_too_big", self.too_big),
+            ("ip_over_rate", self.over_rate),
             ("ip_hop_limit", self.hop_limit),
             ("ip_hand_over_full", self.hand_over_full),
             ("ip_no_device", self.no_device),

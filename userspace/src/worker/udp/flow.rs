@@ -2,9 +2,11 @@
 
 use super::{On, Totals};
 use crate::worker::{
+    account::Way,
     arena::Arena,
     datagrams::{DatagramStream, Drops, Next},
     flow::Broken,
+    ledger::{FlowPermit, Ledger, Owner},
     poll::Ready,
     session::{abandon, quic_code},
 };
@@ -12,9 +14,9 @@ use bytes::Bytes;
 use masque::{CONTEXT_PAYLOAD, Capsule, Code, ResponseReader, udp_payload};
 use rustix::io::Errno;
 use slab::Slab;
-use std::{collections::VecDeque, io, net::SocketAddr, time::Instant};
+use std::{collections::VecDeque, io, net::SocketAddr, sync::Arc, time::Instant};
 use tunnel::{ConnMut, StreamId};
-use udp::{DatagramSocket, Scratch, Sent, Trouble};
+use udp::{DatagramSocket, Ends, Scratch, Sent, Trouble};
 
 /// Datagrams waiting for a socket: more than one turn brings.
 const OUT_MAX: Bounds = Bounds { count: 1024, bytes: 1536 * 1024 };
@@ -29,8 +31,8 @@ const TROUBLES_MAX: usize = 16;
 pub(in crate::worker) enum Outside {
     /// Gateway: the upstream.
     Upstream { socket: DatagramSocket, remote: SocketAddr },
-    /// Client: an address that talks to one of our local sockets; `header` goes in front of each payload (SOCKS5).
-    Local { socket: u32, peer: SocketAddr, header: Bytes },
+    /// Client: an address that talks to one of our local sockets, by its index; `header` goes in front of each payload (SOCKS5).
+    Local { socket: u32, ends: Ends, header: Bytes },
 }
 
 /// The life of a flow.
@@ -63,7 +65,9 @@ pub(in crate::worker) enum Gone {
     Unreachable,
     /// The stream ended early.
     Broken(Broken),
-    /// The connection is gone, or the answer was no.
+    /// The gateway's answer was no.
+    Refused,
+    /// The connection is gone.
     Lost,
 }
 
@@ -73,9 +77,10 @@ pub(super) struct Tools<'a> {
     pub(super) arena: &'a mut Arena,
     pub(super) scratch: &'a mut Scratch,
     pub(super) run: &'a mut Vec<u8>,
-    pub(super) locals: &'a Slab<DatagramSocket>,
+    pub(super) locals: &'a Slab<Arc<DatagramSocket>>,
     pub(super) totals: &'a mut Totals,
     pub(super) drops: &'a mut Drops,
+    pub(super) ledger: &'a mut Ledger,
     pub(super) now: Instant,
 }
 
@@ -84,6 +89,11 @@ pub(in crate::worker) struct UdpFlow {
     pub(in crate::worker) on: Option<On>,
     pub(in crate::worker) phase: Phase,
     pub(in crate::worker) outside: Outside,
+    /// Gateway: whose flow it is, and its place among that client's.
+    pub(in crate::worker) owner: Owner,
+    pub(in crate::worker) permit: Option<FlowPermit>,
+    /// Gateway: the destination as it was asked for; for people.
+    pub(in crate::worker) to: Box<str>,
     /// For the socket.
     out: Queue,
     /// For the peer, until it has answered.
@@ -106,6 +116,7 @@ impl Gone {
             Self::Idle => totals.idle += 1,
             Self::Evicted => totals.evicted += 1,
             Self::Unreachable => totals.unreachable += 1,
+            Self::Refused => totals.refused += 1,
             Self::Broken(Broken::Protocol { .. }) => totals.protocol_error += 1,
             Self::Broken(Broken::Reset(code)) if is_unreachable(*code) => totals.unreachable += 1,
             Self::Broken(_) | Self::Lost => totals.reset += 1,
@@ -123,7 +134,7 @@ impl Gone {
             Self::Unreachable => abandon(quic, stream, Code::H3_CONNECT_ERROR),
             Self::Broken(Broken::Protocol { code, connection: false }) => abandon(quic, stream, code),
             Self::Broken(Broken::Protocol { code, connection: true }) => quic.close(quic_code(code), b""),
-            Self::Broken(_) | Self::Lost => abandon(quic, stream, Code::H3_REQUEST_CANCELLED),
+            Self::Broken(_) | Self::Refused | Self::Lost => abandon(quic, stream, Code::H3_REQUEST_CANCELLED),
         }
     }
 
@@ -147,6 +158,9 @@ impl UdpFlow {
             on: None,
             phase,
             outside,
+            owner: Owner::NOBODY,
+            permit: None,
+            to: Box::default(),
             out: Queue::new(OUT_MAX),
             held: Queue::new(HELD_MAX),
             readable: false,
@@ -185,22 +199,46 @@ impl UdpFlow {
         now: Instant,
         totals: &mut Totals,
         drops: &mut Drops,
+        ledger: &mut Ledger,
     ) {
         if let Phase::Open(tunnel) = &mut self.phase {
             tunnel.heard_frame();
         }
         self.last_active = now;
         match udp_payload(datagram) {
-            Ok(Some(payload)) => totals.socket_full += self.out.push(payload),
+            Ok(Some(payload)) => self.put_out(payload, now, totals, ledger),
             // No frame is as long as the longest payload, so that the error can only be a missing context.
             Ok(None) | Err(_) => drops.unknown_context += 1,
         }
     }
 
-    /// Keeps a payload until the peer has answered.
-    pub(in crate::worker) fn hold(&mut self, payload: &[u8], now: Instant, totals: &mut super::Totals) {
+    /// Queues a payload for the socket, unless its client is over its rate.
+    fn put_out(&mut self, payload: Bytes, now: Instant, totals: &mut Totals, ledger: &mut Ledger) {
+        if ledger.take(self.owner, Way::Sent, payload.len(), now) {
+            totals.socket_full += self.out.push(payload);
+        } else {
+            totals.over_rate += 1;
+        }
+    }
+
+    /// A payload of the local end: sent, or kept until the peer has answered.
+    pub(super) fn send_from_local(
+        &mut self,
+        payload: &[u8],
+        quic: Option<ConnMut<'_>>,
+        arena: &mut Arena,
+        totals: &mut Totals,
+        drops: &mut Drops,
+        now: Instant,
+    ) {
         self.last_active = now;
-        totals.not_opened += self.held.push(Bytes::copy_from_slice(payload));
+        match (&mut self.phase, quic) {
+            (Phase::Open(tunnel), Some(mut quic)) => {
+                totals.from_socket(payload.len());
+                tunnel.send(&mut quic, arena, CONTEXT_PAYLOAD, payload, drops);
+            }
+            _ => totals.not_opened += self.held.push(Bytes::copy_from_slice(payload)),
+        }
     }
 
     /// Moves datagrams both ways until nothing moves or the quota is used up: then true.
@@ -222,13 +260,13 @@ impl UdpFlow {
 
     /// Capsules of the stream.
     fn read_stream(&mut self, tools: &mut Tools<'_>) -> Result<bool, Gone> {
-        let Phase::Open(tunnel) = &mut self.phase else { return Ok(false) };
         for _ in 0..QUOTA {
+            let Phase::Open(tunnel) = &mut self.phase else { return Ok(false) };
             match tunnel.next(&mut tools.quic, tools.arena, tools.drops).map_err(Gone::Broken)? {
                 Next::Capsule(Capsule::Datagram(datagram)) => {
                     self.last_active = tools.now;
                     match udp_payload(datagram) {
-                        Ok(Some(payload)) => tools.totals.socket_full += self.out.push(payload),
+                        Ok(Some(payload)) => self.put_out(payload, tools.now, tools.totals, tools.ledger),
                         Ok(None) => tools.drops.unknown_context += 1,
                         Err(error) => {
                             let broken = Broken::Protocol { code: error.code(), connection: false };
@@ -247,8 +285,10 @@ impl UdpFlow {
 
     fn write_outside(&mut self, tools: &mut Tools<'_>) {
         let (socket, to, header) = match &self.outside {
-            Outside::Upstream { socket, remote } => (Some(socket), *remote, &Bytes::new()),
-            Outside::Local { socket, peer, header } => (tools.locals.get(*socket as usize), *peer, header),
+            Outside::Upstream { socket, remote } => (Some(socket), Ends::from(*remote), &Bytes::new()),
+            Outside::Local { socket, ends, header } => {
+                (tools.locals.get(*socket as usize).map(|socket| &**socket), *ends, header)
+            }
         };
         let Some(socket) = socket else { return };
         while self.writable
@@ -298,10 +338,14 @@ impl UdpFlow {
         };
         let mut moved = 0;
         while self.readable && moved < QUOTA {
-            let Tools { quic, arena, scratch, totals, drops, .. } = &mut *tools;
+            let Tools { quic, arena, scratch, totals, drops, ledger, now, .. } = &mut *tools;
             let received = socket.receive(scratch, &mut |_, payload| {
                 totals.from_socket(payload.len());
-                tunnel.send(quic, arena, CONTEXT_PAYLOAD, payload, drops);
+                if ledger.take(self.owner, Way::Received, payload.len(), *now) {
+                    tunnel.send(quic, arena, CONTEXT_PAYLOAD, payload, drops);
+                } else {
+                    totals.over_rate += 1;
+                }
             });
             match received {
                 Ok(received) => {

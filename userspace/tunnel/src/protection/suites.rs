@@ -1,9 +1,11 @@
-//! ring's TLS 1.3 suites with our packet protection in the place of its QUIC half.
+//! ring's TLS 1.3 suites with our packet protection in the place of its QUIC half, and a window in their HKDF through
+//! which [`crate::resume`] sees the secrets of tickets.
 //!
 //! It is the only place where QUIC's key bytes can be had: rustls' secrets are opaque, and it offers no extraction for
 //! QUIC. It calls `packet_key` and `header_protection_key` for every level and every key update.
 
 use super::keys::{HeaderKey, PacketKey};
+use crate::resume::hkdf::Windowed;
 use rustls::crypto::cipher::{AeadKey, Iv};
 use rustls::crypto::ring::cipher_suite;
 use rustls::{SupportedCipherSuite, Tls13CipherSuite, quic};
@@ -59,6 +61,7 @@ pub(crate) fn suites() -> &'static [SupportedCipherSuite; 3] {
 fn ours(suite: SupportedCipherSuite, quic: &'static Algorithm) -> SupportedCipherSuite {
     let Some(ring) = suite.tls13() else { unreachable!("a TLS 1.3 suite") };
     let common = rustls::crypto::CipherSuiteCommon { ..ring.common };
-    let ours = Tls13CipherSuite { common, quic: Some(quic), ..*ring };
+    let hkdf_provider = Box::leak(Box::new(Windowed(ring.hkdf_provider)));
+    let ours = Tls13CipherSuite { common, hkdf_provider, quic: Some(quic), ..*ring };
     SupportedCipherSuite::Tls13(Box::leak(Box::new(ours)))
 }

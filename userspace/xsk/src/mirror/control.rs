@@ -3,20 +3,24 @@
 
 use super::{
     Mirror,
-    working::{Changes, Working},
+    working::{Changes, Working, neighbour_use},
 };
 use crate::{
     genl::SettingsEvents,
     netlink::{Drained, Events, Requests},
 };
+use netlink_packet_core::NLM_F_CREATE;
 use rustix::{
-    event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll},
-    io::{Errno, write},
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
 };
 use std::{
     io,
-    os::fd::{AsFd, OwnedFd},
-    sync::Arc,
+    os::fd::AsFd,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
@@ -30,14 +34,15 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Handle of the thread.
 pub(crate) struct Control {
-    stop: Arc<OwnedFd>,
+    stop: Arc<AtomicBool>,
+    mirror: Arc<Mirror>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Control {
     /// Fills the mirror, then starts the thread in the caller's network namespace. There `on_addresses` is called
-    /// whenever local addresses changed, and `on_device` whenever links or settings of devices did, after the mirror
-    /// has them.
+    /// whenever local addresses, routes or links changed, and `on_device` whenever links or settings of devices did, after
+    /// the mirror has them.
     pub(crate) fn start(
         mirror: Arc<Mirror>,
         on_addresses: impl FnMut() + Send + 'static,
@@ -52,14 +57,14 @@ impl Control {
         let mut working = Working::default();
         working.reload(&mut requests)?;
         mirror.publish(working.tables.clone());
-        let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC)?);
-        let thread_stop = stop.clone();
+        let stop = Arc::new(AtomicBool::new(false));
+        let (thread_stop, thread_mirror) = (stop.clone(), mirror.clone());
         let mut follower = Follower {
             events,
             settings,
             requests,
             working,
-            mirror,
+            mirror: thread_mirror,
             on_addresses,
             on_device,
             routes_due: None,
@@ -68,14 +73,14 @@ impl Control {
         };
         let thread =
             thread::Builder::new().name("beam-netlink".into()).spawn(move || follower.run(&thread_stop))?;
-        Ok(Self { stop, thread: Some(thread) })
+        Ok(Self { stop, mirror, thread: Some(thread) })
     }
 }
 
 impl Drop for Control {
     fn drop(&mut self) {
-        // An eventfd takes 2^64 - 2 of these before it refuses one.
-        let _ = write(&*self.stop, &1u64.to_ne_bytes());
+        self.stop.store(true, Ordering::Release);
+        self.mirror.ring();
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
@@ -97,7 +102,7 @@ struct Follower<F, G> {
 }
 
 impl<F: FnMut(), G: FnMut()> Follower<F, G> {
-    fn run(&mut self, stop: &OwnedFd) {
+    fn run(&mut self, stop: &AtomicBool) {
         loop {
             let timeout = self.sleep(Instant::now()).map(|sleep| Timespec {
                 tv_sec: sleep.as_secs() as i64,
@@ -107,7 +112,7 @@ impl<F: FnMut(), G: FnMut()> Follower<F, G> {
             let settings = self.settings.as_ref().map_or(self.events.as_fd(), AsFd::as_fd);
             let mut fds = [
                 PollFd::from_borrowed_fd(self.events.as_fd(), PollFlags::IN),
-                PollFd::from_borrowed_fd(stop.as_fd(), PollFlags::IN),
+                PollFd::from_borrowed_fd(self.mirror.bell(), PollFlags::IN),
                 PollFd::from_borrowed_fd(settings, PollFlags::IN),
             ];
             match poll(&mut fds, timeout.as_ref()) {
@@ -117,8 +122,12 @@ impl<F: FnMut(), G: FnMut()> Follower<F, G> {
                     return;
                 }
             }
-            if !fds[1].revents().is_empty() {
+            let rung = !fds[1].revents().is_empty();
+            if stop.load(Ordering::Acquire) {
                 return;
+            }
+            if rung {
+                self.look_for_neighbours();
             }
             self.turn(Instant::now());
         }
@@ -130,6 +139,15 @@ impl<F: FnMut(), G: FnMut()> Follower<F, G> {
         let due = [self.routes_due, self.reload_due];
         let due = due.into_iter().flatten().map(|at| at.saturating_duration_since(now));
         due.chain(neighbours).min()
+    }
+
+    /// Has the kernel look for the neighbours that workers miss; its answers come as events.
+    fn look_for_neighbours(&mut self) {
+        for neighbour in self.mirror.take_asked() {
+            if let Err(error) = self.requests.act(neighbour_use(neighbour), NLM_F_CREATE) {
+                tracing::debug!(%error, neighbour = %neighbour.1, "the kernel refused NTF_USE");
+            }
+        }
     }
 
     fn turn(&mut self, now: Instant) {
@@ -155,14 +173,17 @@ impl<F: FnMut(), G: FnMut()> Follower<F, G> {
         } else if self.routes_due.is_some_and(|due| due <= now) {
             (self.routes_due, self.routes_asked) = (None, now);
             match self.working.reload_routes(&mut self.requests) {
-                Ok(changed) => changes.publish |= changed,
+                Ok(changed) => {
+                    changes.publish |= changed;
+                    changes.addresses |= changed;
+                }
                 Err(error) => self.retry_later(now, &error),
             }
         }
         if changes.publish {
             self.mirror.publish(self.working.tables.clone());
         }
-        if changes.addresses {
+        if changes.addresses | changes.links {
             (self.on_addresses)();
         }
         if changes.links | self.settings_changed() {

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!  kernel ──netlink events──► control thread (owns `Working`) ──publish──► Mirror ◄──generation── workers (Reader)
-//!  kernel ◄──NTF_USE──────────┘ for neighbours that workers use and the kernel hasn't heard of for a while
+//!  kernel ◄──NTF_USE──────────┘ for neighbours that workers use and the kernel hasn't heard of for a while,
+//!                               and for those that workers miss (`Mirror::ask_for`)
 //! ```
 //!
 //! A worker reads one atomic for each packet it sends; only when the generation moved does it take the lock, for the
@@ -14,10 +15,17 @@ mod tables;
 mod working;
 
 pub(crate) use control::Control;
-pub(crate) use tables::Tables;
-pub(crate) use working::neighbour_use;
+pub(crate) use tables::{Miss, Tables, Used};
 
+use rustix::{
+    event::{EventfdFlags, eventfd},
+    io::{read, write},
+};
 use std::{
+    collections::BTreeSet,
+    io,
+    net::IpAddr,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::{
         Arc, Condvar, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -25,15 +33,60 @@ use std::{
     time::Duration,
 };
 
-/// The published tables.
-#[derive(Default)]
+/// Neighbours that workers ask for and the control thread hasn't taken yet.
+const ASKED_COUNT_MAX: usize = 256;
+
+/// The published tables, and the neighbours that are missing there.
 pub(crate) struct Mirror {
     generation: AtomicU64,
     current: Mutex<Tables>,
     changed: Condvar,
+    asked: Mutex<BTreeSet<(u32, IpAddr)>>,
+    /// Wakes the control thread.
+    bell: OwnedFd,
 }
 
 impl Mirror {
+    pub(crate) fn new() -> io::Result<Self> {
+        Ok(Self {
+            generation: AtomicU64::default(),
+            current: Mutex::default(),
+            changed: Condvar::new(),
+            asked: Mutex::default(),
+            bell: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
+        })
+    }
+
+    /// Has the control thread ask the kernel for a neighbour. False: it has too many to ask for already.
+    pub(crate) fn ask_for(&self, neighbour: (u32, IpAddr)) -> bool {
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        if asked.len() >= ASKED_COUNT_MAX && !asked.contains(&neighbour) {
+            return false;
+        }
+        if asked.insert(neighbour) && asked.len() == 1 {
+            drop(asked);
+            self.ring();
+        }
+        true
+    }
+
+    /// Takes the neighbours that were asked for.
+    fn take_asked(&self) -> BTreeSet<(u32, IpAddr)> {
+        // The bell first: who asks from here on rings it again.
+        let _ = read(&self.bell, &mut [0_u8; 8]);
+        std::mem::take(&mut *self.asked.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Wakes the control thread.
+    fn ring(&self) {
+        // An eventfd takes 2^64 - 2 of these before it refuses one.
+        let _ = write(&self.bell, &1_u64.to_ne_bytes());
+    }
+
+    fn bell(&self) -> BorrowedFd<'_> {
+        self.bell.as_fd()
+    }
+
     /// Makes `tables` what readers see.
     fn publish(&self, tables: Tables) {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
@@ -89,6 +142,11 @@ impl Reader {
         self.generation = self.mirror.generation.load(Ordering::Acquire);
         self.tables = current.clone();
         true
+    }
+
+    /// Has the kernel look for a neighbour; false if it has too much to look for.
+    pub(crate) fn ask_for(&self, neighbour: (u32, IpAddr)) -> bool {
+        self.mirror.ask_for(neighbour)
     }
 
     /// Number of the view: entries computed from another one are out of date.

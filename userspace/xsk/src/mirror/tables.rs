@@ -6,8 +6,11 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     hash::{DefaultHasher, Hash, Hasher},
-    net::{IpAddr, SocketAddr},
-    sync::{Arc, atomic::AtomicBool},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 use wire::datagram::{Mac, Vlan, Vlans};
 
@@ -78,6 +81,17 @@ impl Routes {
         routes.insert(at, route);
     }
 
+    /// Every prefix with a route.
+    pub(crate) fn prefixes(&self) -> impl Iterator<Item = (IpAddr, u8)> + '_ {
+        let v4 = self.v4.iter().flat_map(|(&length, prefixes)| {
+            prefixes.keys().map(move |&bits| (IpAddr::V4(Ipv4Addr::from_bits(bits as u32)), length))
+        });
+        let v6 = self.v6.iter().flat_map(|(&length, prefixes)| {
+            prefixes.keys().map(move |&bits| (IpAddr::V6(Ipv6Addr::from_bits(bits)), length))
+        });
+        v4.chain(v6)
+    }
+
     /// Routes of the longest prefix that covers `to`, lowest metric first.
     fn lookup(&self, to: IpAddr) -> &[Route] {
         let family = if to.is_ipv4() { &self.v4 } else { &self.v6 };
@@ -100,12 +114,30 @@ fn masked(address: IpAddr, prefix_len: u8) -> u128 {
     }
 }
 
+/// Whether workers send to a neighbour: set by them, taken by the control thread that keeps it alive.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Used(Arc<AtomicBool>);
+
+impl Used {
+    /// Reads first: the line is shared with other workers.
+    #[inline]
+    pub(crate) fn mark(&self) {
+        if !self.0.load(Ordering::Relaxed) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether it was since the last time.
+    pub(super) fn take(&self) -> bool {
+        self.0.swap(false, Ordering::Relaxed)
+    }
+}
+
 /// A neighbour whose MAC address the kernel holds valid.
 #[derive(Clone, Debug)]
 pub(crate) struct Neighbour {
     pub(crate) mac: Mac,
-    /// Set by workers that send to it, taken by the control thread that keeps it alive.
-    pub(crate) used: Arc<AtomicBool>,
+    pub(crate) used: Used,
 }
 
 /// How a packet leaves.
@@ -116,7 +148,18 @@ pub(crate) struct Hop {
     pub(crate) vlans: Vlans,
     /// Largest IP packet.
     pub(crate) mtu: u32,
-    pub(crate) used: Arc<AtomicBool>,
+    pub(crate) used: Used,
+}
+
+/// Why a packet doesn't leave by an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Miss {
+    /// It is for many, for nobody, or for this host.
+    NotThere,
+    /// There is no route, it leads elsewhere, or only the kernel knows where.
+    Elsewhere,
+    /// The MAC address of this neighbour isn't known.
+    Neighbour((u32, IpAddr)),
 }
 
 /// The mirror's contents at one moment.
@@ -132,35 +175,43 @@ impl Tables {
     /// How a packet from one end to the other leaves by `interface`; `None` when the kernel would send it elsewhere,
     /// or would have to ask for the neighbour first.
     pub(crate) fn resolve(&self, interface: u32, local: &SocketAddr, remote: &SocketAddr) -> Option<Hop> {
-        let to = remote.ip();
-        if self.routes.beyond_mirror || to.is_multicast() || to.is_unspecified() || self.is_local(to) {
-            return None;
-        }
-        let (link, next) = self.next_hop(interface, local, remote)?;
-        let device = self.links.get(&link)?;
-        let vlans = self.tags(interface, link)?;
-        let neighbour = self.neighbours.get(&(link, next))?;
-        Some(Hop {
-            dst_mac: neighbour.mac,
-            src_mac: device.mac?,
-            vlans,
-            mtu: device.mtu,
-            used: neighbour.used.clone(),
-        })
+        self.hop(interface, local, remote).ok()
     }
 
-    /// The device and the address of the neighbour that packets to `remote` go to, if that is by `interface`.
+    /// The device and the address of the neighbour that packets to `remote` go to, if that is by `interface` and its MAC
+    /// address is missing.
     pub(crate) fn neighbour_towards(
         &self,
         interface: u32,
         local: &SocketAddr,
         remote: &SocketAddr,
     ) -> Option<(u32, IpAddr)> {
-        if self.routes.beyond_mirror || self.is_local(remote.ip()) {
-            return None;
+        match self.hop(interface, local, remote) {
+            Err(Miss::Neighbour(neighbour)) => Some(neighbour),
+            _ => None,
         }
-        let (link, next) = self.next_hop(interface, local, remote)?;
-        self.tags(interface, link).map(|_| (link, next))
+    }
+
+    /// How a packet from one end to the other leaves by `interface`.
+    pub(crate) fn hop(&self, interface: u32, local: &SocketAddr, remote: &SocketAddr) -> Result<Hop, Miss> {
+        let to = remote.ip();
+        if to.is_multicast() || to.is_unspecified() || self.is_local(to) {
+            return Err(Miss::NotThere);
+        }
+        if self.routes.beyond_mirror {
+            return Err(Miss::Elsewhere);
+        }
+        let (link, next) = self.next_hop(interface, local, remote).ok_or(Miss::Elsewhere)?;
+        let device = self.links.get(&link).ok_or(Miss::Elsewhere)?;
+        let vlans = self.tags(interface, link).ok_or(Miss::Elsewhere)?;
+        let neighbour = self.neighbours.get(&(link, next)).ok_or(Miss::Neighbour((link, next)))?;
+        Ok(Hop {
+            dst_mac: neighbour.mac,
+            src_mac: device.mac.ok_or(Miss::Elsewhere)?,
+            vlans,
+            mtu: device.mtu,
+            used: neighbour.used.clone(),
+        })
     }
 
     fn is_local(&self, address: IpAddr) -> bool {

@@ -51,7 +51,7 @@ impl World {
     }
 
     fn neighbour(mut self, link: u32, address: &str) -> Self {
-        let neighbour = Neighbour { mac: PEER_MAC, used: Arc::default() };
+        let neighbour = Neighbour { mac: PEER_MAC, used: Used::default() };
         Arc::make_mut(&mut self.0.neighbours).insert((link, ip(address)), neighbour);
         self
     }

@@ -18,7 +18,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     io,
     net::IpAddr,
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -31,7 +31,7 @@ const NEIGHBOUR_USE_INTERVAL: Duration = Duration::from_secs(10);
 pub(super) struct Changes {
     /// Readers would decide otherwise.
     pub(super) publish: bool,
-    /// Local addresses came or went.
+    /// Local addresses or routes came or went.
     pub(super) addresses: bool,
     /// Some link is another than before.
     pub(super) links: bool,
@@ -209,7 +209,7 @@ impl Working {
         for (key, told) in &mut self.stale {
             let Some(neighbour) = self.tables.neighbours.get(key) else { continue };
             let due = told.is_none_or(|at| now.duration_since(at) >= NEIGHBOUR_USE_INTERVAL);
-            if due && neighbour.used.swap(false, Ordering::Relaxed) {
+            if due && neighbour.used.take() {
                 *told = Some(now);
                 if let Err(error) = requests.act(neighbour_use(*key), NLM_F_CREATE) {
                     tracing::debug!(%error, neighbour = %key.1, "the kernel refused NTF_USE");

@@ -1,0 +1,236 @@
+//! Goal: a client lives on. It reconnects and keeps its listeners; a change of its address moves the tunnel and leaves every
+//! flow alone; with `--pool` it has several tunnels, on several workers of the gateway.
+//! Method: a gateway and a client on the rig; addresses of the client's interface are replaced and links taken down in
+//! the middle of transfers, gateways stopped and killed; then exact counts at both ends and at the origin.
+#![allow(clippy::unwrap_used, reason = "clippy knows test functions, but not their helpers")]
+
+mod pair;
+mod rig;
+mod tools;
+
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, TcpStream};
+use std::sync::Arc;
+
+use pair::{FORWARD_PORT, LIMIT, Place, number, pattern_sha256, settled, sha256, until, words, workers};
+use rig::{Beam, CLIENT_V4, EchoServer, GATEWAY_V4, HttpServer, Ns, ORIGIN_V4};
+use serde_json::{Value, json};
+use tools::{counter, dial, random_bytes, read_all, read_some, seed, until_counter};
+
+const NATIVE_GATEWAY: &[&str] = &["--xdp", "native", "-i", "g0", "--umem", "16"];
+const NATIVE_CLIENT: &[&str] = &["--xdp", "native", "-i", "c0", "--umem", "16"];
+const KERNEL: &[&str] = &["--xdp", "off"];
+/// What the client's interface gets in place of its address.
+const MOVED_V4: &str = "198.18.0.77/24";
+
+/// One number of each worker.
+fn by_worker(status: &Value, name: &str) -> Vec<u64> {
+    workers(status).map(|worker| number(worker, name)).collect()
+}
+
+fn all_tunnels_are_up(client: &Beam, count: usize) -> Value {
+    let up = json!({"up": count, "of": count});
+    until("all tunnels are up", || client.status(), |status| status["tunnels"] == up)
+}
+
+/// Opens a flow that stays: one byte there and back.
+fn open_flow(place: &Place) -> TcpStream {
+    let mut stream = dial(place, FORWARD_PORT);
+    stream.write_all(b"?").unwrap();
+    assert_eq!(&read_some::<1>(&mut stream), b"?");
+    stream
+}
+
+// Two tunnels are on two workers of the gateway, for their packets leave by two queues; eight flows are four on each.
+#[test]
+fn two_tunnels_use_two_workers_with_af_xdp() {
+    if !rig::root_or_skip("two_tunnels_use_two_workers_with_af_xdp") {
+        return;
+    }
+    let place = Place::new();
+    let echo = EchoServer::start(&place.rig, Ns::Origin, ORIGIN_V4, 0);
+    let gateway = place.gateway(GATEWAY_V4, NATIVE_GATEWAY);
+    let flags = [NATIVE_CLIENT, &["--pool", "2"]].concat();
+    let mut client = place.client(GATEWAY_V4, &echo.address().to_string(), &flags);
+    all_tunnels_are_up(&client, 2);
+    let flows: Vec<TcpStream> = (0..8).map(|_| open_flow(&place)).collect();
+    let status = gateway.status();
+    assert_eq!(by_worker(&status, "connections"), [1, 1], "{status:#}");
+    assert_eq!(by_worker(&status, "flows"), [4, 4], "{status:#}");
+    assert_eq!(by_worker(&status, "handed_in"), [0, 0], "each worker hears its own: {status:#}");
+
+    for flow in &flows {
+        flow.shutdown(Shutdown::Write).unwrap();
+    }
+    until("the flows have ended", || client.status(), |status| status["flows"] == 0);
+    let held: Vec<TcpStream> = (0..3).map(|_| open_flow(&place)).collect();
+    let mut of_each = by_worker(&gateway.status(), "flows");
+    of_each.sort_unstable();
+    assert_eq!(of_each, [1, 2]);
+    drop(held);
+    let status = client.status();
+    assert_eq!((counter(&status, "reconnects"), counter(&status, "requests")), (0, 11), "{status:#}");
+    assert_eq!(client.process.terminate(LIMIT).code(), Some(0));
+}
+
+// The kernel's hash chooses the worker of each of sixteen ports: all on one of two is as likely as 1 in 32,768.
+#[test]
+fn sixteen_tunnels_use_two_workers_with_kernel_udp() {
+    const POOL: usize = 16;
+    if !rig::root_or_skip("sixteen_tunnels_use_two_workers_with_kernel_udp") {
+        return;
+    }
+    let place = Place::new();
+    let echo = EchoServer::start(&place.rig, Ns::Origin, ORIGIN_V4, 0);
+    let gateway = place.gateway(GATEWAY_V4, &[KERNEL, &["--cpus", "0-1"]].concat());
+    let client = place.client(
+        GATEWAY_V4,
+        &echo.address().to_string(),
+        &[KERNEL, &["--pool", &POOL.to_string()]].concat(),
+    );
+    all_tunnels_are_up(&client, POOL);
+    let flows: Vec<TcpStream> = (0..2 * POOL).map(|_| open_flow(&place)).collect();
+    let status = gateway.status();
+    let (connections, open) = (by_worker(&status, "connections"), by_worker(&status, "flows"));
+    assert_eq!(connections.iter().sum::<u64>(), POOL as u64, "{status:#}");
+    assert!(connections.iter().all(|&count| count > 0), "{connections:?}");
+    let twice: Vec<u64> = connections.iter().map(|count| 2 * count).collect();
+    assert_eq!(open, twice, "two flows on each tunnel");
+    drop(flows);
+}
+
+/// Sends everything and reads it back; `at_half` is called once half of it is back.
+fn echo_all(stream: &mut TcpStream, payload: &Arc<Vec<u8>>, at_half: impl FnOnce()) {
+    let mut sending = stream.try_clone().unwrap();
+    let sent = payload.clone();
+    let writer = std::thread::spawn(move || {
+        sending.write_all(&sent).unwrap();
+        sending.shutdown(Shutdown::Write).unwrap();
+    });
+    let mut echoed = vec![0; payload.len()];
+    let (first, second) = echoed.split_at_mut(payload.len() / 2);
+    stream.read_exact(first).unwrap();
+    at_half();
+    stream.read_exact(second).unwrap();
+    assert_eq!(sha256(&echoed), sha256(payload), "other bytes came back");
+    assert_eq!(stream.read(&mut [0; 1]).unwrap(), 0, "the end follows the last byte");
+    writer.join().unwrap();
+}
+
+// RFC 9000 section 9: the client's address changes in the middle of a transfer; the connection moves, the flow sees nothing.
+fn an_address_is_replaced(test: &str, gateway_flags: &[&str], client_flags: &[&str]) {
+    const BYTES: usize = 32 << 20;
+    if !rig::root_or_skip(test) {
+        return;
+    }
+    let payload = Arc::new(random_bytes(seed(test), BYTES));
+    let place = Place::new();
+    let echo = EchoServer::start(&place.rig, Ns::Origin, ORIGIN_V4, 0);
+    let gateway = place.gateway(GATEWAY_V4, gateway_flags);
+    let client = place.client(GATEWAY_V4, &echo.address().to_string(), client_flags);
+    let mut stream = dial(&place, FORWARD_PORT);
+    echo_all(&mut stream, &payload, || {
+        place.rig.ip(Ns::Client, &["address", "del", &format!("{CLIENT_V4}/24"), "dev", "c0"]);
+        place.rig.ip(Ns::Client, &["address", "add", MOVED_V4, "dev", "c0"]);
+    });
+    let moved = settled(&client);
+    assert!(counter(&moved, "address_changes") >= 1, "{moved:#}");
+    assert_eq!((counter(&moved, "reconnects"), counter(&moved, "connections_closed")), (0, 0), "{moved:#}");
+    if client_flags == NATIVE_CLIENT {
+        let (fast, slow) = (number(&moved, "xsk_tx_frames"), number(&moved, "kernel_udp_packets"));
+        assert!(4 * slow < fast, "the new address is on the fast path soon: {slow} of {fast}: {moved:#}");
+    }
+    let status = settled(&gateway);
+    assert!(counter(&status, "migrations") >= 1 && counter(&status, "paths_validated") >= 1, "{status:#}");
+    assert_eq!((counter(&status, "connections_closed"), echo.echoed_bytes()), (0, BYTES as u64));
+    assert_eq!(status["conservation"]["holds"], true, "{status:#}");
+    // An idle tunnel moves, too: back again.
+    let before = counter(&status, "paths_validated");
+    place.rig.ip(Ns::Client, &["address", "del", MOVED_V4, "dev", "c0"]);
+    place.rig.ip(Ns::Client, &["address", "add", &format!("{CLIENT_V4}/24"), "dev", "c0"]);
+    until_counter(&gateway, "paths_validated", before + 1);
+    drop(open_flow(&place));
+    let (client, gateway) = (client.status(), gateway.status());
+    assert_eq!((counter(&client, "connections_closed"), counter(&gateway, "connections_closed")), (0, 0));
+}
+
+#[test]
+fn an_address_is_replaced_in_mid_transfer_with_af_xdp() {
+    const TEST: &str = "an_address_is_replaced_in_mid_transfer_with_af_xdp";
+    an_address_is_replaced(TEST, NATIVE_GATEWAY, NATIVE_CLIENT);
+}
+
+#[test]
+fn an_address_is_replaced_in_mid_transfer_with_kernel_udp() {
+    const TEST: &str = "an_address_is_replaced_in_mid_transfer_with_kernel_udp";
+    an_address_is_replaced(TEST, KERNEL, KERNEL);
+}
+
+// A client that starts without a network tries again when there is one, and not when its pause is over.
+#[test]
+fn a_pause_ends_when_there_is_a_way() {
+    if !rig::root_or_skip("a_pause_ends_when_there_is_a_way") {
+        return;
+    }
+    let place = Place::new();
+    let http = HttpServer::start(&place.rig, Ns::Origin, ORIGIN_V4, 0);
+    let gateway = place.gateway(GATEWAY_V4, KERNEL);
+    place.rig.ip(Ns::Client, &["address", "flush", "dev", "c0"]);
+    let mut args = place.connect_args(GATEWAY_V4, KERNEL);
+    args.extend(["-L".into(), format!("{FORWARD_PORT}:{}", http.address())]);
+    let client = Beam::launch(&place.rig, Ns::Client, "client", &words(&args));
+    let said = client.process.wait_for_line("next attempt in", LIMIT);
+    assert!(
+        said.contains("gateway 198.18.0.1 (198.18.0.1:4433): no route; see: ip route get 198.18.0.1"),
+        "{said}"
+    );
+    // The pauses grow: by the fourth they last for four seconds at least.
+    until(
+        "some attempts fail",
+        || client.process.stderr(),
+        |log| log.matches("next attempt in").count() >= 4,
+    );
+    place.rig.ip(Ns::Client, &["address", "add", &format!("{CLIENT_V4}/24"), "dev", "c0"]);
+    client.process.wait_for_line("come from 198.18.0.2 now: trying again", LIMIT);
+    client.process.wait_for_line("ready: tunnel to 198.18.0.1", LIMIT);
+    assert_eq!(place.curl(&[&format!("http://127.0.0.1:{FORWARD_PORT}/1000")]), (1000, pattern_sha256(1000)));
+    drop(gateway);
+}
+
+// A gateway comes and goes ten times, by orderly stops and by kill -9 in turn; the listener stays, and a local connection
+// made while there is no tunnel waits for the next one.
+#[test]
+fn ten_reconnects_keep_the_listeners() {
+    const ROUNDS: u64 = 10;
+    const BODY_BYTES: u64 = 100_000;
+    if !rig::root_or_skip("ten_reconnects_keep_the_listeners") {
+        return;
+    }
+    let place = Place::new();
+    let http = HttpServer::start(&place.rig, Ns::Origin, ORIGIN_V4, 0);
+    let mut gateway = place.gateway(GATEWAY_V4, NATIVE_GATEWAY);
+    let flags = [NATIVE_CLIENT, &["--pool", "2", "--max-retry-interval", "200ms"]].concat();
+    let client = place.client(GATEWAY_V4, &http.address().to_string(), &flags);
+    let url = format!("http://127.0.0.1:{FORWARD_PORT}/{BODY_BYTES}");
+    all_tunnels_are_up(&client, 2);
+    for round in 1..=ROUNDS {
+        assert_eq!(place.curl(&[&url]), (BODY_BYTES, pattern_sha256(BODY_BYTES)), "round {round}");
+        assert_eq!(gateway.process.terminate(LIMIT).code(), Some(0));
+        until("the tunnels are gone", || client.status(), |status| status["tunnels"]["up"] == 0);
+        let mut waiting = dial(&place, FORWARD_PORT);
+        write!(waiting, "GET /1000 HTTP/1.1\r\n\r\n").unwrap();
+        gateway = place.gateway(GATEWAY_V4, NATIVE_GATEWAY);
+        let body = read_all(&mut waiting);
+        assert!(body.ends_with(&(0..1000).map(rig::pattern).collect::<Vec<_>>()), "round {round}");
+        let status = all_tunnels_are_up(&client, 2);
+        assert_eq!(counter(&status, "reconnects"), 2 * round, "{status:#}");
+    }
+    let status = settled(&client);
+    let wanted =
+        [("requests", 2 * ROUNDS), ("flows_finished", 2 * ROUNDS), ("connections_closed", 2 * ROUNDS)];
+    for (name, count) in wanted {
+        assert_eq!(counter(&status, name), count, "{name}: {status:#}");
+    }
+    assert_eq!(counter(&status, "flows_reset_by_stream"), 0, "{status:#}");
+    assert_eq!((http.connection_count(), http.body_bytes()), (2 * ROUNDS, ROUNDS * (BODY_BYTES + 1000)));
+}
