@@ -157,6 +157,15 @@ pub(crate) struct ServeArgs {
     /// Destinations that are refused even where `--allow` matches
     #[arg(long, value_name = "CIDR[:PORTS]|NAME[:PORTS]", env = "BEAM_DENY", value_delimiter = ' ')]
     pub(crate) deny: Vec<String>,
+    /// Addresses to lend to clients that carry IP, one a session; the first is the gateway's own (repeatable)
+    #[arg(long, value_name = "CIDR", env = "BEAM_IP_POOL", value_delimiter = ' ')]
+    pub(crate) ip_pool: Vec<ip::Prefix>,
+    /// Destinations that clients reach by IP packets; nothing is, unless named (repeatable)
+    #[arg(long, value_name = "CIDR", env = "BEAM_IP_ROUTE", value_delimiter = ' ', requires = "ip_pool")]
+    pub(crate) ip_route: Vec<ip::Prefix>,
+    /// TUN device that clients' IP packets come out of
+    #[arg(long, value_name = "NAME", num_args = 0..=1, default_value = "beam0", default_missing_value = "beam0", env = "BEAM_TUN")]
+    pub(crate) tun: String,
     /// Connections held at once on each worker; more are refused
     #[arg(long, value_name = "N", default_value_t = 100_000, env = "BEAM_MAX_CONNECTIONS")]
     pub(crate) max_connections: usize,
@@ -195,6 +204,15 @@ pub(crate) struct ConnectArgs {
     /// Carry standard input and output to `host:port` (for ssh's ProxyCommand)
     #[arg(short = 'W', value_name = "HOST:PORT", conflicts_with_all = ["local_forwards", "socks"])]
     pub(crate) stdio: Option<Destination>,
+    /// Carry IP packets: a TUN device, with an address that the gateway assigns
+    #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = "beam0", env = "BEAM_TUN")]
+    pub(crate) tun: Option<String>,
+    /// Destinations to send through the TUN device; default: all that the gateway advertises (repeatable)
+    #[arg(long, value_name = "CIDR", env = "BEAM_ROUTE", value_delimiter = ' ', requires = "tun")]
+    pub(crate) route: Vec<ip::Prefix>,
+    /// Networks on this side that the gateway may send to; its users file has to permit them (repeatable)
+    #[arg(long, value_name = "CIDR", env = "BEAM_ANNOUNCE", value_delimiter = ' ', requires = "tun")]
+    pub(crate) announce: Vec<ip::Prefix>,
     /// File that holds the bearer token
     #[arg(long, value_name = "FILE", env = "BEAM_TOKEN_FILE")]
     pub(crate) token_file: Option<PathBuf>,

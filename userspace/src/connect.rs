@@ -4,6 +4,7 @@ use crate::{
     cli::{ConnectArgs, Destination, Endpoint, Protocol},
     failure::Failure,
     identity::{self, Credentials},
+    inner,
     interface::{self, Datapath, Sharing},
     logging, serve,
     supervisor::{self, Crew, Identity, Seat},
@@ -28,9 +29,9 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(crate) fn run(args: ConnectArgs) -> Result<(), Failure> {
     logging::start(args.daemon.log_format, args.daemon.verbose);
-    if args.local_forwards.is_empty() && args.socks.is_empty() && args.stdio.is_none() {
+    if args.local_forwards.is_empty() && args.socks.is_empty() && args.stdio.is_none() && args.tun.is_none() {
         return Err(Failure::Config(anyhow!(
-            "nothing to carry: give -L [BIND:]PORT:HOST:HOSTPORT, -D [BIND:]PORT or -W HOST:PORT"
+            "nothing to carry: give -L [BIND:]PORT:HOST:HOSTPORT, -D [BIND:]PORT, -W HOST:PORT or --tun"
         )));
     }
     let protection = args.path.simd.protection()?;
@@ -53,6 +54,7 @@ pub(crate) fn run(args: ConnectArgs) -> Result<(), Failure> {
         }
         None => (None, None),
     };
+    let (tun, inner) = inner::client(&args)?.unzip();
     let client = Client::new(ClientConfig {
         host: args.url.host.clone(),
         port: args.url.port,
@@ -62,6 +64,7 @@ pub(crate) fn run(args: ConnectArgs) -> Result<(), Failure> {
         listens,
         udp_forwards,
         stdio,
+        tun,
         once: args.once,
         retries_max: args.max_retries,
         pause_max: args.max_retry_interval,
@@ -74,6 +77,9 @@ pub(crate) fn run(args: ConnectArgs) -> Result<(), Failure> {
         Engine::new(EngineConfig { protection, ..EngineConfig::new(WorkerId(0), Secrets::random(), None) });
     let role = Role::Client(Box::new(client));
     let mut worker = Worker::new(0, engine, lane.ports, mailboxes, role).map_err(Failure::runtime)?;
+    if let Some(queue) = inner {
+        worker.set_inner(Box::new(queue)).map_err(Failure::runtime)?;
+    }
     worker.set_busy_poll(args.path.busy_poll > 0);
     worker.set_udp_idle_timeout(args.udp_idle_timeout);
     let crew = vec![Crew { worker, seat }];

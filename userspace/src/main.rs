@@ -10,6 +10,7 @@ mod devices;
 mod doctor;
 mod failure;
 mod identity;
+mod inner;
 mod interface;
 mod logging;
 mod orders;

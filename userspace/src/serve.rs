@@ -4,7 +4,7 @@ use crate::{
     cli::{Congestion, Retry, ServeArgs},
     control,
     failure::Failure,
-    identity,
+    identity, inner,
     interface::{self, Sharing},
     logging,
     reload::{Loaded, Reloader},
@@ -32,6 +32,10 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
     let datapath = interface::open(&args.path, bind, Sharing::QueueEach { kernel_lanes })?;
     let mailboxes = supervisor::mailboxes(&datapath.lanes)?;
     let cpus = supervisor::cpus(args.path.cpus.as_ref().map(|list| list.0.as_slice()), datapath.lanes.len())?;
+    let mut net = inner::gateway(&args, datapath.lanes.len())?;
+    if let Some(net) = &net {
+        net.realm.set_mailboxes(&mailboxes);
+    }
     let mut crew = Vec::new();
     for (index, lane) in datapath.lanes.into_iter().enumerate() {
         let seat = Seat { mailbox: mailboxes[index].clone(), cpu: cpus[index], lane: lane.facts.into() };
@@ -48,6 +52,12 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
         let role = Role::Gateway(Gateway::new(config.clone()));
         let mut worker = Worker::new(index as u8, Engine::new(engine), lane.ports, mailboxes.clone(), role)
             .map_err(Failure::runtime)?;
+        if let Some(net) = &mut net {
+            worker.set_realm(net.realm.clone());
+            if let Some(queue) = net.queues.pop() {
+                worker.set_inner(Box::new(queue)).map_err(Failure::runtime)?;
+            }
+        }
         worker.set_busy_poll(args.path.busy_poll > 0);
         worker.set_udp_idle_timeout(args.udp_idle_timeout);
         crew.push(Crew { worker, seat });

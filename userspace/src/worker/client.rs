@@ -8,19 +8,21 @@
 //! given to the one that its stream belongs to.
 
 mod flows;
+mod ip;
 mod link;
 mod paths;
 mod pool;
 mod trouble;
 mod udp;
 
-pub(crate) use self::paths::source_towards;
 use self::{
+    ip::IpClient,
     paths::Changes,
     pool::{NothingLeft, Pool},
     trouble::explain,
     udp::UdpSide,
 };
+pub(crate) use self::{ip::TunConfig, paths::source_towards};
 
 use super::{
     Ended,
@@ -80,6 +82,8 @@ pub(crate) struct ClientConfig {
     pub(crate) udp_forwards: Vec<(DatagramSocket, Destination)>,
     /// `-W`: our end of the pair that standard input and output are copied to and from.
     pub(crate) stdio: Option<(Socket, Destination)>,
+    /// `--tun`: carries IP.
+    pub(crate) tun: Option<TunConfig>,
     pub(crate) once: bool,
     pub(crate) retries_max: Option<u32>,
     pub(crate) pause_max: Duration,
@@ -99,6 +103,7 @@ pub(crate) struct Client {
     /// Listeners that found no descriptor for a connection, and until when they rest.
     resting: Vec<(Instant, u32)>,
     stdio_flow: Option<FlowKey>,
+    ip: Option<IpClient>,
     ended: Option<Ended>,
     /// The value of `proxy-authorization`.
     bearer: Option<String>,
@@ -108,8 +113,9 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    pub(crate) fn new(config: ClientConfig) -> Self {
+    pub(crate) fn new(mut config: ClientConfig) -> Self {
         Self {
+            ip: config.tun.take().map(IpClient::new),
             authority: Destination { host: config.host.clone(), port: config.port }.authority(),
             udp: UdpSide::default(),
             bearer: config.token.as_ref().map(|token| format!("Bearer {token}")),
@@ -162,8 +168,9 @@ impl Client {
 
     pub(super) fn next_deadline(&self, core: &Core) -> Option<Instant> {
         let rest = self.resting.iter().map(|&(until, _)| until).min();
+        let ip = self.ip.as_ref().and_then(|ip| ip.next_deadline(core));
         let udp = core.udp.next_deadline();
-        [self.pool.next_deadline(), self.paths_due, rest, core.flows.next_deadline(), udp]
+        [self.pool.next_deadline(), self.paths_due, rest, core.flows.next_deadline(), udp, ip]
             .into_iter()
             .flatten()
             .min()
@@ -207,6 +214,7 @@ impl Client {
         self.udp_connection_ended(core, conn);
         core.connection_ended(conn);
         let nothing_left = self.pool.closed(core, now, &self.config, conn, reason);
+        self.ip_closed(core, conn);
         self.end_if(nothing_left);
     }
 
@@ -227,6 +235,7 @@ impl Client {
             self.end_if(nothing_left);
         }
         self.end_rests(core, now);
+        self.ip_timers(core, now);
         self.udp_timers(core, now);
         for key in core.flows.expired(now) {
             tracing::warn!(
@@ -267,9 +276,13 @@ impl Client {
             }
             Event::StreamsAvailable { .. } => {
                 self.ask_waiting(core);
+                self.ask_ip(core);
                 self.ask_udp_waiting(core);
             }
-            Event::DatagramsUnblocked => core.udp.unblocked(conn),
+            Event::DatagramsUnblocked => {
+                core.udp.unblocked(conn);
+                core.ip.unblocked(conn);
+            }
             Event::DatagramReadable => {
                 if let Some(session) = self.pool.session_on(conn) {
                     datagrams::receive(core, session, conn);
@@ -309,6 +322,8 @@ impl Client {
                 }
             }
             Some(&Slot::Flow(key)) => core.flows.queue(key),
+            Some(&Slot::Ip(key)) => core.ip.queue(key),
+            Some(Slot::IpAsked) => self.hear_ip_answer(core, conn, stream),
             Some(&Slot::Udp(key)) => core.udp.queue(key),
             _ => {}
         }
@@ -319,6 +334,7 @@ impl Client {
         match event {
             H3Event::Settings(_) => {
                 self.pool.heard(core, now, &self.config, conn);
+                self.ask_ip(core);
                 self.say_datagram_size(core, conn);
                 self.ask_udp_waiting(core);
             }
@@ -332,6 +348,8 @@ impl Client {
     fn queue_stream(&mut self, core: &mut Core, conn: ConnId, stream: StreamId) {
         match self.pool.session_on(conn).and_then(|session| session.slots.get(&stream)) {
             Some(&Slot::Flow(key)) => core.flows.queue(key),
+            Some(&Slot::Ip(key)) => core.ip.queue(key),
+            Some(Slot::IpAsked) => self.hear_ip_answer(core, conn, stream),
             Some(&Slot::Udp(key)) => core.udp.queue(key),
             _ => {}
         }

@@ -18,6 +18,7 @@ use super::{
     account::Accounts,
     core::{Core, End},
     datagrams,
+    flow::Broken,
     flows::Phase,
     ledger::FlowPermit,
     mail::Command,
@@ -133,7 +134,10 @@ impl Gateway {
                     datagrams::receive(core, session, conn);
                 }
             }
-            Event::DatagramsUnblocked => core.udp.unblocked(conn),
+            Event::DatagramsUnblocked => {
+                core.udp.unblocked(conn);
+                core.ip.unblocked(conn);
+            }
             // A migration asks nothing of the layers above.
             _ => {}
         }
@@ -194,6 +198,9 @@ impl Gateway {
         for key in core.udp.keys_on(conn) {
             core.end_udp(key, &Gone::Lost);
         }
+        for key in core.ip.keys_on(conn) {
+            self.end_ip(core, key, Some(&Broken::Stream));
+        }
     }
 
     fn accept_streams(&mut self, core: &mut Core, conn: ConnId) {
@@ -228,8 +235,9 @@ impl Gateway {
             Some(Slot::Head(_)) => self.read_head(core, conn, stream),
             Some(&Slot::Flow(key)) => core.flows.queue(key),
             Some(&Slot::Udp(key)) => core.udp.queue(key),
+            Some(&Slot::Ip(key)) => core.ip.queue(key),
             // What follows the header section waits in QUIC's receive window.
-            Some(Slot::Resolving(_) | Slot::Answering(_)) | None => {}
+            Some(Slot::Resolving(_) | Slot::Answering(_) | Slot::IpAsked) | None => {}
         }
     }
 
@@ -238,6 +246,7 @@ impl Gateway {
         match session.slots.get_mut(&stream) {
             Some(&mut Slot::Flow(key)) => core.flows.queue(key),
             Some(&mut Slot::Udp(key)) => core.udp.queue(key),
+            Some(&mut Slot::Ip(key)) => core.ip.queue(key),
             Some(Slot::Answering(rest)) => {
                 let Some(mut quic) = core.engine.connection(conn) else { return };
                 let alive = write_some(&mut quic, stream, rest);
@@ -271,6 +280,7 @@ impl Gateway {
             Slot::Udp(key) => {
                 core.end_udp(key, &Gone::Lost);
             }
+            Slot::Ip(key) => self.end_ip(core, key, Some(&Broken::Stream)),
             _ => {}
         }
         if let Some(mut quic) = core.engine.connection(conn) {

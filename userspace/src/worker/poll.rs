@@ -27,6 +27,8 @@ pub(crate) enum Token {
     Udp(FlowKey),
     /// A local UDP socket has datagrams.
     UdpLocal(u32),
+    /// The network behind this end has packets.
+    Inner,
     /// This host's links, addresses or routes have changed.
     Paths,
 }
@@ -50,6 +52,7 @@ impl Token {
             Self::Flow(key) => 3 << KIND_SHIFT | key.pack(),
             Self::Udp(key) => 4 << KIND_SHIFT | key.pack(),
             Self::UdpLocal(index) => 5 << KIND_SHIFT | u64::from(index),
+            Self::Inner => 7 << KIND_SHIFT,
             Self::Paths => 6 << KIND_SHIFT,
         }
     }
@@ -63,7 +66,8 @@ impl Token {
             3 => Self::Flow(FlowKey::unpack(data)),
             4 => Self::Udp(FlowKey::unpack(data)),
             5 => Self::UdpLocal(index),
-            _ => Self::Paths,
+            6 => Self::Paths,
+            _ => Self::Inner,
         }
     }
 }

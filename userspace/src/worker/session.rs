@@ -26,6 +26,10 @@ pub(super) enum Slot {
     Flow(FlowKey),
     /// A UDP flow, in whatever phase.
     Udp(FlowKey),
+    /// An IP session.
+    Ip(FlowKey),
+    /// Client: a request for an IP session, without its answer.
+    IpAsked,
 }
 
 /// A request between its header section and the connection to its destination.

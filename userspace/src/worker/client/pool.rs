@@ -131,21 +131,20 @@ impl Pool {
     /// Opens a request stream on the least loaded tunnel that has credit for one; one that is going away only where
     /// there is no other. `None`: no tunnel is up, or none has credit; both come with an event.
     pub(super) fn open(&mut self, core: &mut Core) -> Option<(ConnId, StreamId)> {
-        let load = |up: &&mut Up| (up.going_away, up.session.slots.len());
-        let mut ups: Vec<&mut Up> = self.links.iter_mut().filter_map(Link::up).collect();
-        ups.sort_by_key(load);
-        ups.into_iter().find_map(|up| {
-            let stream = core.engine.connection(up.conn).and_then(|mut quic| quic.open_bi())?;
-            Some((up.conn, stream))
+        self.open_where(core, |_| true)
+    }
+
+    /// The same for an extended CONNECT, which the gateway has to have announced (RFC 9220 section 3).
+    pub(super) fn open_extended(&mut self, core: &mut Core) -> Option<(ConnId, StreamId)> {
+        self.open_where(core, |session| {
+            session.peer_settings().is_some_and(masque::Settings::enable_connect_protocol)
         })
     }
 
-    /// As [`Self::open`], on a tunnel whose gateway has offered extended CONNECT.
-    pub(super) fn open_extended(&mut self, core: &mut Core) -> Option<(ConnId, StreamId)> {
-        let offers =
-            |up: &&mut Up| up.session.peer_settings().is_some_and(masque::Settings::enable_connect_protocol);
+    fn open_where(&mut self, core: &mut Core, fits: impl Fn(&Session) -> bool) -> Option<(ConnId, StreamId)> {
         let load = |up: &&mut Up| (up.going_away, up.session.slots.len());
-        let mut ups: Vec<&mut Up> = self.links.iter_mut().filter_map(Link::up).filter(offers).collect();
+        let mut ups: Vec<&mut Up> =
+            self.links.iter_mut().filter_map(Link::up).filter(|up| fits(&up.session)).collect();
         ups.sort_by_key(load);
         ups.into_iter().find_map(|up| {
             let stream = core.engine.connection(up.conn).and_then(|mut quic| quic.open_bi())?;

@@ -59,7 +59,7 @@ impl Gateway {
         }
         let gone = self.connections_of(|session| !self.config.still_admits(session));
         let connections = self.dismiss(core, gone, b"this client is no longer admitted");
-        let flows = self.cut_forbidden(core, &changed);
+        let flows = self.cut_forbidden(core, &changed) + self.cut_networks(core);
         core.totals.closed_revoked += connections;
         core.totals.flows_revoked += flows;
         Revoked { connections, flows }
