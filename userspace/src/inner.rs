@@ -48,17 +48,26 @@ pub(crate) fn gateway(args: &ServeArgs, worker_count: usize) -> Result<Option<Ga
     }
     let pool = args.ip_pool.iter().map(Prefix::to_string).collect::<Vec<_>>().join(", ");
     tracing::info!("{}: lends {pool} to clients", args.tun);
+    realm.set_network(network);
     Ok(Some(GatewayNet { realm: Arc::new(realm), queues }))
 }
 
-/// Lets the kernel forward what comes out of the device, and says so where it won't forward what is to go in.
+/// Lets the kernel forward what comes out of the device, and says so where it won't forward what is to go in. ICMP errors
+/// that a worker makes come out of it from the gateway's own address, which needs `accept_local` for IPv4.
 fn let_through(name: &str, is_ipv4: bool) {
     let (family, switch) = match is_ipv4 {
         true => ("ipv4", "net.ipv4.ip_forward"),
         false => ("ipv6", "net.ipv6.conf.all.forwarding"),
     };
-    // It is gone with the device.
-    let _ = fs::write(format!("/proc/sys/net/{family}/conf/{name}/forwarding"), "1");
+    let own: &[&str] = if is_ipv4 { &["forwarding", "accept_local"] } else { &["forwarding"] };
+    for key in own {
+        // It is gone with the device.
+        if let Err(error) = fs::write(format!("/proc/sys/net/{family}/conf/{name}/{key}"), "1") {
+            tracing::warn!(
+                "can't set net.{family}.conf.{name}.{key}: {error}; sysctl -w net.{family}.conf.{name}.{key}=1"
+            );
+        }
+    }
     let all = fs::read_to_string(format!("/proc/sys/{}", switch.replace('.', "/")));
     if all.is_ok_and(|value| value.trim() == "0") {
         tracing::warn!("the kernel doesn't forward packets to {name}: sysctl -w {switch}=1");

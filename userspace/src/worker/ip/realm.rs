@@ -35,6 +35,8 @@ pub(crate) struct Realm {
     reachable: Arc<[Prefix]>,
     gateway_addresses: Vec<(IpAddr, u8)>,
     mailboxes: OnceLock<Vec<Mailbox>>,
+    /// The device, for routes to networks behind clients. `None`: there is none whose routes the kernel knows.
+    network: Mutex<Option<tun::Network>>,
 }
 
 struct Book {
@@ -66,12 +68,18 @@ impl Realm {
             version: AtomicU64::new(0),
             reachable: reachable.into(),
             mailboxes: OnceLock::new(),
+            network: Mutex::default(),
         })
     }
 
     /// Says how workers are reached. Once, before any runs.
     pub(crate) fn set_mailboxes(&self, mailboxes: &[Mailbox]) {
         let _ = self.mailboxes.set(mailboxes.to_vec());
+    }
+
+    /// The device whose routes follow the clients' networks.
+    pub(crate) fn set_network(&self, network: tun::Network) {
+        *self.network() = Some(network);
     }
 
     pub(crate) fn mailbox(&self, worker: u8) -> Option<&Mailbox> {
@@ -150,16 +158,23 @@ impl Realm {
         if let Some(existing) = pool {
             return Err(RouteError::Overlap { wanted: prefix, existing });
         }
-        self.change(|table| table.insert(prefix, owner))
+        self.change(|table| table.insert(prefix, owner))?;
+        // One that somebody else has set already, by hand perhaps, may serve as well.
+        if let Some(Err(error)) = self.network().as_mut().map(|network| network.add_route(prefix, None)) {
+            tracing::warn!("{error}");
+        }
+        Ok(())
     }
 
     pub(crate) fn remove_route(&self, prefix: &Prefix) {
         self.change(|table| table.remove(prefix));
+        if let Some(Err(error)) = self.network().as_mut().map(|network| network.remove_route(*prefix)) {
+            tracing::warn!("{error}");
+        }
     }
 
-    /// How many addresses and networks clients have.
-    pub(crate) fn route_count(&self) -> usize {
-        self.table.read().unwrap_or_else(PoisonError::into_inner).len()
+    fn network(&self) -> MutexGuard<'_, Option<tun::Network>> {
+        self.network.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lookup(&self, address: IpAddr) -> Option<Owner> {
@@ -257,6 +272,5 @@ mod tests {
         assert_eq!(Finder::default().find(&realm, "10.7.9.9".parse().unwrap()), Some(owner(1)));
         realm.remove_route(&prefix("10.7.0.0/16"));
         realm.add_route(prefix("10.7.1.0/24"), owner(2)).unwrap();
-        assert_eq!(realm.route_count(), 1);
     }
 }
