@@ -166,6 +166,10 @@ pub(crate) struct ServeArgs {
     /// TUN device that clients' IP packets come out of
     #[arg(long, value_name = "NAME", num_args = 0..=1, default_value = "beam0", default_missing_value = "beam0", env = "BEAM_TUN")]
     pub(crate) tun: String,
+    /// Instead of a TUN device: clients' IP packets straight from and to the hosts on this interface, by AF_XDP. Those hosts
+    /// need a route to the pool by an address of this interface: `ip route add POOL via ADDRESS`
+    #[arg(long, value_name = "IF", env = "BEAM_LAN", requires = "ip_pool", conflicts_with = "tun")]
+    pub(crate) lan: Option<String>,
     /// Connections held at once on each worker; more are refused
     #[arg(long, value_name = "N", default_value_t = 100_000, env = "BEAM_MAX_CONNECTIONS")]
     pub(crate) max_connections: usize,
@@ -205,13 +209,17 @@ pub(crate) struct ConnectArgs {
     #[arg(short = 'W', value_name = "HOST:PORT", conflicts_with_all = ["local_forwards", "socks"])]
     pub(crate) stdio: Option<Destination>,
     /// Carry IP packets: a TUN device, with an address that the gateway assigns
-    #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = "beam0", env = "BEAM_TUN")]
+    #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = "beam0", env = "BEAM_TUN", group = "network")]
     pub(crate) tun: Option<String>,
-    /// Destinations to send through the TUN device; default: all that the gateway advertises (repeatable)
-    #[arg(long, value_name = "CIDR", env = "BEAM_ROUTE", value_delimiter = ' ', requires = "tun")]
+    /// Carry IP packets of the hosts on this interface, by AF_XDP, site to site: their network is named by `--announce`.
+    /// They need routes by an address of this interface: `ip route add FAR-NETWORK via ADDRESS`
+    #[arg(long, value_name = "IF", env = "BEAM_LAN", group = "network", requires = "announce")]
+    pub(crate) lan: Option<String>,
+    /// Destinations to send through the TUN device or from the LAN; default: all that the gateway advertises (repeatable)
+    #[arg(long, value_name = "CIDR", env = "BEAM_ROUTE", value_delimiter = ' ', requires = "network")]
     pub(crate) route: Vec<ip::Prefix>,
     /// Networks on this side that the gateway may send to; its users file has to permit them (repeatable)
-    #[arg(long, value_name = "CIDR", env = "BEAM_ANNOUNCE", value_delimiter = ' ', requires = "tun")]
+    #[arg(long, value_name = "CIDR", env = "BEAM_ANNOUNCE", value_delimiter = ' ', requires = "network")]
     pub(crate) announce: Vec<ip::Prefix>,
     /// File that holds the bearer token
     #[arg(long, value_name = "FILE", env = "BEAM_TOKEN_FILE")]

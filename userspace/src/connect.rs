@@ -7,7 +7,7 @@ use crate::{
     inner,
     interface::{self, Datapath, Sharing},
     logging, serve,
-    supervisor::{self, Crew, Identity, Seat},
+    supervisor::{self, Crew, Identity, Interfaces, Seat},
     worker::{self, Client, ClientConfig, Listen, Role, Worker},
 };
 use anyhow::{Context, anyhow};
@@ -29,9 +29,10 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(crate) fn run(args: ConnectArgs) -> Result<(), Failure> {
     logging::start(args.daemon.log_format, args.daemon.verbose);
-    if args.local_forwards.is_empty() && args.socks.is_empty() && args.stdio.is_none() && args.tun.is_none() {
+    let carries_ip = args.tun.is_some() || args.lan.is_some();
+    if args.local_forwards.is_empty() && args.socks.is_empty() && args.stdio.is_none() && !carries_ip {
         return Err(Failure::Config(anyhow!(
-            "nothing to carry: give -L [BIND:]PORT:HOST:HOSTPORT, -D [BIND:]PORT, -W HOST:PORT or --tun"
+            "nothing to carry: give -L [BIND:]PORT:HOST:HOSTPORT, -D [BIND:]PORT, -W HOST:PORT, --tun or --lan IF"
         )));
     }
     let protection = args.path.simd.protection()?;
@@ -54,7 +55,7 @@ pub(crate) fn run(args: ConnectArgs) -> Result<(), Failure> {
         }
         None => (None, None),
     };
-    let (tun, inner) = inner::client(&args)?.unzip();
+    let inner::ClientNet { config: network, network: inner, lan } = inner::client(&args, &mailboxes)?;
     let client = Client::new(ClientConfig {
         host: args.url.host.clone(),
         port: args.url.port,
@@ -64,7 +65,7 @@ pub(crate) fn run(args: ConnectArgs) -> Result<(), Failure> {
         listens,
         udp_forwards,
         stdio,
-        tun,
+        network,
         once: args.once,
         retries_max: args.max_retries,
         pause_max: args.max_retry_interval,
@@ -77,8 +78,8 @@ pub(crate) fn run(args: ConnectArgs) -> Result<(), Failure> {
         Engine::new(EngineConfig { protection, ..EngineConfig::new(WorkerId(0), Secrets::random(), None) });
     let role = Role::Client(Box::new(client));
     let mut worker = Worker::new(0, engine, lane.ports, mailboxes, role).map_err(Failure::runtime)?;
-    if let Some(queue) = inner {
-        worker.set_inner(Box::new(queue)).map_err(Failure::runtime)?;
+    if let Some(inner) = inner {
+        worker.set_inner(inner).map_err(Failure::runtime)?;
     }
     worker.set_busy_poll(args.path.busy_poll > 0);
     worker.set_udp_idle_timeout(args.udp_idle_timeout);
@@ -88,6 +89,7 @@ pub(crate) fn run(args: ConnectArgs) -> Result<(), Failure> {
         address: format!("https://{}:{}", args.url.host, args.url.port),
         gateway: None,
     };
+    let interfaces = Interfaces { tunnel: interfaces, lan };
     let outcome = supervisor::run(identity, crew, interfaces, &args.daemon, None, DRAIN_TIMEOUT);
     if let Some(printer) = printer {
         // The worker has closed its end: what is left are the last bytes for standard output.

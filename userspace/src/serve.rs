@@ -8,7 +8,7 @@ use crate::{
     interface::{self, Sharing},
     logging,
     reload::{Loaded, Reloader},
-    supervisor::{self, Crew, Identity, Seat},
+    supervisor::{self, Crew, Identity, Interfaces, Seat},
     worker::{Gateway, GatewayConfig, Role, Worker, account::Accounts},
 };
 use anyhow::{Context, anyhow};
@@ -32,10 +32,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
     let datapath = interface::open(&args.path, bind, Sharing::QueueEach { kernel_lanes })?;
     let mailboxes = supervisor::mailboxes(&datapath.lanes)?;
     let cpus = supervisor::cpus(args.path.cpus.as_ref().map(|list| list.0.as_slice()), datapath.lanes.len())?;
-    let mut net = inner::gateway(&args, datapath.lanes.len())?;
-    if let Some(net) = &net {
-        net.realm.set_mailboxes(&mailboxes);
-    }
+    let mut net = inner::gateway(&args, &mailboxes)?;
     let mut crew = Vec::new();
     for (index, lane) in datapath.lanes.into_iter().enumerate() {
         let seat = Seat { mailbox: mailboxes[index].clone(), cpu: cpus[index], lane: lane.facts.into() };
@@ -54,8 +51,8 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
             .map_err(Failure::runtime)?;
         if let Some(net) = &mut net {
             worker.set_realm(net.realm.clone());
-            if let Some(queue) = net.queues.pop() {
-                worker.set_inner(Box::new(queue)).map_err(Failure::runtime)?;
+            if let Some(network) = net.networks.pop() {
+                worker.set_inner(network).map_err(Failure::runtime)?;
             }
         }
         worker.set_busy_poll(args.path.busy_poll > 0);
@@ -65,7 +62,8 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
     let address = datapath.locals[0].to_string();
     let identity = Identity { role: "gateway", address, gateway: Some(reloader.clone()) };
     let control = Some(PathBuf::from(control::DEFAULT_PATH));
-    supervisor::run(identity, crew, datapath.interfaces, &args.daemon, control, args.drain_timeout)
+    let interfaces = Interfaces { tunnel: datapath.interfaces, lan: net.and_then(|net| net.lan) };
+    supervisor::run(identity, crew, interfaces, &args.daemon, control, args.drain_timeout)
 }
 
 /// `[::]` where the host has IPv6 (it takes IPv4 too), else `0.0.0.0`.

@@ -29,8 +29,8 @@ pub trait InnerPort: Send {
     /// As [`Self::receive`].
     fn flush(&mut self, now: Instant) -> io::Result<()>;
 
-    /// Descriptor that becomes readable when packets wait (level-triggered).
-    fn poll_fd(&self) -> BorrowedFd<'_>;
+    /// Descriptors that become readable when packets wait (level-triggered).
+    fn poll_fds(&self) -> Vec<BorrowedFd<'_>>;
 
     /// When [`Self::flush`] wants to be called again, though nothing was sent.
     fn next_deadline(&self) -> Option<Instant> {
@@ -44,6 +44,11 @@ pub trait InnerPort: Send {
 
     /// Plain counters by name, read at housekeeping.
     fn counters(&self, each: &mut dyn FnMut(&'static str, u64));
+
+    /// Plain counters of what was dropped, by name.
+    fn drops(&self, each: &mut dyn FnMut(&'static str, u64)) {
+        let _ = each;
+    }
 }
 
 /// Takes what an [`InnerPort`] receives.

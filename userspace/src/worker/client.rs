@@ -22,7 +22,7 @@ use self::{
     trouble::explain,
     udp::UdpSide,
 };
-pub(crate) use self::{ip::TunConfig, paths::source_towards};
+pub(crate) use self::{ip::IpConfig, paths::source_towards};
 
 use super::{
     Ended,
@@ -82,8 +82,8 @@ pub(crate) struct ClientConfig {
     pub(crate) udp_forwards: Vec<(DatagramSocket, Destination)>,
     /// `-W`: our end of the pair that standard input and output are copied to and from.
     pub(crate) stdio: Option<(Socket, Destination)>,
-    /// `--tun`: carries IP.
-    pub(crate) tun: Option<TunConfig>,
+    /// `--tun` or `--lan`: carries IP.
+    pub(crate) network: Option<IpConfig>,
     pub(crate) once: bool,
     pub(crate) retries_max: Option<u32>,
     pub(crate) pause_max: Duration,
@@ -115,7 +115,7 @@ pub(crate) struct Client {
 impl Client {
     pub(crate) fn new(mut config: ClientConfig) -> Self {
         Self {
-            ip: config.tun.take().map(IpClient::new),
+            ip: config.network.take().map(IpClient::new),
             authority: Destination { host: config.host.clone(), port: config.port }.authority(),
             udp: UdpSide::default(),
             bearer: config.token.as_ref().map(|token| format!("Bearer {token}")),

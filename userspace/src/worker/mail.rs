@@ -95,6 +95,8 @@ struct Boxes {
     /// For what doesn't: frames of ports that came later. There are no more of them than those ports have.
     more_returns: SegQueue<(u8, Frame)>,
     inner: ArrayQueue<HandedInner>,
+    /// Inner packets for the network, from workers that have no way there.
+    outward: ArrayQueue<Bytes>,
     inner_bytes: AtomicUsize,
     commands: ArrayQueue<Command>,
     waker: Waker,
@@ -108,6 +110,7 @@ impl Mailbox {
             returns: ArrayQueue::new(lendable_count.max(1)),
             more_returns: SegQueue::new(),
             inner: ArrayQueue::new(INNER_COUNT_MAX),
+            outward: ArrayQueue::new(INNER_COUNT_MAX),
             inner_bytes: AtomicUsize::new(0),
             commands: ArrayQueue::new(COMMANDS_MAX),
             waker: Waker::new()?,
@@ -133,6 +136,16 @@ impl Mailbox {
         }
         self.0.inner_bytes.fetch_sub(bytes, Ordering::Relaxed);
         false
+    }
+
+    /// Hands over an inner packet for the network; false, and it is gone, if too many wait. The caller rings
+    /// [`Waker::wake`].
+    pub(crate) fn hand_over_outward(&self, packet: Bytes) -> bool {
+        self.0.outward.push(packet).is_ok()
+    }
+
+    pub(super) fn next_outward(&self) -> Option<Bytes> {
+        self.0.outward.pop()
     }
 
     pub(super) fn next_inner(&self) -> Option<HandedInner> {
@@ -169,9 +182,11 @@ impl Mailbox {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        let Boxes { frames, returns, more_returns, inner, inner_bytes: _, commands, waker: _ } = &*self.0;
+        let Boxes { frames, returns, more_returns, inner, outward, inner_bytes: _, commands, waker: _ } =
+            &*self.0;
         frames.is_empty()
             && inner.is_empty()
+            && outward.is_empty()
             && returns.is_empty()
             && more_returns.is_empty()
             && commands.is_empty()

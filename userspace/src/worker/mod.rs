@@ -26,7 +26,7 @@ mod session;
 pub(crate) mod snapshot;
 mod udp;
 
-pub(crate) use client::{Client, ClientConfig, Listen, TunConfig, source_towards};
+pub(crate) use client::{Client, ClientConfig, IpConfig, Listen, source_towards};
 pub(crate) use gateway::{Gateway, GatewayConfig, Revoked};
 
 use self::{
@@ -154,7 +154,7 @@ impl Worker {
     }
 
     /// Gives it a way to the network behind this end of the tunnel, for IP sessions.
-    pub(crate) fn set_inner(&mut self, port: Box<dyn ::ip::InnerPort>) -> io::Result<()> {
+    pub(crate) fn set_inner(&mut self, port: Box<dyn ip::Network>) -> io::Result<()> {
         self.core.ip.set_port(&self.core.poll, port)
     }
 
@@ -232,6 +232,10 @@ impl Worker {
         }
         for handed in std::iter::from_fn(|| self.mailbox.next_inner()).take(HANDED_MAX) {
             self.core.take_handed(handed.key, handed.vnet, &handed.packet, handed.behind_router);
+            any = true;
+        }
+        for packet in std::iter::from_fn(|| self.mailbox.next_outward()).take(HANDED_MAX) {
+            self.core.ip.send_outward(packet);
             any = true;
         }
         while let Some(command) = self.mailbox.next_command() {
@@ -435,6 +439,8 @@ impl Worker {
             true => snapshot.drops.push((name, value)),
             false => snapshot.counters.push((name, value)),
         });
+        self.core.ip.port_drops(&mut |name, value| snapshot.drops.push((name, value)));
+        snapshot.inner_frames = self.core.ip.census();
         snapshot.drops.extend(self.core.udp.totals.drops());
         if let Role::Client(client) = &self.role {
             snapshot.drops.extend(client.udp_drops());

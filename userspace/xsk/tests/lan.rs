@@ -71,7 +71,7 @@ impl World {
                 return sink.got;
             }
             assert!(began.elapsed() < rig::PATIENCE, "no packet");
-            let mut fds = [PollFd::from_borrowed_fd(self.port.poll_fd(), PollFlags::IN)];
+            let mut fds = [PollFd::from_borrowed_fd(self.port.poll_fds()[0], PollFlags::IN)];
             poll(&mut fds, Some(&Timespec { tv_sec: 1, tv_nsec: 0 })).unwrap();
         }
     }

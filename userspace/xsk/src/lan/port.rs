@@ -221,8 +221,8 @@ impl InnerPort for LanPort {
         Ok(())
     }
 
-    fn poll_fd(&self) -> BorrowedFd<'_> {
-        self.queue.as_fd()
+    fn poll_fds(&self) -> Vec<BorrowedFd<'_>> {
+        vec![self.queue.as_fd()]
     }
 
     fn next_deadline(&self) -> Option<Instant> {
@@ -242,8 +242,11 @@ impl InnerPort for LanPort {
         each("lan_tx_packets", counters.tx_datagrams);
         each("lan_tx_bytes", counters.tx_bytes);
         each("lan_tx_completed", counters.tx_completed);
+    }
+
+    fn drops(&self, each: &mut dyn FnMut(&'static str, u64)) {
         for (reason, name) in LAN_DROPS {
-            each(name, counters.drops.get(reason));
+            each(name, self.queue.counters.drops.get(reason));
         }
         for (name, count) in self.queue.kernel_drops() {
             each(if name == "xsk_rx_dropped" { "lan_xsk_rx_dropped" } else { "lan_xsk_rx_ring_full" }, count);
