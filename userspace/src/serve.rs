@@ -32,7 +32,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
     let datapath = interface::open(&args.path, bind, Sharing::QueueEach { kernel_lanes })?;
     let mailboxes = supervisor::mailboxes(&datapath.lanes)?;
     let cpus = supervisor::cpus(args.path.cpus.as_ref().map(|list| list.0.as_slice()), datapath.lanes.len())?;
-    let mut net = inner::gateway(&args, &mailboxes)?;
+    let mut net = inner::gateway(args, &mailboxes)?;
     let mut crew = Vec::new();
     for (index, lane) in datapath.lanes.into_iter().enumerate() {
         let seat = Seat { mailbox: mailboxes[index].clone(), cpu: cpus[index], lane: lane.facts.into() };
