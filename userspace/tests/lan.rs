@@ -186,6 +186,8 @@ fn traffic(world: &World, from: Host, back: [&str; 2]) {
     for to in [ORIGIN_V4.to_string(), ORIGIN_V6.to_string()] {
         for direction in [&[][..], &["-R"]] {
             let end = world.iperf3(from, &[&[to.as_str()], direction].concat());
+            let bits_per_s = end["sum_received"]["bits_per_second"].as_f64().unwrap();
+            println!("{from:?}, {to} {direction:?}: {:.2} Gbit/s", bits_per_s / 1e9);
             assert!(
                 end["sum_received"]["bytes"].as_u64().unwrap() > 5_000_000,
                 "{to} {direction:?}: {end:#}"
