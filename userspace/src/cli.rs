@@ -176,6 +176,19 @@ pub(crate) struct ServeArgs {
     /// the users file (`listen=`)
     #[arg(long, value_name = "[ADDR:]PORTS", env = "BEAM_ALLOW_LISTEN", value_delimiter = ' ')]
     pub(crate) allow_listen: Vec<String>,
+    /// Addresses to lend to clients that carry IP, one a session; the first is the gateway's own (repeatable)
+    #[arg(long, value_name = "CIDR", env = "BEAM_IP_POOL", value_delimiter = ' ')]
+    pub(crate) ip_pool: Vec<ip::Prefix>,
+    /// Destinations that clients reach by IP packets; nothing is, unless named (repeatable)
+    #[arg(long, value_name = "CIDR", env = "BEAM_IP_ROUTE", value_delimiter = ' ', requires = "ip_pool")]
+    pub(crate) ip_route: Vec<ip::Prefix>,
+    /// TUN device that clients' IP packets come out of
+    #[arg(long, value_name = "NAME", num_args = 0..=1, default_value = "beam0", default_missing_value = "beam0", env = "BEAM_TUN")]
+    pub(crate) tun: String,
+    /// Instead of a TUN device: clients' IP packets straight from and to the hosts on this interface, by AF_XDP. Those hosts
+    /// need a route to the pool by an address of this interface: `ip route add POOL via ADDRESS`
+    #[arg(long, value_name = "IF", env = "BEAM_LAN", requires = "ip_pool", conflicts_with = "tun")]
+    pub(crate) lan: Option<String>,
     /// Connections held at once on each worker; more are refused
     #[arg(long, value_name = "N", default_value_t = 100_000, env = "BEAM_MAX_CONNECTIONS")]
     pub(crate) max_connections: usize,
@@ -225,6 +238,19 @@ pub(crate) struct ConnectArgs {
     /// Carry standard input and output to `host:port` (for ssh's ProxyCommand)
     #[arg(short = 'W', value_name = "HOST:PORT", conflicts_with_all = ["local_forwards", "remote_forwards", "socks"])]
     pub(crate) stdio: Option<Destination>,
+    /// Carry IP packets: a TUN device, with an address that the gateway assigns
+    #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = "beam0", env = "BEAM_TUN", group = "network")]
+    pub(crate) tun: Option<String>,
+    /// Carry IP packets of the hosts on this interface, by AF_XDP, site to site: their network is named by `--announce`.
+    /// They need routes by an address of this interface: `ip route add FAR-NETWORK via ADDRESS`
+    #[arg(long, value_name = "IF", env = "BEAM_LAN", group = "network", requires = "announce")]
+    pub(crate) lan: Option<String>,
+    /// Destinations to send through the TUN device or from the LAN; default: all that the gateway advertises (repeatable)
+    #[arg(long, value_name = "CIDR", env = "BEAM_ROUTE", value_delimiter = ' ', requires = "network")]
+    pub(crate) route: Vec<ip::Prefix>,
+    /// Networks on this side that the gateway may send to; its users file has to permit them (repeatable)
+    #[arg(long, value_name = "CIDR", env = "BEAM_ANNOUNCE", value_delimiter = ' ', requires = "network")]
+    pub(crate) announce: Vec<ip::Prefix>,
     /// File that holds the bearer token
     #[arg(long, value_name = "FILE", env = "BEAM_TOKEN_FILE")]
     pub(crate) token_file: Option<PathBuf>,

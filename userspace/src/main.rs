@@ -11,6 +11,7 @@ mod doctor;
 mod early;
 mod failure;
 mod identity;
+mod inner;
 mod interface;
 mod logging;
 mod orders;

@@ -6,10 +6,11 @@ use crate::{
     early::{AtGateway, state::State},
     failure::Failure,
     identity::{self, Credentials},
+    inner,
     interface::{self, Sharing},
     logging,
     reload::{Loaded, Reloader},
-    supervisor::{self, Crew, Identity, Seat},
+    supervisor::{self, Crew, Identity, Interfaces, Seat},
     worker::{Claims, Gateway, GatewayConfig, Role, Worker, account::Accounts},
 };
 use anyhow::{Context, anyhow};
@@ -40,6 +41,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
     let datapath = interface::open(&args.path, bind, Sharing::QueueEach { kernel_lanes })?;
     let mailboxes = supervisor::mailboxes(&datapath.lanes)?;
     let cpus = supervisor::cpus(args.path.cpus.as_ref().map(|list| list.0.as_slice()), datapath.lanes.len())?;
+    let mut net = inner::gateway(args, &mailboxes)?;
     let mut crew = Vec::new();
     for (index, lane) in datapath.lanes.into_iter().enumerate() {
         let seat = Seat { mailbox: mailboxes[index].clone(), cpu: cpus[index], lane: lane.facts.into() };
@@ -56,6 +58,12 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
         let role = Role::Gateway(Gateway::new(config.clone(), claims.clone()));
         let mut worker = Worker::new(index as u8, Engine::new(engine), lane.ports, mailboxes.clone(), role)
             .map_err(Failure::runtime)?;
+        if let Some(net) = &mut net {
+            worker.set_realm(net.realm.clone());
+            if let Some(network) = net.networks.pop() {
+                worker.set_inner(network).map_err(Failure::runtime)?;
+            }
+        }
         worker.set_busy_poll(args.path.busy_poll > 0);
         worker.set_udp_idle_timeout(args.udp_idle_timeout);
         crew.push(Crew { worker, seat });
@@ -70,8 +78,8 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
         gateway: Some(reloader.clone()),
         caches: Box::new(move || caches.report()),
     };
-    let outcome =
-        supervisor::run(identity, crew, datapath.interfaces, &args.daemon, control, args.drain_timeout);
+    let interfaces = Interfaces { tunnel: datapath.interfaces, lan: net.and_then(|net| net.lan) };
+    let outcome = supervisor::run(identity, crew, interfaces, &args.daemon, control, args.drain_timeout);
     early.keep();
     outcome
 }

@@ -66,10 +66,18 @@ pub(crate) struct Supervisor {
     pub(crate) identity: Identity,
     pub(crate) seats: Vec<Seat>,
     pub(crate) interfaces: Vec<xsk::Interface>,
+    /// `--lan`.
+    pub(crate) lan: Option<xsk::LanInterface>,
     started: Instant,
     draining: AtomicBool,
     /// What `beam clear counters` has set aside.
     pub(crate) cleared: Mutex<Cleared>,
+}
+
+/// The interfaces that a daemon keeps steered.
+pub(crate) struct Interfaces {
+    pub(crate) tunnel: Vec<xsk::Interface>,
+    pub(crate) lan: Option<xsk::LanInterface>,
 }
 
 /// A worker ready to be started.
@@ -112,7 +120,7 @@ pub(crate) fn cpus(asked: Option<&[u32]>, count: usize) -> Result<Vec<Option<u32
 pub(crate) fn run(
     identity: Identity,
     crew: Vec<Crew>,
-    interfaces: Vec<xsk::Interface>,
+    Interfaces { tunnel: interfaces, lan }: Interfaces,
     daemon: &DaemonArgs,
     control_default: Option<PathBuf>,
     drain_timeout: Duration,
@@ -125,6 +133,7 @@ pub(crate) fn run(
         identity,
         seats,
         interfaces,
+        lan,
         started: Instant::now(),
         draining: AtomicBool::new(false),
         cleared: Mutex::default(),
@@ -314,7 +323,7 @@ impl Supervisor {
             flows_opened: after.iter().map(|s| s.flows_opened).sum(),
             rates: rates(&before, &after, over),
             workers: after.iter().filter_map(|s| self.worker_status(s)).collect(),
-            interfaces: self.interfaces.iter().map(devices::status).collect(),
+            interfaces: self.devices().map(devices::status).collect(),
             xsk_rx_frames: xsk(|port| port.rx_datagrams),
             xsk_tx_frames: xsk(|port| port.tx_datagrams),
             kernel_udp_packets: after.iter().map(kernel_packets).sum(),
@@ -351,13 +360,24 @@ impl Supervisor {
             handed_in: snapshot.hand_over.delivered_handed,
             loops: snapshot.loops,
             sleeps: snapshot.sleeps,
-            frames: snapshot.ports.iter().filter_map(|port| port.frames).map(|c| self.frames(&c)).collect(),
+            frames: snapshot
+                .ports
+                .iter()
+                .filter_map(|port| port.frames)
+                .chain(snapshot.inner_frames.iter().copied())
+                .map(|census| self.frames(&census))
+                .collect(),
         })
     }
 
     fn frames(&self, census: &port::Census) -> FrameStatus {
-        let interface = self.interfaces.iter().find(|interface| interface.index() == census.interface);
+        let interface = self.devices().find(|interface| interface.index() == census.interface);
         FrameStatus::new(interface.map_or("?", |interface| interface.name()), census)
+    }
+
+    /// Every interface with a program of ours.
+    fn devices(&self) -> impl Iterator<Item = &xsk::Device> {
+        self.interfaces.iter().map(|interface| &**interface).chain(self.lan.as_deref())
     }
 }
 

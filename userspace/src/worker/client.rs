@@ -8,6 +8,7 @@
 //! given to the one that its stream belongs to.
 
 mod flows;
+mod ip;
 mod link;
 mod paths;
 mod pool;
@@ -16,13 +17,14 @@ mod trouble;
 mod udp;
 
 use self::{
+    ip::IpClient,
     paths::Changes,
     pool::{NothingLeft, Pool},
     reverse::Reverse,
     trouble::explain,
     udp::UdpSide,
 };
-pub(crate) use self::{paths::source_towards, reverse::Publication};
+pub(crate) use self::{ip::IpConfig, paths::source_towards, reverse::Publication};
 
 use super::{
     Ended,
@@ -86,6 +88,8 @@ pub(crate) struct ClientConfig {
     pub(crate) publications: Vec<Publication>,
     /// `-W`: our end of the pair that standard input and output are copied to and from.
     pub(crate) stdio: Option<(Socket, Destination)>,
+    /// `--tun` or `--lan`: carries IP.
+    pub(crate) network: Option<IpConfig>,
     pub(crate) once: bool,
     pub(crate) retries_max: Option<u32>,
     pub(crate) pause_max: Duration,
@@ -105,6 +109,7 @@ pub(crate) struct Client {
     /// Listeners that found no descriptor for a connection, and until when they rest.
     resting: Vec<(Instant, u32)>,
     stdio_flow: Option<FlowKey>,
+    ip: Option<IpClient>,
     ended: Option<Ended>,
     /// The value of `proxy-authorization`.
     bearer: Option<String>,
@@ -117,6 +122,7 @@ pub(crate) struct Client {
 impl Client {
     pub(crate) fn new(mut config: ClientConfig) -> Self {
         Self {
+            ip: config.network.take().map(IpClient::new),
             authority: Destination { host: config.host.clone(), port: config.port }.authority(),
             udp: UdpSide::default(),
             reverse: Reverse::new(std::mem::take(&mut config.publications)),
@@ -170,8 +176,9 @@ impl Client {
 
     pub(super) fn next_deadline(&self, core: &Core) -> Option<Instant> {
         let rest = self.resting.iter().map(|&(until, _)| until).min();
+        let ip = self.ip.as_ref().and_then(|ip| ip.next_deadline(core));
         let (udp, reverse) = (core.udp.next_deadline(), self.reverse.next_deadline());
-        [self.pool.next_deadline(), self.paths_due, rest, core.flows.next_deadline(), udp, reverse]
+        [self.pool.next_deadline(), self.paths_due, rest, core.flows.next_deadline(), udp, reverse, ip]
             .into_iter()
             .flatten()
             .min()
@@ -221,6 +228,7 @@ impl Client {
         self.reverse_connection_ended(core, conn);
         core.connection_ended(conn);
         let nothing_left = self.pool.closed(core, now, &self.config, conn, reason);
+        self.ip_closed(core, conn);
         self.end_if(nothing_left);
         self.publish(core);
     }
@@ -242,6 +250,7 @@ impl Client {
             self.end_if(nothing_left);
         }
         self.end_rests(core, now);
+        self.ip_timers(core, now);
         self.udp_timers(core, now);
         self.reverse_timers(core, now);
         for key in core.flows.expired(now) {
@@ -288,11 +297,13 @@ impl Client {
             }
             Event::StreamsAvailable { .. } => {
                 self.ask_waiting(core);
+                self.ask_ip(core);
                 self.ask_udp_waiting(core);
                 self.publish(core);
             }
             Event::DatagramsUnblocked => {
                 core.udp.unblocked(conn);
+                core.ip.unblocked(conn);
                 self.reverse_unblocked(core, conn);
             }
             Event::DatagramReadable => {
@@ -335,6 +346,8 @@ impl Client {
                 }
             }
             Some(&Slot::Flow(key)) => core.flows.queue(key),
+            Some(&Slot::Ip(key)) => core.ip.queue(key),
+            Some(Slot::IpAsked) => self.hear_ip_answer(core, conn, stream),
             Some(&Slot::Udp(key)) => core.udp.queue(key),
             Some(&Slot::Reverse(index)) => self.advance_reverse(core, index),
             _ => {}
@@ -346,6 +359,7 @@ impl Client {
         match event {
             H3Event::Settings(_) => {
                 self.pool.heard(core, now, &self.config, conn);
+                self.ask_ip(core);
                 self.say_datagram_size(core, conn);
                 self.ask_udp_waiting(core);
                 self.publish(core);
@@ -360,6 +374,8 @@ impl Client {
     fn queue_stream(&mut self, core: &mut Core, conn: ConnId, stream: StreamId) {
         match self.pool.session_on(conn).and_then(|session| session.slots.get(&stream)) {
             Some(&Slot::Flow(key)) => core.flows.queue(key),
+            Some(&Slot::Ip(key)) => core.ip.queue(key),
+            Some(Slot::IpAsked) => self.hear_ip_answer(core, conn, stream),
             Some(&Slot::Udp(key)) => core.udp.queue(key),
             Some(&Slot::Reverse(index)) => self.advance_reverse(core, index),
             _ => {}

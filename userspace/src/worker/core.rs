@@ -6,6 +6,7 @@ use super::{
     datagrams::Drops,
     flow::{Broken, Progress, QUOTA_BYTES, Quota},
     flows::{Flows, Phase},
+    ip::Ip,
     ledger::Ledger,
     mail::Mailbox,
     poll::{FlowKey, Poll},
@@ -32,6 +33,7 @@ pub(super) struct Core {
     pub(super) flows: Flows,
     pub(super) udp: Udp,
     pub(super) reverse: Reverse,
+    pub(super) ip: Ip,
     /// Gateway: what its clients use here.
     pub(super) ledger: Ledger,
     /// This worker's own letter box, for answers that come from other threads.
@@ -152,6 +154,7 @@ impl Core {
             flows: Flows::default(),
             udp: Udp::default(),
             reverse: Reverse::default(),
+            ip: Ip::default(),
             ledger: Ledger::default(),
             mailbox,
             draining: false,
@@ -161,6 +164,11 @@ impl Core {
             windows,
             open_flows: HashMap::new(),
         }
+    }
+
+    /// UDP payload that path MTU discovery tries to reach.
+    pub(super) fn mtu_max_bytes(&self) -> u16 {
+        self.windows.mtu_max_bytes
     }
 
     /// Counts a flow that has just been opened, and makes room for it in its connection's receive window.

@@ -13,6 +13,7 @@ pub(super) use stream::{DatagramStream, Framing, Next};
 
 use super::{
     core::Core,
+    ip::Tools,
     session::{Session, Slot, close},
 };
 use bytes::Bytes;
@@ -130,6 +131,16 @@ pub(super) fn receive(core: &mut Core, session: &mut Session, conn: ConnId) {
         };
         let stream = StreamId::new(Side::Client, Dir::Bi, id / 4);
         match session.slots.get(&stream) {
+            Some(&Slot::Ip(key)) => {
+                let mut tools = Tools {
+                    quic: &mut quic,
+                    arena: &mut core.arena,
+                    drops: &mut core.datagrams,
+                    ledger: &mut core.ledger,
+                    now: core.now,
+                };
+                core.ip.receive_frame(key, payload, &mut tools);
+            }
             Some(&Slot::Udp(key)) => {
                 let (now, drops, ledger) = (core.now, &mut core.datagrams, &mut core.ledger);
                 core.udp.receive_frame(key, payload, now, drops, ledger);

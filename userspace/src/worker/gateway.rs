@@ -20,6 +20,7 @@ use super::{
     account::Accounts,
     core::{Core, End},
     datagrams,
+    flow::Broken,
     flows::Phase,
     ledger::FlowPermit,
     mail::Command,
@@ -161,6 +162,7 @@ impl Gateway {
             }
             Event::DatagramsUnblocked => {
                 core.udp.unblocked(conn);
+                core.ip.unblocked(conn);
                 self.listens_unblocked(core, conn);
             }
             // A migration asks nothing of the layers above.
@@ -236,6 +238,9 @@ impl Gateway {
             core.end_udp(key, &Gone::Lost);
         }
         self.listens_ended(core, conn);
+        for key in core.ip.keys_on(conn) {
+            self.end_ip(core, key, Some(&Broken::Stream));
+        }
     }
 
     fn accept_streams(&mut self, core: &mut Core, conn: ConnId) {
@@ -271,8 +276,9 @@ impl Gateway {
             Some(&Slot::Flow(key)) => core.flows.queue(key),
             Some(&Slot::Udp(key)) => core.udp.queue(key),
             Some(Slot::Listen) => self.pump_listen(core, (conn, stream)),
+            Some(&Slot::Ip(key)) => core.ip.queue(key),
             // What follows the header section waits in QUIC's receive window.
-            Some(Slot::Resolving(_) | Slot::Answering(_) | Slot::Reverse(_)) | None => {}
+            Some(Slot::Resolving(_) | Slot::Answering(_) | Slot::Reverse(_) | Slot::IpAsked) | None => {}
         }
     }
 
@@ -282,6 +288,7 @@ impl Gateway {
             Some(&mut Slot::Flow(key)) => core.flows.queue(key),
             Some(&mut Slot::Udp(key)) => core.udp.queue(key),
             Some(Slot::Listen) => self.pump_listen(core, (conn, stream)),
+            Some(&mut Slot::Ip(key)) => core.ip.queue(key),
             Some(Slot::Answering(rest)) => {
                 let Some(mut quic) = core.engine.connection(conn) else { return };
                 let alive = write_some(&mut quic, stream, rest);
@@ -320,6 +327,7 @@ impl Gateway {
                 return;
             }
             Slot::Listen => return self.listener_stopped(core, (conn, stream)),
+            Slot::Ip(key) => self.end_ip(core, key, Some(&Broken::Stream)),
             _ => {}
         }
         if let Some(mut quic) = core.engine.connection(conn) {

@@ -3,16 +3,24 @@
 
 use super::{
     GatewayConfig, Revoked,
-    poll::Waker,
+    poll::{FlowKey, Waker},
     snapshot::WorkerSnapshot,
     tables::{FlowKind, FlowRow, Slice, TunnelRow},
 };
+use bytes::Bytes;
 use crossbeam::{
     channel::Sender,
     queue::{ArrayQueue, SegQueue},
 };
 use port::{Frame, Port, Received};
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 use tunnel::ConnId;
 use upstream::resolver::ResolveError;
 
@@ -27,6 +35,14 @@ pub(crate) struct Handed {
 pub(crate) struct Home {
     pub(crate) worker: u8,
     pub(crate) port: u8,
+}
+
+/// A packet from the network behind the gateway, for a session of the worker that it is handed to.
+pub(crate) struct HandedInner {
+    pub(crate) key: FlowKey,
+    pub(crate) vnet: ip::Vnet,
+    pub(crate) packet: Bytes,
+    pub(crate) behind_router: bool,
 }
 
 /// Whose connections are meant.
@@ -54,6 +70,8 @@ pub(crate) enum Command {
     Tunnels { from: usize, reply: Sender<Slice<TunnelRow>> },
     /// Report a part of the flows.
     Flows { kind: FlowKind, from: usize, reply: Sender<Slice<FlowRow>> },
+    /// An address of an IP session has moved to a younger session of the same client.
+    AddressMoved { key: FlowKey, address: IpAddr },
     /// Gateway: work by this configuration from now on.
     Configure { config: Arc<GatewayConfig>, server: Arc<quinn_proto::ServerConfig>, reply: Sender<Revoked> },
     /// Gateway: close connections; how many there were.
@@ -77,6 +95,10 @@ pub(crate) enum Command {
 
 /// Frames in flight towards one worker: as many as two RX rings hold, so that a burst of one queue fits whole.
 const FRAMES_MAX: usize = 4096;
+/// Inner packets in flight towards one worker, and their bytes: a burst of small ones, and as many as one session's QUIC
+/// buffer holds several times over.
+const INNER_COUNT_MAX: usize = 1024;
+const INNER_BYTES_MAX: usize = 4 << 20;
 /// Commands waiting at one worker: more than flows can be resolving at once.
 const COMMANDS_MAX: usize = 4096;
 
@@ -90,6 +112,10 @@ struct Boxes {
     returns: ArrayQueue<(u8, Frame)>,
     /// For what doesn't: frames of ports that came later. There are no more of them than those ports have.
     more_returns: SegQueue<(u8, Frame)>,
+    inner: ArrayQueue<HandedInner>,
+    /// Inner packets for the network, from workers that have no way there.
+    outward: ArrayQueue<Bytes>,
+    inner_bytes: AtomicUsize,
     commands: ArrayQueue<Command>,
     waker: Waker,
 }
@@ -101,6 +127,9 @@ impl Mailbox {
             frames: ArrayQueue::new(FRAMES_MAX),
             returns: ArrayQueue::new(lendable_count.max(1)),
             more_returns: SegQueue::new(),
+            inner: ArrayQueue::new(INNER_COUNT_MAX),
+            outward: ArrayQueue::new(INNER_COUNT_MAX),
+            inner_bytes: AtomicUsize::new(0),
             commands: ArrayQueue::new(COMMANDS_MAX),
             waker: Waker::new()?,
         })))
@@ -113,6 +142,34 @@ impl Mailbox {
     /// Hands a frame over; gives it back if the owner's queue is full. The caller rings [`Waker::wake`] once a burst.
     pub(crate) fn hand_over(&self, handed: Handed) -> Result<(), Handed> {
         self.0.frames.push(handed)
+    }
+
+    /// Hands an inner packet over; false, and it is gone, if too many wait. The caller rings [`Waker::wake`].
+    pub(crate) fn hand_over_inner(&self, handed: HandedInner) -> bool {
+        let bytes = handed.packet.len();
+        if self.0.inner_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes <= INNER_BYTES_MAX
+            && self.0.inner.push(handed).is_ok()
+        {
+            return true;
+        }
+        self.0.inner_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        false
+    }
+
+    /// Hands over an inner packet for the network; false, and it is gone, if too many wait. The caller rings
+    /// [`Waker::wake`].
+    pub(crate) fn hand_over_outward(&self, packet: Bytes) -> bool {
+        self.0.outward.push(packet).is_ok()
+    }
+
+    pub(super) fn next_outward(&self) -> Option<Bytes> {
+        self.0.outward.pop()
+    }
+
+    pub(super) fn next_inner(&self) -> Option<HandedInner> {
+        let handed = self.0.inner.pop()?;
+        self.0.inner_bytes.fetch_sub(handed.packet.len(), Ordering::Relaxed);
+        Some(handed)
     }
 
     /// Sends a frame home to port `port` of this worker.
@@ -143,7 +200,13 @@ impl Mailbox {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        let Boxes { frames, returns, more_returns, commands, waker: _ } = &*self.0;
-        frames.is_empty() && returns.is_empty() && more_returns.is_empty() && commands.is_empty()
+        let Boxes { frames, returns, more_returns, inner, outward, inner_bytes: _, commands, waker: _ } =
+            &*self.0;
+        frames.is_empty()
+            && inner.is_empty()
+            && outward.is_empty()
+            && returns.is_empty()
+            && more_returns.is_empty()
+            && commands.is_empty()
     }
 }

@@ -30,6 +30,10 @@ pub(super) enum Slot {
     Listen,
     /// Client: the same, of the `-R` with this index.
     Reverse(u32),
+    /// An IP session.
+    Ip(FlowKey),
+    /// Client: a request for an IP session, without its answer.
+    IpAsked,
 }
 
 /// A request between its header section and the connection to its destination.

@@ -270,6 +270,11 @@ impl DatagramStream {
         }
     }
 
+    /// Whether datagrams leave in QUIC DATAGRAM frames where they fit.
+    pub(in crate::worker) fn uses_frames(&self) -> bool {
+        self.framing == Framing::Frames
+    }
+
     /// Something waits until QUIC's datagram buffer has room: `DatagramsUnblocked` tells.
     pub(in crate::worker) fn is_waiting(&self) -> bool {
         !self.waiting.is_empty()

@@ -60,7 +60,8 @@ impl Gateway {
         }
         let gone = self.connections_of(|session| !self.config.still_admits(session));
         let connections = self.dismiss(core, gone, b"this client is no longer admitted");
-        let flows = self.cut_forbidden(core, &changed) + self.revoke_listens(core);
+        let listens_and_networks = self.revoke_listens(core) + self.cut_networks(core);
+        let flows = self.cut_forbidden(core, &changed) + listens_and_networks;
         core.totals.closed_revoked += connections;
         core.totals.flows_revoked += flows;
         Revoked { connections, flows }
