@@ -55,7 +55,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
             Retry::Always => RetryPolicy::Always,
             Retry::Off => RetryPolicy::Off,
         };
-        let role = Role::Gateway(Gateway::new(config.clone(), claims.clone()));
+        let role = Role::Gateway(Box::new(Gateway::new(config.clone(), claims.clone())));
         let mut worker = Worker::new(index as u8, Engine::new(engine), lane.ports, mailboxes.clone(), role)
             .map_err(Failure::runtime)?;
         if let Some(net) = &mut net {

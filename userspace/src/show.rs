@@ -38,7 +38,7 @@ pub(crate) enum Noun {
     Errors,
     /// Tickets, tokens and names: entries, hits and misses of each level
     Caches,
-    /// Prefixes that clients may announce
+    /// Addresses lent to clients, networks that they announce, and those that they may
     Routes,
     /// The gateway's certificate
     Cert,
@@ -129,7 +129,7 @@ impl Noun {
                 ("expired", Plain),
                 ("lost", Plain),
             ],
-            Self::Routes => &[("prefix", Plain), ("client", Plain), ("state", Plain)],
+            Self::Routes => &[("prefix", Plain), ("client", Plain), ("state", Plain), ("tunnel", Plain)],
             Self::Cert => &[
                 ("subject", Plain),
                 ("names", Plain),

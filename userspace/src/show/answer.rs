@@ -8,7 +8,7 @@ use crate::{
     worker::{
         account::Usage,
         mail::Command,
-        tables::{FlowKind, FlowRow, Slice, TunnelRow},
+        tables::{FlowKind, FlowRow, RouteRow, Slice, TunnelRow},
     },
 };
 use cache::CacheReport;
@@ -206,6 +206,7 @@ impl Supervisor {
 
     fn routes(&self, to: &mut Collected) -> Result<(), String> {
         let config = self.gateway()?.current().config;
+        self.slices(to, |from, reply: Sender<Slice<RouteRow>>| Command::Routes { from, reply });
         let Some(users) = &config.users else { return Ok(()) };
         let mut clients: Vec<_> = users.policies().collect();
         clients.sort_by_key(|(name, _)| name.to_owned());

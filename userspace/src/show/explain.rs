@@ -34,6 +34,10 @@ const MEANINGS: &[(&str, &str)] = &[
     ("rx_checksum", "received: a wrong IPv4 or UDP checksum"),
     ("rx_bad_address", "received: a ring named a frame that isn't ours: please report"),
     ("rx_truncated", "received: a datagram that the kernel cut short"),
+    ("rx_martian", "received on the LAN: from an address that no honest packet comes from"),
+    ("tx_not_there", "to the LAN: to many, to nobody, or to this host itself"),
+    ("tx_unroutable", "to the LAN: the routes don't lead there"),
+    ("tx_no_neighbour", "to the LAN: the neighbour didn't answer, or too many packets waited for one"),
     ("tx_too_big", "to send: larger than the frame or the path's MTU"),
     ("tx_no_room", "to send: no free frame or ring slot"),
     ("tx_error", "to send: the kernel refused it (-vv logs the errno)"),
@@ -84,6 +88,23 @@ const MEANINGS: &[(&str, &str)] = &[
     ("socks_udp_fragment", "UDP of a SOCKS client: a fragment; beam takes whole datagrams only"),
     ("socks_udp_stranger", "UDP to a SOCKS relay from somebody else than its client"),
     ("udp_local_draining", "UDP of a local sender: a new flow, while the client drains"),
+    // IP sessions.
+    ("ip_pool_exhausted", "an IP session refused: no address of --ip-pool is left"),
+    ("ip_routes_refused", "a network that a client announced: not permitted (routes=), or somebody else's"),
+    ("ip_malformed", "IP: no IP packet"),
+    ("ip_spoofed_source", "IP: from an address that isn't the client's"),
+    ("ip_denied_destination", "IP: to where the client may not send; --ip-route names where it may"),
+    ("ip_other_destination", "IP at a client: not for its addresses"),
+    ("ip_other_source", "IP at a client: from an address that isn't the tunnel's"),
+    ("ip_no_route", "IP: nobody has the destination"),
+    ("ip_no_session", "IP at a client: there is no session at the moment"),
+    ("ip_too_big", "IP: larger than the tunnel takes; its sender is told"),
+    ("ip_over_rate", "IP: its client is over its max-rate"),
+    ("ip_hop_limit", "IP: its hop limit ran out; its sender is told"),
+    ("ip_hand_over_full", "IP for another worker, which has too many waiting"),
+    ("tun_read_malformed", "IP: what the TUN device gave was no packet"),
+    ("tun_write_dropped", "IP: the TUN device did not take it"),
+    ("ip_no_device", "IP at a worker without a device"),
     // -R.
     (
         "listens_denied",
@@ -100,6 +121,7 @@ const MEANINGS: &[(&str, &str)] = &[
     ("reverse_socket_refused", "-R: a datagram that the socket did not take"),
     // HTTP datagrams.
     ("datagram_unknown_flow", "an HTTP datagram for a stream that carries none, or is over"),
+    ("datagram_receive_full", "an HTTP datagram that QUIC had no room for, counted when its connection ends"),
     ("datagram_unknown_context", "an HTTP datagram with a context id that its stream doesn't know"),
     ("capsule_unknown", "a capsule of a type that its stream doesn't know; passed over"),
     ("capsule_oversize", "a DATAGRAM capsule longer than any datagram"),
@@ -108,8 +130,9 @@ const MEANINGS: &[(&str, &str)] = &[
     ("datagram_early", "an HTTP datagram that came before its request, and had to make room"),
 ];
 
-/// Of a counter that tells of a mishap.
+/// Of a counter that tells of a mishap. Those of the LAN port have a prefix.
 pub(super) fn meaning(counter: &str) -> Option<&'static str> {
+    let counter = counter.strip_prefix("lan_").unwrap_or(counter);
     MEANINGS.iter().find(|(name, _)| *name == counter).map(|&(_, means)| means)
 }
 

@@ -203,6 +203,13 @@ impl Ip {
             .collect()
     }
 
+    /// The sessions at the places from `from` on, of `max` places; and where the next part begins.
+    pub(super) fn slice(&self, from: usize, max: usize) -> (impl Iterator<Item = &IpSession>, Option<usize>) {
+        let end = from.saturating_add(max).min(self.sessions.capacity());
+        let next = (end < self.sessions.capacity()).then_some(end);
+        ((from..end).filter_map(|index| self.sessions.get(index)), next)
+    }
+
     /// When the MTU of a session may become smaller by itself, if it still may.
     pub(super) fn settles_at(&self, key: FlowKey, now: Instant) -> Option<Instant> {
         self.sessions.get(key.index as usize).map(IpSession::settles_at).filter(|&at| at > now)
@@ -263,6 +270,7 @@ impl Ip {
         }
         self.totals.packets_from_tunnel += 1;
         self.totals.bytes_from_tunnel += packet.len() as u64;
+        session.from_tunnel_bytes += packet.len() as u64;
         port.send(packet);
         self.port_dirty = true;
     }
@@ -386,4 +394,10 @@ impl Core {
     pub(super) fn inner_deadline(&self) -> Option<Instant> {
         self.ip.port.as_ref().and_then(|port| port.next_deadline())
     }
+}
+
+/// The names of the drops here, for tests.
+#[cfg(test)]
+pub(super) fn drops_of_nothing() -> [(&'static str, u64); 12] {
+    Totals::default().drops()
 }

@@ -5,7 +5,7 @@ use super::{
     GatewayConfig, Revoked,
     poll::{FlowKey, Waker},
     snapshot::WorkerSnapshot,
-    tables::{FlowKind, FlowRow, Slice, TunnelRow},
+    tables::{FlowKind, FlowRow, RouteRow, Slice, TunnelRow},
 };
 use bytes::Bytes;
 use crossbeam::{
@@ -70,6 +70,8 @@ pub(crate) enum Command {
     Tunnels { from: usize, reply: Sender<Slice<TunnelRow>> },
     /// Report a part of the flows.
     Flows { kind: FlowKind, from: usize, reply: Sender<Slice<FlowRow>> },
+    /// Report a part of what is lent to clients and announced by them.
+    Routes { from: usize, reply: Sender<Slice<RouteRow>> },
     /// An address of an IP session has moved to a younger session of the same client.
     AddressMoved { key: FlowKey, address: IpAddr },
     /// Gateway: work by this configuration from now on.

@@ -50,7 +50,7 @@ use tunnel::{ConnId, Engine, Event, transport::TransportOptions};
 /// What a worker does with its connections.
 pub(crate) enum Role {
     /// Accepts tunnels and connects their flows to upstreams.
-    Gateway(Gateway),
+    Gateway(Box<Gateway>),
     /// Opens a tunnel and feeds local connections into it.
     Client(Box<Client>),
 }
@@ -279,6 +279,9 @@ impl Worker {
             Command::Flows { kind, from, reply } => {
                 let _ = reply.send(self.flows(kind, from));
             }
+            Command::Routes { from, reply } => {
+                let _ = reply.send(self.routes(from));
+            }
             Command::AddressMoved { key, address } => {
                 if let Role::Gateway(gateway) = &mut self.role {
                     gateway.address_moved(&mut self.core, key, address);
@@ -493,6 +496,7 @@ pub(crate) fn drop_names() -> Vec<&'static str> {
     let http = datagrams::Drops::default().drops();
     let udp = udp::Totals::default().drops();
     let reverse = reverse::Totals::default().drops();
-    let named = http.into_iter().chain(udp).chain(reverse).map(|(name, _)| name);
+    let ip = ip::drops_of_nothing();
+    let named = http.into_iter().chain(udp).chain(reverse).chain(ip).map(|(name, _)| name);
     named.chain(client::udp_drop_names()).collect()
 }

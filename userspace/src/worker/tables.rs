@@ -6,12 +6,14 @@ use super::{
     core::Core,
     datagrams,
     flows::{Flow, Phase},
+    ip::IpSession,
     udp::{Outside, Phase as UdpPhase, UdpFlow},
 };
 use crate::orders::tunnel_id;
 use serde::Serialize;
 use std::time::Instant;
 use tunnel::ConnId;
+use upstream::policy::Net;
 
 /// Places of a table that one slice covers, in use or not.
 const SLICE_MAX: usize = 512;
@@ -43,17 +45,28 @@ pub(crate) struct TunnelRow {
     age_s: Option<u64>,
 }
 
+/// An address or a network that packets to a client have.
+#[derive(Debug, Serialize)]
+pub(crate) struct RouteRow {
+    prefix: String,
+    client: String,
+    state: &'static str,
+    tunnel: String,
+}
+
 /// The tables that flows are in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FlowKind {
     Tcp,
     Udp,
+    /// IP sessions.
+    Ip,
     /// Ports of the gateway that clients have published (`-R`).
     Listen,
 }
 
 impl FlowKind {
-    pub(crate) const ALL: [Self; 3] = [Self::Tcp, Self::Udp, Self::Listen];
+    pub(crate) const ALL: [Self; 4] = [Self::Tcp, Self::Udp, Self::Ip, Self::Listen];
 }
 
 /// One flow.
@@ -101,6 +114,25 @@ impl Worker {
         })
     }
 
+    /// What packets to the clients of a gateway's worker have for destinations.
+    pub(super) fn routes(&self, from: usize) -> Slice<RouteRow> {
+        if matches!(self.role, Role::Client(_)) {
+            return Slice { rows: Vec::new(), next: None };
+        }
+        let (sessions, next) = self.core.ip.slice(from, SLICE_MAX);
+        let rows = sessions.flat_map(|session| {
+            let lent = session.addresses.iter().map(|&address| (Net::host(address).to_string(), "lent"));
+            let announced = session.networks.iter().map(|network| (network.to_string(), "announced"));
+            lent.chain(announced).map(|(prefix, state)| RouteRow {
+                prefix,
+                client: session.name.to_string(),
+                state,
+                tunnel: tunnel_id(self.core.id, session.on.0),
+            })
+        });
+        Slice { rows: rows.collect(), next }
+    }
+
     pub(super) fn flows(&self, kind: FlowKind, from: usize) -> Slice<FlowRow> {
         let client_end = matches!(self.role, Role::Client(_));
         match kind {
@@ -111,6 +143,13 @@ impl Worker {
             FlowKind::Udp => {
                 let (flows, next) = self.core.udp.slice(from, SLICE_MAX);
                 Slice { rows: flows.map(|flow| udp_row(&self.core, flow)).collect(), next }
+            }
+            FlowKind::Ip => {
+                let (sessions, next) = self.core.ip.slice(from, SLICE_MAX);
+                Slice {
+                    rows: sessions.map(|session| ip_row(&self.core, session, client_end)).collect(),
+                    next,
+                }
             }
             FlowKind::Listen => {
                 let Role::Gateway(gateway) = &self.role else {
@@ -123,6 +162,24 @@ impl Worker {
                 Slice { rows, next }
             }
         }
+    }
+}
+
+/// What an IP session leads to is the network behind the gateway: its own addresses are said.
+fn ip_row(core: &Core, session: &IpSession, client_end: bool) -> FlowRow {
+    let (inward, outward) = (session.from_tunnel_bytes, session.to_tunnel_bytes);
+    let (sent_bytes, received_bytes) = if client_end { (outward, inward) } else { (inward, outward) };
+    let addresses = session.addresses.iter().map(ToString::to_string);
+    let networks = session.networks.iter().map(ToString::to_string);
+    FlowRow {
+        tunnel: Some(tunnel_id(core.id, session.on.0)),
+        client: (!client_end).then(|| session.name.to_string()),
+        kind: "ip",
+        state: "open",
+        to: addresses.chain(networks).collect::<Vec<_>>().join(","),
+        sent_bytes,
+        received_bytes,
+        age_s: Some(seconds(session.since, core.now)),
     }
 }
 

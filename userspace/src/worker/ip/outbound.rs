@@ -120,6 +120,7 @@ impl<'a> Outbound<'a> {
         if !self.ledger.take(session.account, Way::Received, bytes, self.now) {
             return self.totals.over_rate += split.count() as u64;
         }
+        session.to_tunnel_bytes += bytes as u64;
         let mut carrier = Carrier {
             arena: self.arena,
             drops: self.drops,
