@@ -103,11 +103,12 @@ pub(crate) fn quic_server(
     early: &AtGateway,
 ) -> Result<Arc<quinn_proto::ServerConfig>, Failure> {
     let leaf = tls::Fingerprint::of(&credentials.chain[0]);
-    // Whoever changes the authorities doesn't want those that the old ones let in.
-    let authorities_file = args.client_ca.as_deref().map(std::fs::read).transpose();
-    let tickets = early.tickets(&[&leaf.0, &authorities_file.map_err(Failure::config)?.unwrap_or_default()]);
     let authorities =
         args.client_ca.as_deref().map(identity::authorities).transpose().map_err(Failure::Config)?;
+    // Whoever changes the authorities doesn't want those that the old ones let in.
+    let authorities_file = args.client_ca.as_deref().map(std::fs::read).transpose();
+    let authorities_file = authorities_file.context("--client-ca, read again").map_err(Failure::Config)?;
+    let tickets = early.tickets(&[&leaf.0, &authorities_file.unwrap_or_default()]);
     let client_auth = match authorities {
         None => tls::ClientAuth::None,
         // With a users file beside it, a client may come with a token instead.
