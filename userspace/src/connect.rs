@@ -5,10 +5,11 @@ use crate::{
     early::{self, AtClient, Circumstances, state::State},
     failure::Failure,
     identity::{self, Credentials},
+    inner,
     interface::{self, Datapath, Sharing},
     logging, serve,
-    supervisor::{self, Crew, Identity, Seat},
-    worker::{self, Client, ClientConfig, Listen, Role, Worker},
+    supervisor::{self, Crew, Identity, Interfaces, Seat},
+    worker::{self, Client, ClientConfig, Listen, Publication, Role, Worker},
 };
 use anyhow::{Context, anyhow};
 use rustls::RootCertStore;
@@ -29,9 +30,11 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(crate) fn run(args: ConnectArgs) -> Result<(), Failure> {
     logging::start(args.daemon.log_format, args.daemon.verbose);
-    if args.local_forwards.is_empty() && args.socks.is_empty() && args.stdio.is_none() {
+    let carries_ip = args.tun.is_some() || args.lan.is_some();
+    let forwards = args.local_forwards.len() + args.remote_forwards.len() + args.socks.len();
+    if forwards == 0 && args.stdio.is_none() && !carries_ip {
         return Err(Failure::Config(anyhow!(
-            "nothing to carry: give -L [BIND:]PORT:HOST:HOSTPORT, -D [BIND:]PORT or -W HOST:PORT"
+            "nothing to carry: give -L or -R [BIND:]PORT:HOST:HOSTPORT, -D [BIND:]PORT, -W HOST:PORT, --tun or --lan IF"
         )));
     }
     let protection = args.path.simd.protection()?;
@@ -55,6 +58,7 @@ pub(crate) fn run(args: ConnectArgs) -> Result<(), Failure> {
         }
         None => (None, None),
     };
+    let inner::ClientNet { config: network, network: inner, lan } = inner::client(&args, &mailboxes)?;
     let client = Client::new(ClientConfig {
         host: args.url.host.clone(),
         port: args.url.port,
@@ -64,7 +68,9 @@ pub(crate) fn run(args: ConnectArgs) -> Result<(), Failure> {
         token,
         listens,
         udp_forwards,
+        publications: publications(&args)?,
         stdio,
+        network,
         once: args.once,
         retries_max: args.max_retries,
         pause_max: args.max_retry_interval,
@@ -79,6 +85,9 @@ pub(crate) fn run(args: ConnectArgs) -> Result<(), Failure> {
     });
     let role = Role::Client(Box::new(client));
     let mut worker = Worker::new(0, engine, lane.ports, mailboxes, role).map_err(Failure::runtime)?;
+    if let Some(inner) = inner {
+        worker.set_inner(inner).map_err(Failure::runtime)?;
+    }
     worker.set_busy_poll(args.path.busy_poll > 0);
     worker.set_udp_idle_timeout(args.udp_idle_timeout);
     let crew = vec![Crew { worker, seat }];
@@ -89,6 +98,7 @@ pub(crate) fn run(args: ConnectArgs) -> Result<(), Failure> {
         caches: Box::new(move || caches.report()),
         gateway: None,
     };
+    let interfaces = Interfaces { tunnel: interfaces, lan };
     let outcome = supervisor::run(identity, crew, interfaces, &args.daemon, None, DRAIN_TIMEOUT);
     early.keep();
     if let Some(printer) = printer {
@@ -174,6 +184,14 @@ fn listens(args: &ConnectArgs) -> Result<Vec<Listen>, Failure> {
         listens.push(Listen::Socks(listen(socks, "-D")?));
     }
     Ok(listens)
+}
+
+/// What `-R` publishes: on the gateway's loopback unless its user names an address.
+fn publications(args: &ConnectArgs) -> Result<Vec<Publication>, Failure> {
+    args.remote_forwards
+        .iter()
+        .map(|forward| Publication::new(forward).map_err(|error| Failure::Config(anyhow!("-R: {error}"))))
+        .collect()
 }
 
 /// The sockets of `-L .../udp`, on loopback unless their user names an address.

@@ -113,6 +113,12 @@ impl Pool {
         self.networks.iter_mut().any(|network| network.give_back(address))
     }
 
+    /// Whether an address of any family is free.
+    #[must_use]
+    pub fn has_free(&self) -> bool {
+        self.networks.iter().any(|network| (network.lent.len() as u128) < network.end - FIRST)
+    }
+
     /// How many addresses are lent.
     #[must_use]
     pub fn lent_count(&self) -> usize {

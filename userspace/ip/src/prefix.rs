@@ -1,4 +1,4 @@
-//! Prefixes of addresses, and what a ROUTE_ADVERTISEMENT (RFC 9484 section 4.7.3) makes of them: ranges.
+//! Prefixes of addresses.
 
 use std::{
     fmt,
@@ -129,52 +129,6 @@ impl fmt::Display for Prefix {
     }
 }
 
-/// Addresses from one to another, both included.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Range {
-    /// The first.
-    pub first: IpAddr,
-    /// The last; of the same family.
-    pub last: IpAddr,
-}
-
-impl Range {
-    /// Whether an address is in it.
-    #[must_use]
-    pub fn contains(&self, address: IpAddr) -> bool {
-        self.first.is_ipv4() == address.is_ipv4() && self.first <= address && address <= self.last
-    }
-
-    /// Whether all of a prefix is in it.
-    #[must_use]
-    pub fn covers(&self, prefix: &Prefix) -> bool {
-        self.contains(prefix.first()) && self.contains(prefix.last())
-    }
-}
-
-/// The addresses of some prefixes as a ROUTE_ADVERTISEMENT wants them: IPv4 before IPv6, ascending, without overlaps.
-#[must_use]
-pub fn ranges(prefixes: &[Prefix]) -> Vec<Range> {
-    // `IpAddr` sorts IPv4 first.
-    let mut sorted: Vec<Range> =
-        prefixes.iter().map(|prefix| Range { first: prefix.first(), last: prefix.last() }).collect();
-    sorted.sort_unstable();
-    let mut ranges: Vec<Range> = Vec::with_capacity(sorted.len());
-    for next in sorted {
-        match ranges.last_mut() {
-            Some(last) if follows(last, &next) => last.last = last.last.max(next.last),
-            _ => ranges.push(next),
-        }
-    }
-    ranges
-}
-
-/// Whether `next` begins in a range or right behind it.
-fn follows(range: &Range, next: &Range) -> bool {
-    range.first.is_ipv4() == next.first.is_ipv4()
-        && number(next.first) <= number(range.last).saturating_add(1)
-}
-
 fn bits_of(address: IpAddr) -> u8 {
     if address.is_ipv4() { 32 } else { 128 }
 }
@@ -202,7 +156,7 @@ fn mask(bits: u8, length: u8) -> u128 {
 
 #[cfg(test)]
 mod tests {
-    //! Goal: prefixes are read, printed and compared as everybody does, and merged to ranges that RFC 9484 accepts.
+    //! Goal: prefixes are read, printed and compared as everybody does.
     use super::*;
 
     fn prefix(text: &str) -> Prefix {
@@ -243,20 +197,5 @@ mod tests {
             prefix("::/0").last(),
             "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff".parse::<IpAddr>().unwrap()
         );
-    }
-
-    #[test]
-    fn ranges_are_ordered_and_disjoint() {
-        let prefixes = ["2001:db8::/32", "10.2.0.0/16", "10.0.0.0/15", "10.1.7.0/24", "192.0.2.0/24", "::/0"];
-        let ranges: Vec<_> = ranges(&prefixes.map(prefix))
-            .iter()
-            .map(|range| (range.first.to_string(), range.last.to_string()))
-            .collect();
-        let wanted = [
-            ("10.0.0.0", "10.2.255.255"),
-            ("192.0.2.0", "192.0.2.255"),
-            ("::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"),
-        ];
-        assert_eq!(ranges, wanted.map(|(first, last)| (first.to_owned(), last.to_owned())));
     }
 }

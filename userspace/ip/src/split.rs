@@ -104,6 +104,12 @@ impl<'a> Split<'a> {
         self.packet.len().min(self.header_bytes + self.segment_bytes)
     }
 
+    /// Bytes of the packet as it came.
+    #[must_use]
+    pub fn total_bytes(&self) -> usize {
+        self.packet.len()
+    }
+
     /// Bytes of segment `index`, headers included; 0 if there is none.
     #[must_use]
     pub fn segment_bytes(&self, index: usize) -> usize {

@@ -30,7 +30,7 @@ impl AtGateway {
         // RFC 9114 section 7.2.4.2, RFC 9000 section 7.4.1: early data only under limits that are no lower than before.
         let announced = format!(
             "{:?} {:?} {}",
-            worker::h3_config(),
+            worker::gateway_h3_config(),
             tunnel::transport::TransportOptions::gateway(),
             env!("CARGO_PKG_VERSION")
         );

@@ -8,20 +8,24 @@
 //! given to the one that its stream belongs to.
 
 mod flows;
+mod ip;
 mod link;
 mod paths;
 mod pool;
+mod reverse;
 mod trouble;
 mod udp;
 
-pub(crate) use self::paths::source_towards;
 use self::{
+    ip::IpClient,
     link::Established,
     paths::Changes,
     pool::{NothingLeft, Pool},
+    reverse::Reverse,
     trouble::explain,
     udp::UdpSide,
 };
+pub(crate) use self::{ip::IpConfig, paths::source_towards, reverse::Publication};
 
 use super::{
     Ended,
@@ -81,8 +85,12 @@ pub(crate) struct ClientConfig {
     pub(crate) listens: Vec<Listen>,
     /// `-L .../udp`.
     pub(crate) udp_forwards: Vec<(DatagramSocket, Destination)>,
+    /// `-R`.
+    pub(crate) publications: Vec<Publication>,
     /// `-W`: our end of the pair that standard input and output are copied to and from.
     pub(crate) stdio: Option<(Socket, Destination)>,
+    /// `--tun` or `--lan`: carries IP.
+    pub(crate) network: Option<IpConfig>,
     pub(crate) once: bool,
     pub(crate) retries_max: Option<u32>,
     pub(crate) pause_max: Duration,
@@ -102,19 +110,23 @@ pub(crate) struct Client {
     /// Listeners that found no descriptor for a connection, and until when they rest.
     resting: Vec<(Instant, u32)>,
     stdio_flow: Option<FlowKey>,
+    ip: Option<IpClient>,
     ended: Option<Ended>,
     /// The value of `proxy-authorization`.
     bearer: Option<String>,
     /// The value of `:authority` where the gateway itself is asked.
     authority: String,
     udp: UdpSide,
+    reverse: Reverse,
 }
 
 impl Client {
-    pub(crate) fn new(config: ClientConfig) -> Self {
+    pub(crate) fn new(mut config: ClientConfig) -> Self {
         Self {
+            ip: config.network.take().map(IpClient::new),
             authority: Destination { host: config.host.clone(), port: config.port }.authority(),
             udp: UdpSide::default(),
+            reverse: Reverse::new(std::mem::take(&mut config.publications)),
             bearer: config.token.as_ref().map(|token| format!("Bearer {token}")),
             pool: Pool::new(&config.locals, Instant::now()),
             config,
@@ -136,7 +148,7 @@ impl Client {
         self.start_udp(core)?;
         if let Some((socket, to)) = self.config.stdio.take() {
             socket.set_nonblocking(true)?;
-            let pending = Pending { to, socks: false, early: Vec::new() };
+            let pending = Pending { to, socks: false, bound: false, early: Vec::new() };
             self.stdio_flow = self.admit(core, now, socket, Phase::Waiting(pending));
         }
         match Changes::open() {
@@ -165,8 +177,9 @@ impl Client {
 
     pub(super) fn next_deadline(&self, core: &Core) -> Option<Instant> {
         let rest = self.resting.iter().map(|&(until, _)| until).min();
-        let udp = core.udp.next_deadline();
-        [self.pool.next_deadline(), self.paths_due, rest, core.flows.next_deadline(), udp]
+        let ip = self.ip.as_ref().and_then(|ip| ip.next_deadline(core));
+        let (udp, reverse) = (core.udp.next_deadline(), self.reverse.next_deadline());
+        [self.pool.next_deadline(), self.paths_due, rest, core.flows.next_deadline(), udp, reverse, ip]
             .into_iter()
             .flatten()
             .min()
@@ -221,6 +234,11 @@ impl Client {
     /// The connection is gone. Flows on it are reset, but for those whose bytes have all arrived; those that wait go on
     /// waiting.
     fn closed(&mut self, core: &mut Core, now: Instant, conn: ConnId, reason: &CloseReason) {
+        // A gateway that was killed, or is out of reach, has not answered: the next one is asked.
+        if matches!(reason, CloseReason::Reset | CloseReason::TimedOut) {
+            self.drop_bound(core, conn, &explain(reason));
+            self.ask_flows_again(core, conn);
+        }
         for key in core.flows.keys_on(conn) {
             if !core.outlives(key, conn) {
                 core.totals.flows_reset_by_stream += 1;
@@ -228,9 +246,12 @@ impl Client {
             }
         }
         self.udp_connection_ended(core, conn);
+        self.reverse_connection_ended(core, conn);
         core.connection_ended(conn);
         let nothing_left = self.pool.closed(core, now, &self.config, conn, reason);
+        self.ip_closed(core, conn);
         self.end_if(nothing_left);
+        self.publish(core);
         // The next attempt may have begun, with a ticket.
         self.ask_all_waiting(core);
     }
@@ -253,8 +274,14 @@ impl Client {
             self.ask_all_waiting(core);
         }
         self.end_rests(core, now);
+        self.ip_timers(core, now);
         self.udp_timers(core, now);
+        self.reverse_timers(core, now);
         for key in core.flows.expired(now) {
+            if matches!(core.flows.get_mut(key), Some(flow) if matches!(flow.phase, Phase::Dialing(_))) {
+                self.dial_failed(core, key, "no answer");
+                continue;
+            }
             tracing::warn!(
                 "a local connection waited too long for the gateway, or for its reader, and was closed"
             );
@@ -270,6 +297,7 @@ impl Client {
     /// Accepts nothing more. Closing the listeners takes them out of the epoll, too.
     pub(super) fn drain(&mut self, core: &mut Core) {
         self.drain_udp(core);
+        self.drain_reverse(core);
         self.config.listens.clear();
         self.resting.clear();
     }
@@ -295,13 +323,20 @@ impl Client {
             }
             Event::StreamsAvailable { .. } => {
                 self.ask_waiting(core);
+                self.ask_ip(core);
                 self.ask_udp_waiting(core);
+                self.publish(core);
             }
-            Event::DatagramsUnblocked => core.udp.unblocked(conn),
+            Event::DatagramsUnblocked => {
+                core.udp.unblocked(conn);
+                core.ip.unblocked(conn);
+                self.reverse_unblocked(core, conn);
+            }
             Event::DatagramReadable => {
                 if let Some(session) = self.pool.session_on(conn) {
                     datagrams::receive(core, session, conn);
                 }
+                self.reverse_frames(core);
             }
             _ => {}
         }
@@ -337,7 +372,10 @@ impl Client {
                 }
             }
             Some(&Slot::Flow(key)) => core.flows.queue(key),
+            Some(&Slot::Ip(key)) => core.ip.queue(key),
+            Some(Slot::IpAsked) => self.hear_ip_answer(core, conn, stream),
             Some(&Slot::Udp(key)) => core.udp.queue(key),
+            Some(&Slot::Reverse(index)) => self.advance_reverse(core, index),
             _ => {}
         }
     }
@@ -348,8 +386,10 @@ impl Client {
             H3Event::Settings(settings) => {
                 self.config.early.settings.put(settings);
                 self.pool.heard(core, now, &self.config, conn);
+                self.ask_ip(core);
                 self.say_datagram_size(core, conn);
                 self.ask_udp_waiting(core);
+                self.publish(core);
             }
             H3Event::GoAway { .. } if self.pool.going_away(conn) => {
                 tracing::info!("the gateway is draining: running flows finish, new ones will be refused");
@@ -361,7 +401,10 @@ impl Client {
     fn queue_stream(&mut self, core: &mut Core, conn: ConnId, stream: StreamId) {
         match self.pool.session_on(conn).and_then(|session| session.slots.get(&stream)) {
             Some(&Slot::Flow(key)) => core.flows.queue(key),
+            Some(&Slot::Ip(key)) => core.ip.queue(key),
+            Some(Slot::IpAsked) => self.hear_ip_answer(core, conn, stream),
             Some(&Slot::Udp(key)) => core.udp.queue(key),
+            Some(&Slot::Reverse(index)) => self.advance_reverse(core, index),
             _ => {}
         }
     }
@@ -372,6 +415,7 @@ impl Client {
             Some(&Slot::Flow(key)) => key,
             // What it reads next is the answer, or the end.
             Some(&Slot::Udp(key)) => return core.udp.queue(key),
+            Some(&Slot::Reverse(index)) => return self.advance_reverse(core, index),
             _ => return,
         };
         core.flows.queue(key);
@@ -384,4 +428,10 @@ impl Client {
             splice.stopped();
         }
     }
+}
+
+/// Names of what a client drops of its local senders', for tests.
+#[cfg(test)]
+pub(super) fn udp_drop_names() -> impl Iterator<Item = &'static str> {
+    udp::Drops::default().each().into_iter().map(|(name, _)| name)
 }

@@ -6,9 +6,11 @@ use super::{
     datagrams::Drops,
     flow::{Broken, Progress, QUOTA_BYTES, Quota},
     flows::{Flows, Phase},
+    ip::Ip,
     ledger::Ledger,
     mail::Mailbox,
     poll::{FlowKey, Poll},
+    reverse::Reverse,
     session::{abandon, quic_code},
     udp::Udp,
 };
@@ -30,6 +32,8 @@ pub(super) struct Core {
     pub(super) arena: Arena,
     pub(super) flows: Flows,
     pub(super) udp: Udp,
+    pub(super) reverse: Reverse,
+    pub(super) ip: Ip,
     /// Gateway: what its clients use here.
     pub(super) ledger: Ledger,
     /// This worker's own letter box, for answers that come from other threads.
@@ -149,6 +153,8 @@ impl Core {
             arena: Arena::new(),
             flows: Flows::default(),
             udp: Udp::default(),
+            reverse: Reverse::default(),
+            ip: Ip::default(),
             ledger: Ledger::default(),
             mailbox,
             draining: false,
@@ -158,6 +164,11 @@ impl Core {
             windows,
             open_flows: HashMap::new(),
         }
+    }
+
+    /// UDP payload that path MTU discovery tries to reach.
+    pub(super) fn mtu_max_bytes(&self) -> u16 {
+        self.windows.mtu_max_bytes
     }
 
     /// Counts a flow that has just been opened, and makes room for it in its connection's receive window.
@@ -176,6 +187,11 @@ impl Core {
         {
             quic.set_receive_window(window);
         }
+    }
+
+    /// Flows that are open on a connection.
+    pub(super) fn flow_count(&self, conn: ConnId) -> u32 {
+        self.open_flows.get(&conn).map_or(0, |flows| flows.count)
     }
 
     fn flow_closed(&mut self, conn: ConnId) {

@@ -6,12 +6,14 @@
 //!                                      └─► nobody's: counted, dropped
 //! ```
 
+mod queue;
 mod stream;
 
 pub(super) use stream::{DatagramStream, Framing, Next};
 
 use super::{
     core::Core,
+    ip::Tools,
     session::{Session, Slot, close},
 };
 use bytes::Bytes;
@@ -32,6 +34,8 @@ pub(super) struct Drops {
     pub(super) unknown_flow: u64,
     /// Came before its request, and younger ones needed the room; or the request never opened a flow.
     pub(super) early: u64,
+    /// QUIC's receive buffer was full: more came in one turn than it holds.
+    pub(super) receive_full: u64,
     /// Of a context that its stream doesn't know.
     pub(super) unknown_context: u64,
     /// A capsule of a type that its stream doesn't know.
@@ -47,10 +51,11 @@ pub(super) struct Drops {
 }
 
 impl Drops {
-    pub(super) fn drops(&self) -> [(&'static str, u64); 7] {
+    pub(super) fn drops(&self) -> [(&'static str, u64); 8] {
         [
             ("datagram_unknown_flow", self.unknown_flow),
             ("datagram_early", self.early),
+            ("datagram_receive_full", self.receive_full),
             ("datagram_unknown_context", self.unknown_context),
             ("capsule_unknown", self.unknown_capsule),
             ("capsule_oversize", self.oversize_capsule),
@@ -69,6 +74,8 @@ impl Drops {
 pub(super) struct Demux {
     early: VecDeque<(StreamId, Bytes)>,
     early_bytes: usize,
+    /// Frames taken from QUIC.
+    taken: u64,
     /// Index of the first request stream that the peer hasn't opened.
     first_unopened: u64,
 }
@@ -117,16 +124,28 @@ impl Demux {
 pub(super) fn receive(core: &mut Core, session: &mut Session, conn: ConnId) {
     let Some(mut quic) = core.engine.connection(conn) else { return };
     while let Some(datagram) = quic.recv_datagram() {
+        session.datagrams.taken += 1;
         let (id, payload) = match masque::read_datagram(datagram) {
             Ok(parts) => parts,
             Err(error) => return close(&mut quic, &error),
         };
         let stream = StreamId::new(Side::Client, Dir::Bi, id / 4);
         match session.slots.get(&stream) {
+            Some(&Slot::Ip(key)) => {
+                let mut tools = Tools {
+                    quic: &mut quic,
+                    arena: &mut core.arena,
+                    drops: &mut core.datagrams,
+                    ledger: &mut core.ledger,
+                    now: core.now,
+                };
+                core.ip.receive_frame(key, payload, &mut tools);
+            }
             Some(&Slot::Udp(key)) => {
                 let (now, drops, ledger) = (core.now, &mut core.datagrams, &mut core.ledger);
                 core.udp.receive_frame(key, payload, now, drops, ledger);
             }
+            Some(Slot::Listen | Slot::Reverse(_)) => core.reverse.frames.push((conn, stream, payload)),
             Some(Slot::Head(_) | Slot::Resolving(_)) => {
                 core.datagrams.early += session.datagrams.keep(stream, payload);
             }
@@ -136,6 +155,12 @@ pub(super) fn receive(core: &mut Core, session: &mut Session, conn: ConnId) {
             _ => core.datagrams.unknown_flow += 1,
         }
     }
+}
+
+/// A connection has ended: counts what QUIC has dropped of its frames for want of room, which it tells nobody.
+pub(super) fn count_lost(core: &mut Core, session: &Session, conn: ConnId) {
+    let Some(quic) = core.engine.connection(conn) else { return };
+    core.datagrams.receive_full += quic.stats().frame_rx.datagram.saturating_sub(session.datagrams.taken);
 }
 
 /// Longest payload of context 0 that one QUIC DATAGRAM frame carries now, for any of the first streams of a connection:

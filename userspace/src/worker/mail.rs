@@ -1,13 +1,26 @@
 //! What other threads may send to a worker: frames of its connections, its own frames coming home, commands.
 //! All queues are bounded; the one for frames of ports that came later, by the number of those frames.
 
-use super::{GatewayConfig, Revoked, poll::Waker, snapshot::WorkerSnapshot};
+use super::{
+    GatewayConfig, Revoked,
+    poll::{FlowKey, Waker},
+    snapshot::WorkerSnapshot,
+    tables::{FlowKind, FlowRow, RouteRow, Slice, TunnelRow},
+};
+use bytes::Bytes;
 use crossbeam::{
     channel::Sender,
     queue::{ArrayQueue, SegQueue},
 };
 use port::{Frame, Port, Received};
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 use tunnel::ConnId;
 use upstream::resolver::ResolveError;
 
@@ -22,6 +35,14 @@ pub(crate) struct Handed {
 pub(crate) struct Home {
     pub(crate) worker: u8,
     pub(crate) port: u8,
+}
+
+/// A packet from the network behind the gateway, for a session of the worker that it is handed to.
+pub(crate) struct HandedInner {
+    pub(crate) key: FlowKey,
+    pub(crate) vnet: ip::Vnet,
+    pub(crate) packet: Bytes,
+    pub(crate) behind_router: bool,
 }
 
 /// Whose connections are meant.
@@ -43,18 +64,43 @@ pub(crate) enum Command {
     Stop,
     /// Serve this AF_XDP socket too: its queue came after the start.
     AddPort(Box<dyn Port>),
+    /// Add what was counted here to the shared accounts.
+    Fold(Sender<()>),
+    /// Report a part of the connections.
+    Tunnels { from: usize, reply: Sender<Slice<TunnelRow>> },
+    /// Report a part of the flows.
+    Flows { kind: FlowKind, from: usize, reply: Sender<Slice<FlowRow>> },
+    /// Report a part of what is lent to clients and announced by them.
+    Routes { from: usize, reply: Sender<Slice<RouteRow>> },
+    /// An address of an IP session has moved to a younger session of the same client.
+    AddressMoved { key: FlowKey, address: IpAddr },
     /// Gateway: work by this configuration from now on.
     Configure { config: Arc<GatewayConfig>, server: Arc<quinn_proto::ServerConfig>, reply: Sender<Revoked> },
     /// Gateway: close connections; how many there were.
     Kick { who: Who, reply: Sender<u64> },
     /// A name was resolved for the request on this stream.
     Resolved { conn: ConnId, stream: tunnel::StreamId, outcome: Result<Vec<SocketAddr>, ResolveError> },
+    /// Another worker has the listener of this stream now: its client has come back there.
+    ListenerMoved { conn: ConnId, stream: tunnel::StreamId },
+    /// Another run of this connection's client wants its port.
+    ListenerDoubted { conn: ConnId },
+    /// The name of a client's local service was resolved, for the connection `id` of a listen stream.
+    ServiceResolved {
+        index: usize,
+        on: (ConnId, tunnel::StreamId),
+        id: u64,
+        outcome: Result<Vec<SocketAddr>, ResolveError>,
+    },
     /// The client's gateway name was resolved, for one of its links.
     GatewayResolved { link: u8, outcome: Result<Vec<SocketAddr>, ResolveError> },
 }
 
 /// Frames in flight towards one worker: as many as two RX rings hold, so that a burst of one queue fits whole.
 const FRAMES_MAX: usize = 4096;
+/// Inner packets in flight towards one worker, and their bytes: a burst of small ones, and as many as one session's QUIC
+/// buffer holds several times over.
+const INNER_COUNT_MAX: usize = 1024;
+const INNER_BYTES_MAX: usize = 4 << 20;
 /// Commands waiting at one worker: more than flows can be resolving at once.
 const COMMANDS_MAX: usize = 4096;
 
@@ -68,6 +114,10 @@ struct Boxes {
     returns: ArrayQueue<(u8, Frame)>,
     /// For what doesn't: frames of ports that came later. There are no more of them than those ports have.
     more_returns: SegQueue<(u8, Frame)>,
+    inner: ArrayQueue<HandedInner>,
+    /// Inner packets for the network, from workers that have no way there.
+    outward: ArrayQueue<Bytes>,
+    inner_bytes: AtomicUsize,
     commands: ArrayQueue<Command>,
     waker: Waker,
 }
@@ -79,6 +129,9 @@ impl Mailbox {
             frames: ArrayQueue::new(FRAMES_MAX),
             returns: ArrayQueue::new(lendable_count.max(1)),
             more_returns: SegQueue::new(),
+            inner: ArrayQueue::new(INNER_COUNT_MAX),
+            outward: ArrayQueue::new(INNER_COUNT_MAX),
+            inner_bytes: AtomicUsize::new(0),
             commands: ArrayQueue::new(COMMANDS_MAX),
             waker: Waker::new()?,
         })))
@@ -91,6 +144,34 @@ impl Mailbox {
     /// Hands a frame over; gives it back if the owner's queue is full. The caller rings [`Waker::wake`] once a burst.
     pub(crate) fn hand_over(&self, handed: Handed) -> Result<(), Handed> {
         self.0.frames.push(handed)
+    }
+
+    /// Hands an inner packet over; false, and it is gone, if too many wait. The caller rings [`Waker::wake`].
+    pub(crate) fn hand_over_inner(&self, handed: HandedInner) -> bool {
+        let bytes = handed.packet.len();
+        if self.0.inner_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes <= INNER_BYTES_MAX
+            && self.0.inner.push(handed).is_ok()
+        {
+            return true;
+        }
+        self.0.inner_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        false
+    }
+
+    /// Hands over an inner packet for the network; false, and it is gone, if too many wait. The caller rings
+    /// [`Waker::wake`].
+    pub(crate) fn hand_over_outward(&self, packet: Bytes) -> bool {
+        self.0.outward.push(packet).is_ok()
+    }
+
+    pub(super) fn next_outward(&self) -> Option<Bytes> {
+        self.0.outward.pop()
+    }
+
+    pub(super) fn next_inner(&self) -> Option<HandedInner> {
+        let handed = self.0.inner.pop()?;
+        self.0.inner_bytes.fetch_sub(handed.packet.len(), Ordering::Relaxed);
+        Some(handed)
     }
 
     /// Sends a frame home to port `port` of this worker.
@@ -121,7 +202,13 @@ impl Mailbox {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        let Boxes { frames, returns, more_returns, commands, waker: _ } = &*self.0;
-        frames.is_empty() && returns.is_empty() && more_returns.is_empty() && commands.is_empty()
+        let Boxes { frames, returns, more_returns, inner, outward, inner_bytes: _, commands, waker: _ } =
+            &*self.0;
+        frames.is_empty()
+            && inner.is_empty()
+            && outward.is_empty()
+            && returns.is_empty()
+            && more_returns.is_empty()
+            && commands.is_empty()
     }
 }

@@ -10,6 +10,7 @@
 
 pub(crate) mod account;
 mod arena;
+mod bucket;
 mod client;
 mod core;
 mod datagrams;
@@ -17,17 +18,20 @@ mod fair;
 mod flow;
 mod flows;
 mod gateway;
+pub(crate) mod ip;
 mod ledger;
 pub(crate) mod mail;
 pub(crate) mod poll;
 pub(crate) mod ports;
+mod reverse;
 mod session;
 pub(crate) mod snapshot;
+pub(crate) mod tables;
 mod udp;
 
-pub(crate) use client::{Client, ClientConfig, Listen, source_towards};
-pub(crate) use gateway::{Gateway, GatewayConfig, Revoked};
-pub(crate) use session::h3_config;
+pub(crate) use client::{Client, ClientConfig, IpConfig, Listen, Publication, source_towards};
+pub(crate) use gateway::{Claims, Gateway, GatewayConfig, Revoked};
+pub(crate) use session::gateway_h3_config;
 
 use self::{
     core::Core,
@@ -46,7 +50,7 @@ use tunnel::{ConnId, Engine, Event, transport::TransportOptions};
 /// What a worker does with its connections.
 pub(crate) enum Role {
     /// Accepts tunnels and connects their flows to upstreams.
-    Gateway(Gateway),
+    Gateway(Box<Gateway>),
     /// Opens a tunnel and feeds local connections into it.
     Client(Box<Client>),
 }
@@ -148,6 +152,16 @@ impl Worker {
         }
     }
 
+    /// Makes it one of the workers that serve IP sessions of a gateway.
+    pub(crate) fn set_realm(&mut self, realm: std::sync::Arc<ip::Realm>) {
+        self.core.ip.side = ip::Side::Gateway(realm);
+    }
+
+    /// Gives it a way to the network behind this end of the tunnel, for IP sessions.
+    pub(crate) fn set_inner(&mut self, port: Box<dyn ip::Network>) -> io::Result<()> {
+        self.core.ip.set_port(&self.core.poll, port)
+    }
+
     fn start(&mut self) -> io::Result<()> {
         match &mut self.role {
             Role::Client(client) => client.start(&mut self.core, Instant::now()),
@@ -170,9 +184,11 @@ impl Worker {
         self.serve_events(now);
         self.serve_sockets(now);
         more |= self.pump_flows(now);
+        more |= self.pump_ip(now)?;
         self.role_timers(now);
         let drained = self.ports.transmit(now, &mut self.core.engine);
         self.ports.flush(now, &self.core.poll)?;
+        more |= self.core.inner_waits();
         Ok(more || (!drained && !self.ports.is_blocked()))
     }
 
@@ -201,8 +217,9 @@ impl Worker {
             Role::Gateway(gateway) => gateway.next_deadline(&self.core),
             Role::Client(client) => client.next_deadline(&self.core),
         };
+        let inner = self.core.inner_deadline();
         let starved = self.core.ledger.next_deadline();
-        [self.core.engine.next_deadline(), self.ports.next_deadline(), blocked, role, starved]
+        [self.core.engine.next_deadline(), self.ports.next_deadline(), blocked, role, starved, inner]
             .into_iter()
             .flatten()
             .min()
@@ -215,6 +232,14 @@ impl Worker {
         self.handed.extend(std::iter::from_fn(|| self.mailbox.next_frame()).take(HANDED_MAX));
         if !self.handed.is_empty() {
             self.ports.accept_handed(now, &mut self.core.engine, &mut self.handed);
+            any = true;
+        }
+        for handed in std::iter::from_fn(|| self.mailbox.next_inner()).take(HANDED_MAX) {
+            self.core.take_handed(handed.key, handed.vnet, &handed.packet, handed.behind_router);
+            any = true;
+        }
+        for packet in std::iter::from_fn(|| self.mailbox.next_outward()).take(HANDED_MAX) {
+            self.core.ip.send_outward(packet);
             any = true;
         }
         while let Some(command) = self.mailbox.next_command() {
@@ -244,6 +269,24 @@ impl Worker {
                     Role::Client(client) => client.drain(&mut self.core),
                 }
             }
+            Command::Fold(reply) => {
+                self.core.ledger.fold();
+                let _ = reply.send(());
+            }
+            Command::Tunnels { from, reply } => {
+                let _ = reply.send(self.tunnels(from));
+            }
+            Command::Flows { kind, from, reply } => {
+                let _ = reply.send(self.flows(kind, from));
+            }
+            Command::Routes { from, reply } => {
+                let _ = reply.send(self.routes(from));
+            }
+            Command::AddressMoved { key, address } => {
+                if let Role::Gateway(gateway) = &mut self.role {
+                    gateway.address_moved(&mut self.core, key, address);
+                }
+            }
             Command::Configure { config, server, reply } => {
                 let mut revoked = Revoked::default();
                 if let Role::Gateway(gateway) = &mut self.role {
@@ -262,6 +305,21 @@ impl Worker {
             Command::Resolved { conn, stream, outcome } => {
                 if let Role::Gateway(gateway) = &mut self.role {
                     gateway.resolved(&mut self.core, now, conn, stream, outcome);
+                }
+            }
+            Command::ListenerMoved { conn, stream } => {
+                if let Role::Gateway(gateway) = &mut self.role {
+                    gateway.listener_moved(&mut self.core, (conn, stream));
+                }
+            }
+            Command::ListenerDoubted { conn } => {
+                if let Role::Gateway(gateway) = &mut self.role {
+                    gateway.listener_doubted(&mut self.core, conn);
+                }
+            }
+            Command::ServiceResolved { index, on, id, outcome } => {
+                if let Role::Client(client) = &mut self.role {
+                    client.service_resolved(&mut self.core, index, on, id, outcome);
                 }
             }
             Command::GatewayResolved { link, outcome } => {
@@ -291,6 +349,7 @@ impl Worker {
         for ready in std::mem::take(&mut self.ready) {
             match ready.token {
                 Token::Mail | Token::Port(_) => {}
+                Token::Inner => self.core.ip.note_ready(),
                 Token::Udp(key) => self.core.udp.note_ready(key, ready),
                 Token::UdpLocal(index) => {
                     if let Role::Client(client) = &mut self.role {
@@ -298,16 +357,20 @@ impl Worker {
                     }
                 }
                 Token::Flow(key) => self.core.flows.note_ready(key, ready),
+                Token::ReversePeer(index) => {
+                    if let Role::Client(client) = &mut self.role {
+                        client.read_service(&mut self.core, index);
+                    }
+                }
                 Token::Paths => {
                     if let Role::Client(client) = &mut self.role {
                         client.paths_changed(now);
                     }
                 }
-                Token::Listener(index) => {
-                    if let Role::Client(client) = &mut self.role {
-                        client.accept(&mut self.core, now, index);
-                    }
-                }
+                Token::Listener(index) => match &mut self.role {
+                    Role::Client(client) => client.accept(&mut self.core, now, index),
+                    Role::Gateway(gateway) => gateway.knocked(&mut self.core, index),
+                },
             }
         }
     }
@@ -322,7 +385,7 @@ impl Worker {
                 Role::Client(client) => client.advance(&mut self.core, key),
             }
         }
-        for _ in 0..self.core.udp.ready_count() {
+        for _ in 0..self.core.udp.ready_count().min(STEPS_MAX) {
             let Some(key) = self.core.udp.next_ready() else { break };
             match &mut self.role {
                 Role::Gateway(gateway) => gateway.advance_udp(&mut self.core, key),
@@ -330,6 +393,19 @@ impl Worker {
             }
         }
         self.core.flows.ready_count() + self.core.udp.ready_count() > 0
+    }
+
+    /// Moves inner packets both ways. True if there are more.
+    fn pump_ip(&mut self, now: Instant) -> io::Result<bool> {
+        for _ in 0..self.core.ip.ready_count() {
+            let Some(key) = self.core.ip.next_ready() else { break };
+            match &mut self.role {
+                Role::Gateway(gateway) => gateway.advance_ip(&mut self.core, key),
+                Role::Client(client) => client.advance_ip(&mut self.core, key),
+            }
+        }
+        let more = self.core.move_inner(now)?;
+        Ok(more || self.core.ip.ready_count() > 0)
     }
 
     fn role_timers(&mut self, now: Instant) {
@@ -393,7 +469,17 @@ impl Worker {
         snapshot.counters.extend(self.core.datagrams.counters());
         snapshot.counters.extend(self.core.udp.totals.counters());
         snapshot.drops.extend(self.core.datagrams.drops());
+        snapshot.counters.extend(self.core.ip.totals.counters());
+        snapshot.drops.extend(self.core.ip.totals.drops());
+        self.core.ip.port_counters(&mut |name, value| match name.ends_with("_dropped") {
+            true => snapshot.drops.push((name, value)),
+            false => snapshot.counters.push((name, value)),
+        });
+        self.core.ip.port_drops(&mut |name, value| snapshot.drops.push((name, value)));
+        snapshot.inner_frames = self.core.ip.census();
         snapshot.drops.extend(self.core.udp.totals.drops());
+        snapshot.counters.extend(self.core.reverse.totals.counters());
+        snapshot.drops.extend(self.core.reverse.totals.drops());
         if let Role::Client(client) = &self.role {
             snapshot.drops.extend(client.udp_drops());
         }
@@ -402,4 +488,15 @@ impl Worker {
         }
         snapshot
     }
+}
+
+/// Names of what the layers above the engine drop, for tests.
+#[cfg(test)]
+pub(crate) fn drop_names() -> Vec<&'static str> {
+    let http = datagrams::Drops::default().drops();
+    let udp = udp::Totals::default().drops();
+    let reverse = reverse::Totals::default().drops();
+    let ip = ip::drops_of_nothing();
+    let named = http.into_iter().chain(udp).chain(reverse).chain(ip).map(|(name, _)| name);
+    named.chain(client::udp_drop_names()).collect()
 }

@@ -88,6 +88,13 @@ pub(super) struct Way<'a> {
     pub(super) going_away: bool,
 }
 
+impl Way<'_> {
+    /// Whether the gateway has said that it has this, now or when it gave the ticket.
+    pub(super) fn offers(&self, what: fn(&masque::Settings) -> bool) -> bool {
+        self.session.peer_settings().is_some_and(what)
+    }
+}
+
 /// What came of a handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Established {

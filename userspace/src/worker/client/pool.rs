@@ -7,12 +7,13 @@
 
 use super::{
     ClientConfig,
-    link::{Established, Link, Way},
+    link::{Established, Link, Up, Way},
 };
 use crate::worker::{
     core::Core,
     session::{Session, Slot},
 };
+use masque::Settings;
 use std::{net::SocketAddr, time::Instant};
 use tunnel::{CloseReason, ConnId, StreamId};
 use upstream::resolver::ResolveError;
@@ -133,15 +134,19 @@ impl Pool {
     ///
     /// Whoever asks must be ready to ask again: see [`Client::ask_again`](super::Client::ask_again).
     pub(super) fn open(&mut self, core: &mut Core) -> Option<(ConnId, StreamId)> {
-        self.open_where(core, |_| true)
+        self.open_least_loaded(core, |_| true)
     }
 
     /// As [`Self::open`], on a tunnel whose gateway has offered extended CONNECT, now or when it gave the ticket.
     pub(super) fn open_extended_early(&mut self, core: &mut Core) -> Option<(ConnId, StreamId)> {
-        self.open_where(core, offers_extended)
+        self.open_least_loaded(core, |way| way.offers(Settings::enable_connect_protocol))
     }
 
-    fn open_where(&mut self, core: &mut Core, fits: fn(&Way<'_>) -> bool) -> Option<(ConnId, StreamId)> {
+    fn open_least_loaded(
+        &mut self,
+        core: &mut Core,
+        fits: impl Fn(&Way<'_>) -> bool,
+    ) -> Option<(ConnId, StreamId)> {
         let mut ways: Vec<Way<'_>> = self.links.iter_mut().filter_map(Link::way).filter(fits).collect();
         ways.sort_by_key(|way| (way.early, way.going_away, way.session.slots.len()));
         ways.into_iter().find_map(|way| {
@@ -151,17 +156,28 @@ impl Pool {
     }
 
     /// The same for those who would not ask again: never in early data.
-    #[expect(dead_code, reason = "for IP tunnels and published ports")]
     pub(super) fn open_extended(&mut self, core: &mut Core) -> Option<(ConnId, StreamId)> {
-        self.open_where(core, |way| !way.early && offers_extended(way))
+        self.open_where(core, Settings::enable_connect_protocol)
+    }
+
+    /// As [`Self::open`], on a tunnel whose gateway has offered something; never in early data.
+    pub(super) fn open_where(
+        &mut self,
+        core: &mut Core,
+        offers: fn(&Settings) -> bool,
+    ) -> Option<(ConnId, StreamId)> {
+        self.open_least_loaded(core, |way| !way.early && way.offers(offers))
     }
 
     /// A gateway has spoken, and offered no extended CONNECT.
     pub(super) fn lacks_extended(&mut self) -> bool {
-        self.links
-            .iter_mut()
-            .filter_map(Link::up)
-            .any(|up| up.session.peer_settings().is_some_and(|settings| !settings.enable_connect_protocol()))
+        self.lacks(Settings::enable_connect_protocol)
+    }
+
+    /// A gateway has spoken, and has not offered something.
+    pub(super) fn lacks(&mut self, offers: fn(&Settings) -> bool) -> bool {
+        let lacks = |up: &mut Up| up.session.peer_settings().is_some_and(|settings| !offers(settings));
+        self.links.iter_mut().filter_map(Link::up).any(lacks)
     }
 
     /// This stream of this connection belongs to `slot`'s owner from now on.
@@ -181,8 +197,4 @@ impl Pool {
     fn link_of(&mut self, conn: ConnId) -> Option<&mut Link> {
         self.links.iter_mut().find(|link| link.conn() == Some(conn))
     }
-}
-
-fn offers_extended(way: &Way<'_>) -> bool {
-    way.session.peer_settings().is_some_and(masque::Settings::enable_connect_protocol)
 }

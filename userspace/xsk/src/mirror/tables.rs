@@ -193,12 +193,7 @@ impl Tables {
     }
 
     /// How a packet from one end to the other leaves by `interface`.
-    pub(crate) fn hop(
-        &self,
-        interface: u32,
-        local: &SocketAddr,
-        remote: &SocketAddr,
-    ) -> Result<Hop, Miss> {
+    pub(crate) fn hop(&self, interface: u32, local: &SocketAddr, remote: &SocketAddr) -> Result<Hop, Miss> {
         let to = remote.ip();
         if to.is_multicast() || to.is_unspecified() || self.is_local(to) {
             return Err(Miss::NotThere);

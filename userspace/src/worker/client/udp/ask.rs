@@ -125,7 +125,7 @@ impl Client {
 }
 
 /// The final response's header section, once it is there.
-fn read_answer(
+pub(in crate::worker::client) fn read_answer(
     reader: &mut ResponseReader,
     quic: &mut ConnMut<'_>,
     stream: StreamId,
