@@ -59,6 +59,7 @@ pub(crate) fn run(args: ConnectArgs) -> Result<(), Failure> {
         None => (None, None),
     };
     let inner::ClientNet { config: network, network: inner, lan } = inner::client(&args, &mailboxes)?;
+    let resolver = Arc::new(Resolver::new(Default::default()).map_err(Failure::runtime)?);
     let client = Client::new(ClientConfig {
         host: args.url.host.clone(),
         port: args.url.port,
@@ -74,7 +75,7 @@ pub(crate) fn run(args: ConnectArgs) -> Result<(), Failure> {
         once: args.once,
         retries_max: args.max_retries,
         pause_max: args.max_retry_interval,
-        resolver: Arc::new(Resolver::new(Default::default()).map_err(Failure::runtime)?),
+        resolver: resolver.clone(),
     });
     // One worker owns every queue, so there is one lane.
     let Some(lane) = lanes.pop() else { return Err(Failure::Runtime(anyhow!("no lane was opened"))) };
@@ -91,11 +92,15 @@ pub(crate) fn run(args: ConnectArgs) -> Result<(), Failure> {
     worker.set_busy_poll(args.path.busy_poll > 0);
     worker.set_udp_idle_timeout(args.udp_idle_timeout);
     let crew = vec![Crew { worker, seat }];
-    let caches = early.clone();
+    let (caches, of_names) = (early.clone(), resolver.clone());
     let identity = Identity {
         role: "client",
         address: format!("https://{}:{}", args.url.host, args.url.port),
-        caches: Box::new(move || caches.report()),
+        caches: Box::new(move || {
+            let mut reports = caches.report();
+            reports.push(of_names.report());
+            reports
+        }),
         gateway: None,
     };
     let interfaces = Interfaces { tunnel: interfaces, lan };

@@ -71,12 +71,16 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
     let control = Some(PathBuf::from(control::DEFAULT_PATH));
     // Before the first packet; and after the last one, also when the start fails from here on.
     early.load();
-    let caches = early.clone();
+    let (caches, of_names) = (early.clone(), reloader.clone());
     let identity = Identity {
         role: "gateway",
         address: datapath.locals[0].to_string(),
         gateway: Some(reloader.clone()),
-        caches: Box::new(move || caches.report()),
+        caches: Box::new(move || {
+            let mut reports = caches.report();
+            reports.push(of_names.current().config.resolver.report());
+            reports
+        }),
     };
     let interfaces = Interfaces { tunnel: datapath.interfaces, lan: net.and_then(|net| net.lan) };
     let outcome = supervisor::run(identity, crew, interfaces, &args.daemon, control, args.drain_timeout);

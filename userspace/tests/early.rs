@@ -10,170 +10,12 @@ mod rig;
 mod tools;
 
 use pair::{LIMIT, over_workers, path, until};
-use rig::{Pki, Proc, binary, read_status, write_users};
+use rig::{Proc, read_status};
 use std::fs;
 use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::net::{Ipv4Addr, UdpSocket};
+use tools::loopback::{Gateway, Place, show_cache};
 use tools::{counter, random_bytes, seed, steps::Steps};
-
-const GREETING: &[u8; 6] = b"hello\n";
-
-/// Says hello, then echoes. Counts its connections, each of which is one request that was run.
-struct Origin {
-    address: SocketAddr,
-    connections: Arc<AtomicU64>,
-}
-
-impl Origin {
-    fn start() -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let address = listener.local_addr().unwrap();
-        let connections = Arc::<AtomicU64>::default();
-        let counted = connections.clone();
-        std::thread::spawn(move || {
-            for stream in listener.incoming() {
-                counted.fetch_add(1, Ordering::SeqCst);
-                let mut stream = stream.unwrap();
-                std::thread::spawn(move || {
-                    let mut back = stream.try_clone().unwrap();
-                    let _ = stream.write_all(GREETING);
-                    let _ = std::io::copy(&mut stream, &mut back);
-                    let _ = back.shutdown(std::net::Shutdown::Write);
-                });
-            }
-        });
-        Self { address, connections }
-    }
-
-    fn executions(&self) -> u64 {
-        self.connections.load(Ordering::SeqCst)
-    }
-}
-
-/// The files of one test, a port for its gateway, and the origin.
-struct Place {
-    directory: PathBuf,
-    pki: Pki,
-    users: PathBuf,
-    /// The gateway's, and that of whatever stands before it.
-    address: SocketAddr,
-    relay: SocketAddr,
-    origin: Origin,
-}
-
-impl Place {
-    fn new() -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::SeqCst);
-        let directory = std::env::temp_dir().join(format!("beam-early-{}-{number}", std::process::id()));
-        let _ = fs::remove_dir_all(&directory);
-        fs::create_dir_all(&directory).unwrap();
-        let probes = [(); 2].map(|()| UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
-        let [address, relay] = probes.map(|probe| probe.local_addr().unwrap());
-        Self {
-            pki: Pki::create(&directory),
-            users: write_users(&directory, &[("alice", "a-token-of-this-test")]),
-            address,
-            relay,
-            origin: Origin::start(),
-            directory,
-        }
-    }
-
-    fn file(&self, name: &str) -> PathBuf {
-        self.directory.join(name)
-    }
-
-    /// A gateway with two workers, ready.
-    fn gateway(&self, more: &[&str]) -> Gateway {
-        let control = self.file("gateway.sock");
-        let mut command = Command::new(binary());
-        command.args(["serve", "-l", &self.address.to_string(), "--xdp", "off", "--allow", "127.0.0.0/8"]);
-        command.args(["--users", &path(&self.users), "--control", &path(&control)]);
-        command.args(["--tls-cert", &path(&self.pki.server_cert), "--tls-key", &path(&self.pki.server_key)]);
-        if !more.contains(&"--state-dir") {
-            command.args(["--state-dir", &path(&self.file("gateway"))]);
-        }
-        command.arg("-v").args(more).stdin(Stdio::null());
-        let process = Proc::spawn("gateway", &mut command);
-        process.wait_for_line("ready: ", LIMIT);
-        Gateway { process, control }
-    }
-
-    /// A client of `gateway`, by way of a relay or not, that carries its standard input and output to the origin.
-    fn client(&self, gateway: SocketAddr, name: &str) -> Client {
-        self.client_with(gateway, name, &["--state-dir", &path(&self.file(name))])
-    }
-
-    fn client_with(&self, gateway: SocketAddr, name: &str, more: &[&str]) -> Client {
-        let control = self.file(&format!("{name}.sock"));
-        let mut command = Command::new(binary());
-        command.args(["connect", &format!("https://{gateway}"), "--xdp", "off", "--once", "-v"]);
-        command.args(["--ca", &path(&self.pki.ca), "--token-file", &path(&self.file("alice.token"))]);
-        command.args(["-W", &self.origin.address.to_string(), "--control", &path(&control)]).args(more);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        Client { process: Proc::spawn(name, &mut command), control }
-    }
-
-    /// A client that comes and goes, and leaves a ticket for the next.
-    fn visit(&self, gateway: SocketAddr, name: &str) {
-        let mut client = self.client(gateway, name);
-        client.hear_greeting();
-        client.leave();
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.directory);
-    }
-}
-
-struct Gateway {
-    process: Proc,
-    control: PathBuf,
-}
-
-impl Gateway {
-    fn count(&self, name: &str) -> u64 {
-        counter(&read_status(&self.control), name)
-    }
-
-    fn stop(mut self) {
-        assert!(self.process.terminate(LIMIT).success());
-    }
-
-    fn kill(mut self) {
-        self.process.kill();
-    }
-}
-
-struct Client {
-    process: Proc,
-    control: PathBuf,
-}
-
-impl Client {
-    /// Returns once the first bytes are there.
-    fn hear_greeting(&mut self) -> std::process::ChildStdout {
-        let mut output = self.process.stdout();
-        let mut greeting = [0; GREETING.len()];
-        output.read_exact(&mut greeting).unwrap_or_else(|e| panic!("{e}: {}", self.process.stderr()));
-        assert_eq!(greeting, *GREETING);
-        output
-    }
-
-    /// Ends by the end of its input.
-    fn leave(&mut self) {
-        drop(self.process.stdin());
-        let status = self.process.wait(LIMIT);
-        assert!(status.success(), "{status}: {}", self.process.stderr());
-    }
-}
 
 // Goal: first-byte time in round trips: full handshake 2, resumed 2, 0-RTT 1 (an origin that waits to be asked costs one
 // more each). Method: a process of its own each time; the relay counts.
@@ -186,26 +28,31 @@ fn a_restarted_client_has_its_first_byte_after_one_round_trip() {
         client.hear_greeting();
         let round_trips = relay.round_trips();
         client.leave();
-        (round_trips, relay.first_answer_bytes())
+        round_trips
     };
     let gateway = place.gateway(&[]);
-    let (full, full_bytes) = measure();
+    let full = measure();
     assert_eq!(gateway.count("early_connections"), 0);
-    let (early, _) = measure();
-    let (again, _) = measure();
+    let early = measure();
+    let again = measure();
     assert_eq!(gateway.count("early_connections"), 2);
     assert_eq!(gateway.count("requests"), 3);
     gateway.stop();
     // Without early data: first with a ticket that would permit it, then with one that doesn't.
     let gateway = place.gateway(&["--0rtt", "off"]);
-    let (refused, _) = measure();
-    let (resumed, resumed_bytes) = measure();
+    let refused = measure();
+    let resumed = measure();
     println!(
-        "round trips to the first byte: full {full} ({full_bytes} bytes in the first answer), resumed {resumed} \
-         ({resumed_bytes} bytes), refused early data {refused}, 0-RTT {early}"
+        "round trips to the first byte: full {full}, resumed {resumed}, refused {refused}, 0-RTT {early}"
     );
     assert_eq!((full, resumed, refused, early, again), (2, 2, 2, 1, 1));
     assert_eq!((gateway.count("early_connections"), gateway.count("requests")), (0, 2));
+    let tickets = gateway.cache("tickets", "shared");
+    assert_eq!(
+        (&tickets["hits"], &tickets["misses"]),
+        (&2.into(), &0.into()),
+        "both were resumed: {tickets:#}"
+    );
     assert_eq!(place.origin.executions(), 5);
     gateway.stop();
 }
@@ -345,5 +192,61 @@ fn unusable_state_is_a_warning_and_no_failed_start() {
     client.leave();
     let said = warnings(&client.process);
     assert!(matches!(&said[..], [one] if one.contains(&blocked)), "{said:#?}");
+    gateway.stop();
+}
+
+// Goal: a name is looked up once for many requests; each time, its addresses are judged anew: a name that leads to
+// loopback is refused however often it is asked for, and leads nowhere. Method: `localhost`, at a gateway that allows it
+// and at one that doesn't.
+#[test]
+fn names_are_remembered_and_judged_each_time() {
+    let place = Place::new();
+    let named = format!("localhost:{}", place.origin.address.port());
+    let known = |gateway: &Gateway| {
+        let (worker, shared) = (gateway.cache("names", "worker"), gateway.cache("names", "shared"));
+        let sum = |field: &str| worker[field].as_u64().unwrap() + shared[field].as_u64().unwrap();
+        (sum("hits"), shared["inserts"].as_u64().unwrap(), shared["misses"].as_u64().unwrap())
+    };
+    let gateway = place.gateway(&["--allow", "localhost", "--allow", "127.0.0.0/8"]);
+    for _ in 0..3 {
+        let mut client = place.client_to(place.address, &named, "client", &["--pool", "1"]);
+        client.hear_greeting();
+        client.leave();
+    }
+    assert_eq!(known(&gateway), (2, 1, 1), "one lookup, two answers from memory");
+    gateway.stop();
+    let gateway = place.gateway(&["--allow", "198.18.0.0/15", "--allow", "localhost:1"]);
+    for _ in 0..3 {
+        let mut client = place.client_to(place.address, &named, "client", &[]);
+        assert_eq!(client.process.wait(LIMIT).code(), Some(1));
+        assert!(client.process.stderr().contains("403"), "{}", client.process.stderr());
+    }
+    assert_eq!(gateway.count("refused_denied"), 3);
+    assert_eq!(place.origin.executions(), 3);
+    gateway.stop();
+}
+
+// Goal: both ends show their caches; a client's ticket is in one place at a time.
+#[test]
+fn both_ends_show_their_caches() {
+    let place = Place::new();
+    let gateway = place.gateway(&[]);
+    let mut client = place.client(place.address, "client");
+    client.hear_greeting();
+    let of_client = |cache: &str, level: &str| show_cache(&client.control, cache, level);
+    let settled = || {
+        (of_client("tickets", "disk")["inserts"].clone(), of_client("tickets", "shared")["entries"].clone())
+    };
+    until("one ticket is on the disk, one in memory", settled, |seen| *seen == (1.into(), 1.into()));
+    until("a token is on the disk", || of_client("tokens", "disk")["entries"].clone(), |count| *count == 1);
+    until("so are the settings", || of_client("settings", "disk")["entries"].clone(), |count| *count == 1);
+    let tickets = gateway.cache("tickets", "shared");
+    assert_eq!((&tickets["entries"], &tickets["inserts"]), (&2.into(), &2.into()));
+    assert_eq!(gateway.cache("used-tokens", "shared")["entries"], 0);
+    client.leave();
+    place.visit(place.address, "client");
+    let used = gateway.cache("used-tokens", "shared");
+    assert_eq!(used["entries"], 1, "the token proved the address of the second connection: {used:#}");
+    assert_eq!(gateway.cache("tickets", "shared")["hits"], 1);
     gateway.stop();
 }

@@ -102,3 +102,20 @@ pub struct Counters {
     /// Datagrams dropped, by reason.
     pub drops: Drops,
 }
+
+/// A port's table of ways out, by where packets go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KnownWays {
+    /// Ways known now, those included that the kernel has changed since.
+    pub entries: u64,
+    /// Packets (or bursts to one peer) whose way was known.
+    pub hits: u64,
+    /// Those whose way had to be worked out, or wasn't to be had.
+    pub misses: u64,
+    /// Ways worked out.
+    pub inserts: u64,
+    /// Ways that made room for others.
+    pub evictions: u64,
+    /// Ways met after the kernel had changed its routes or neighbours.
+    pub expired: u64,
+}

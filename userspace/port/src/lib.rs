@@ -20,7 +20,7 @@ mod counters;
 mod frame;
 
 pub use census::Census;
-pub use counters::{Counters, DROP_REASONS, Drop, Drops};
+pub use counters::{Counters, DROP_REASONS, Drop, Drops, KnownWays};
 pub use frame::{Frame, Region};
 pub use simd::Sealed;
 pub use wire::Path;
@@ -215,6 +215,11 @@ pub trait Port: Send {
     /// not among those received. Asks the kernel: for housekeeping only.
     fn kernel_drops(&self, each: &mut dyn FnMut(&'static str, u64)) {
         let _ = each;
+    }
+
+    /// How often the way out (route and neighbour) of a datagram was known. `None` for a port that leaves it to the kernel.
+    fn known_ways(&self) -> Option<KnownWays> {
+        None
     }
 
     /// Where the frames are, for a port whose frames the kernel holds too: an AF_XDP socket. `None` for others.

@@ -11,7 +11,7 @@ use crate::{
         tables::{FlowKind, FlowRow, RouteRow, Slice, TunnelRow},
     },
 };
-use cache::CacheReport;
+use cache::{CacheReport, LevelReport};
 use crossbeam::channel::Sender;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -182,9 +182,29 @@ impl Supervisor {
         }
     }
 
+    /// The caches that workers share, with what each worker has of its own; and the ways out that AF_XDP ports know.
+    fn cache_reports(&self) -> Vec<CacheReport> {
+        let snapshots = self.snapshots();
+        let mut reports = (self.identity.caches)();
+        for (name, level) in snapshots.iter().flat_map(|snapshot| &snapshot.caches) {
+            if let Some(report) = reports.iter_mut().find(|report| report.name == *name) {
+                report.local.get_or_insert_default().add(level);
+            }
+        }
+        let ways = snapshots.iter().flat_map(|snapshot| &snapshot.ports).filter_map(|port| port.ways);
+        let ways = ways.map(ways_level).reduce(|mut sum, more| {
+            sum.add(&more);
+            sum
+        });
+        if ways.is_some() {
+            reports.push(CacheReport { name: "routes", local: ways, ..CacheReport::default() });
+        }
+        reports
+    }
+
     /// A row for each level that a cache has.
     fn caches(&self, to: &mut Collected) {
-        for CacheReport { name, local, shared, disk } in (self.identity.caches)() {
+        for CacheReport { name, local, shared, disk } in self.cache_reports() {
             for (level, report) in [("worker", local), ("shared", shared), ("disk", disk)] {
                 let Some(report) = report else { continue };
                 to.add(json!({
@@ -245,4 +265,10 @@ impl Supervisor {
             to.add(json!({ "flag": flag, "value": value, "from": from }));
         }
     }
+}
+
+/// A port's ways out as a level of a cache: what it counts is the same.
+fn ways_level(ways: port::KnownWays) -> LevelReport {
+    let port::KnownWays { entries, hits, misses, inserts, evictions, expired } = ways;
+    LevelReport { entries, hits, misses, inserts, evictions, expired, ..LevelReport::default() }
 }

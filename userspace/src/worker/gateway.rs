@@ -33,10 +33,11 @@ use super::{
 use ::upstream::{
     failure::ConnectFailure,
     policy::Policy,
-    resolver::Resolver,
+    resolver::{Names, Resolver},
     users::{ClientPolicy, How, Identity, Users},
 };
 use bytes::Bytes;
+use cache::{Kind as _, LevelReport, Local};
 pub(super) use identity::Asker;
 use masque::{Code, Host, Item, Kind, MessageError, MessageReader, Request, RequestReader, Scope};
 pub(crate) use revoke::Revoked;
@@ -83,6 +84,8 @@ pub(crate) struct Gateway {
     unproven: VecDeque<ConnId>,
     /// Names being resolved, by when the client is told that it takes too long.
     lookups: VecDeque<(Instant, ConnId, StreamId)>,
+    /// This worker's table of names.
+    names: Local<Names>,
     listens: Listens,
     /// The listeners of all workers.
     claims: Arc<Claims>,
@@ -128,6 +131,7 @@ impl Refusal {
 impl Gateway {
     pub(crate) fn new(config: Arc<GatewayConfig>, claims: Arc<Claims>) -> Self {
         Self {
+            names: config.resolver.local(),
             config,
             sessions: HashMap::new(),
             unproven: VecDeque::new(),
@@ -447,7 +451,7 @@ impl Gateway {
                 tracing::warn!("a resolved name was lost: the worker's command queue is full");
             }
         });
-        if self.config.resolver.resolve(&host, port, done).is_err() {
+        if self.config.resolver.resolve_with(&mut self.names, &host, port, done).is_err() {
             core.totals.refused_limit += 1;
             return Err(Refusal { status: 503, fields: vec![("retry-after", "1".to_owned())] });
         }
@@ -538,6 +542,11 @@ impl Gateway {
         let deadlines =
             [lookup, core.flows.next_deadline(), core.udp.next_deadline(), self.listens.next_deadline()];
         deadlines.into_iter().flatten().min()
+    }
+
+    /// This worker's part of the caches.
+    pub(super) fn caches(&self) -> Vec<(&'static str, LevelReport)> {
+        self.names.report().map(|report| (Names::NAME, report)).into_iter().collect()
     }
 
     /// Requests that are neither refused nor flows yet.

@@ -450,6 +450,10 @@ impl Worker {
                 Role::Client(_) => 0,
             },
             flows_opened: self.core.totals.flows_opened + self.core.udp.totals.opened,
+            caches: match &self.role {
+                Role::Gateway(gateway) => gateway.caches(),
+                Role::Client(_) => Vec::new(),
+            },
             loops: self.loops,
             sleeps: self.sleeps,
             up,

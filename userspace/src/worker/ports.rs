@@ -91,8 +91,11 @@ impl Ports {
 
     /// Counters and whereabouts of the frames, port by port.
     pub(super) fn snapshot(&mut self) -> Vec<PortSnapshot> {
-        let of =
-            |port: &mut Box<dyn Port>| PortSnapshot { counters: *port.counters(), frames: port.census() };
+        let of = |port: &mut Box<dyn Port>| PortSnapshot {
+            counters: *port.counters(),
+            frames: port.census(),
+            ways: port.known_ways(),
+        };
         self.ports.iter_mut().map(of).collect()
     }
 

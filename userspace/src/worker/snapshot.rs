@@ -2,7 +2,8 @@
 
 use super::ports::HandOver;
 use crate::protection::ProtectionStatus;
-use port::{Census, Counters};
+use cache::LevelReport;
+use port::{Census, Counters, KnownWays};
 
 /// One port at the same instant.
 #[derive(Clone, Copy, Debug)]
@@ -10,6 +11,8 @@ pub(crate) struct PortSnapshot {
     pub(crate) counters: Counters,
     /// Where the frames of an AF_XDP socket are; `None` for a kernel socket.
     pub(crate) frames: Option<Census>,
+    /// Its table of ways out; `None` where the kernel finds them.
+    pub(crate) ways: Option<KnownWays>,
 }
 
 /// One worker at one instant.
@@ -33,6 +36,8 @@ pub(crate) struct WorkerSnapshot {
     pub(crate) protection: ProtectionStatus,
     pub(crate) loops: u64,
     pub(crate) sleeps: u64,
+    /// This worker's level of caches.
+    pub(crate) caches: Vec<(&'static str, LevelReport)>,
     /// The client's tunnel is up (always true at a gateway).
     pub(crate) up: bool,
     /// A client's tunnels: how many are up, of how many.

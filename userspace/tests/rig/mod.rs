@@ -169,6 +169,8 @@ impl Rig {
     pub(crate) fn command(&self, ns: Ns, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.netns(ns)]).arg(program).stdin(Stdio::null());
+        // Not the host's: tests run beside each other, and beside a daemon.
+        command.env("BEAM_STATE_DIR", self.directory().join("state"));
         command
     }
 

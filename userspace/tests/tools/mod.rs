@@ -4,6 +4,7 @@
 #![allow(dead_code, reason = "every test binary that includes this uses another part of it")]
 #![allow(clippy::unwrap_used, reason = "test helpers: clippy only knows test functions")]
 
+pub(crate) mod loopback;
 pub(crate) mod quic;
 pub(crate) mod relay;
 pub(crate) mod steps;

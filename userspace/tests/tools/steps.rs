@@ -29,9 +29,8 @@ pub(crate) struct Steps {
 #[derive(Default)]
 struct Shared {
     round_trips: AtomicU64,
-    /// What the client said first, and how many bytes the gateway answered to it.
+    /// What the client said first.
     first_flight: Mutex<Vec<Vec<u8>>>,
-    first_answer_bytes: AtomicU64,
     stop: AtomicBool,
 }
 
@@ -57,11 +56,6 @@ impl Steps {
     pub(crate) fn first_flight(&self) -> Vec<Vec<u8>> {
         self.shared.first_flight.lock().unwrap().clone()
     }
-
-    /// The size of the gateway's answer to it.
-    pub(crate) fn first_answer_bytes(&self) -> u64 {
-        self.shared.first_answer_bytes.load(Ordering::SeqCst)
-    }
 }
 
 impl Drop for Steps {
@@ -82,8 +76,6 @@ impl Shared {
             let (answer, _) = self.listen(back, patiently(SILENCE));
             if is_first {
                 *self.first_flight.lock().unwrap() = said;
-                let bytes = answer.iter().map(|datagram| datagram.len() as u64).sum();
-                self.first_answer_bytes.store(bytes, Ordering::SeqCst);
                 is_first = answer.is_empty();
             }
             self.round_trips.fetch_add(u64::from(!answer.is_empty()), Ordering::SeqCst);

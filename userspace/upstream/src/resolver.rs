@@ -2,23 +2,30 @@
 //!
 //! ```text
 //!  worker ──resolve(host, port, done)──► bounded queue ──► N control threads ──getaddrinfo──► done(result)
-//!     └── IP literal, invalid name, .invalid, .onion: done at once, on the worker
+//!     │                                        └── asked for already: waits for that answer      └─► cache
+//!     └── IP literal, invalid name, .invalid, .onion, a name in the cache: done at once, on the worker
 //! ```
 //!
 //! Every request that was accepted is answered exactly once, also when the resolver is dropped. `done` runs on a control
 //! thread: it should do no more than post the result to its worker. Deadlines are the caller's: a lookup can't be
 //! cancelled, its late answer is for the caller to ignore.
 
+mod names;
+
+pub use names::{FOUND_TTL, NOT_FOUND_TTL, Names};
+
+use self::names::{Boarded, Flights, Outcome, with_port};
+use cache::{Cache, CacheReport, Found, Local, Stamp};
 use std::{
     io,
-    net::{SocketAddr, ToSocketAddrs},
+    net::{IpAddr, SocketAddr, ToSocketAddrs},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::{Builder, JoinHandle},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
@@ -37,7 +44,7 @@ const STACK_BYTES: usize = 512 << 10;
 pub struct Options {
     /// Control threads: lookups at once.
     pub thread_count: usize,
-    /// Requests waiting for a thread.
+    /// Requests waiting, for a thread or for an answer that is under way.
     pub queue_len: usize,
 }
 
@@ -69,17 +76,21 @@ pub struct Busy;
 /// What happens to an answer.
 pub type Done = Box<dyn FnOnce(Result<Vec<SocketAddr>, ResolveError>) + Send>;
 
+type Clock = dyn Fn() -> Stamp + Send + Sync;
+
 type Lookup = dyn Fn(&str, u16) -> io::Result<Vec<SocketAddr>> + Send + Sync;
 
 struct Request {
     name: Name,
     port: u16,
-    done: Done,
 }
 
 /// What the threads share.
 struct Shared {
     lookup: Box<Lookup>,
+    clock: Box<Clock>,
+    cache: Arc<Cache<Names>>,
+    flights: Flights,
     stopping: AtomicBool,
     panics: AtomicU64,
 }
@@ -87,6 +98,7 @@ struct Shared {
 /// The pool. Cheap to share behind an `Arc`; dropping it answers what still waits with `Temporary`.
 pub struct Resolver {
     queue: Option<Sender<Request>>,
+    waiting_max: usize,
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
     /// Disconnected when the last thread is gone.
@@ -102,7 +114,7 @@ impl Resolver {
         Self::with_lookup(options, |name, port| (name, port).to_socket_addrs().map(|found| found.collect()))
     }
 
-    /// The same pool over another lookup: for tests, and for a cache in front of the system's resolver.
+    /// The same pool over another lookup: for tests.
     ///
     /// # Errors
     /// As [`Self::new`].
@@ -110,14 +122,26 @@ impl Resolver {
         options: Options,
         lookup: impl Fn(&str, u16) -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static,
     ) -> io::Result<Self> {
+        Self::with_clock(options, lookup, || Stamp::of(SystemTime::now()))
+    }
+
+    fn with_clock(
+        options: Options,
+        lookup: impl Fn(&str, u16) -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static,
+        clock: impl Fn() -> Stamp + Send + Sync + 'static,
+    ) -> io::Result<Self> {
         let (queue, requests) = bounded::<Request>(options.queue_len.max(1));
         let (alive, gone) = bounded::<()>(0);
         let shared = Arc::new(Shared {
             lookup: Box::new(lookup),
+            clock: Box::new(clock),
+            cache: Cache::new(None),
+            flights: Flights::default(),
             stopping: AtomicBool::new(false),
             panics: AtomicU64::new(0),
         });
-        let mut resolver = Self { queue: Some(queue), shared, threads: Vec::new(), gone };
+        let waiting_max = options.queue_len.max(1) + options.thread_count.max(1);
+        let mut resolver = Self { queue: Some(queue), waiting_max, shared, threads: Vec::new(), gone };
         for i in 0..options.thread_count.max(1) {
             let (requests, shared, alive) = (requests.clone(), resolver.shared.clone(), alive.clone());
             let run = move || {
@@ -136,6 +160,50 @@ impl Resolver {
     /// # Errors
     /// [`Busy`] when the queue is full; `done` is then dropped, uncalled.
     pub fn resolve(&self, host: &str, port: u16, done: Done) -> Result<(), Busy> {
+        self.resolve_by(host, port, done, |name| self.shared.cache.get((self.shared.clock)(), name))
+    }
+
+    /// As [`Self::resolve`], with a worker's own table in front, which [`Self::local`] made.
+    ///
+    /// # Errors
+    /// As [`Self::resolve`].
+    pub fn resolve_with(
+        &self,
+        local: &mut Local<Names>,
+        host: &str,
+        port: u16,
+        done: Done,
+    ) -> Result<(), Busy> {
+        self.resolve_by(host, port, done, |name| local.get((self.shared.clock)(), name))
+    }
+
+    /// As [`Self::resolve`], from the system's resolver whatever is remembered: for whoever has tried that in vain.
+    ///
+    /// # Errors
+    /// As [`Self::resolve`].
+    pub fn resolve_afresh(&self, host: &str, port: u16, done: Done) -> Result<(), Busy> {
+        self.resolve_by(host, port, done, |_| Found::Miss)
+    }
+
+    /// A table for one worker, in front of the shared one.
+    #[must_use]
+    pub fn local(&self) -> Local<Names> {
+        Local::new(self.shared.cache.clone())
+    }
+
+    /// The counters of the shared names.
+    #[must_use]
+    pub fn report(&self) -> CacheReport {
+        self.shared.cache.report()
+    }
+
+    fn resolve_by(
+        &self,
+        host: &str,
+        port: u16,
+        done: Done,
+        known: impl FnOnce(&Name) -> Found<Arc<[IpAddr]>>,
+    ) -> Result<(), Busy> {
         let name = match Host::parse(host) {
             Ok(Host::Ip(ip)) => {
                 done(Ok(vec![SocketAddr::new(ip, port)]));
@@ -152,10 +220,29 @@ impl Resolver {
             done(Err(ResolveError::NotFound));
             return Ok(());
         }
+        match known(&name) {
+            Found::Hit(addresses) => done(Ok(with_port(&addresses, port))),
+            Found::Negative => done(Err(ResolveError::NotFound)),
+            Found::Miss => return self.ask(name, port, done),
+        }
+        Ok(())
+    }
+
+    fn ask(&self, name: Name, port: u16, done: Done) -> Result<(), Busy> {
         let Some(queue) = &self.queue else { return Err(Busy) };
-        match queue.try_send(Request { name, port, done }) {
-            Ok(()) => Ok(()),
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => Err(Busy),
+        match self.shared.flights.board(&name, port, done, self.waiting_max) {
+            Boarded::Joined => Ok(()),
+            Boarded::Full => Err(Busy),
+            Boarded::First => match queue.try_send(Request { name, port }) {
+                Ok(()) => Ok(()),
+                Err(TrySendError::Full(refused) | TrySendError::Disconnected(refused)) => {
+                    // Whoever joined in between hears that it could not be told now; the first is told here.
+                    let mut waiting = self.shared.flights.land(&refused.name).into_iter();
+                    drop(waiting.next());
+                    waiting.for_each(|(_, done)| done(Err(ResolveError::Temporary)));
+                    Err(Busy)
+                }
+            },
         }
     }
 
@@ -189,27 +276,45 @@ impl Drop for Resolver {
 
 /// A control thread: until the resolver is dropped and the queue is empty.
 fn serve(requests: &Receiver<Request>, shared: &Shared) {
-    for Request { name, port, done } in requests {
-        let run = || {
+    for Request { name, port } in requests {
+        let asked = catch_unwind(AssertUnwindSafe(|| {
             let stopping = shared.stopping.load(Ordering::Acquire);
-            done(if stopping { Err(ResolveError::Temporary) } else { look_up(&*shared.lookup, &name, port) });
-        };
-        if catch_unwind(AssertUnwindSafe(run)).is_err() {
+            if stopping { Err(ResolveError::Temporary) } else { look_up(&*shared.lookup, &name, port) }
+        }));
+        let outcome = asked.unwrap_or_else(|_| {
             shared.panics.fetch_add(1, Ordering::Relaxed);
+            Err(ResolveError::Temporary)
+        });
+        // First the cache: whoever comes after the others have landed finds it there.
+        remember(shared, &name, &outcome);
+        for (port, done) in shared.flights.land(&name) {
+            let answer = outcome.clone().map(|addresses| with_port(&addresses, port));
+            if catch_unwind(AssertUnwindSafe(|| done(answer))).is_err() {
+                shared.panics.fetch_add(1, Ordering::Relaxed);
+            }
         }
     }
 }
 
-fn look_up(lookup: &Lookup, name: &Name, port: u16) -> Result<Vec<SocketAddr>, ResolveError> {
+fn remember(shared: &Shared, name: &Name, outcome: &Outcome) {
+    let now = (shared.clock)();
+    match outcome {
+        Ok(addresses) => shared.cache.put(now, name.clone(), addresses.clone(), FOUND_TTL),
+        Err(ResolveError::NotFound) => shared.cache.put_negative(now, name.clone(), NOT_FOUND_TTL),
+        Err(ResolveError::Temporary | ResolveError::Invalid(_)) => {}
+    }
+}
+
+fn look_up(lookup: &Lookup, name: &Name, port: u16) -> Outcome {
     let found = lookup(name.as_str(), port).map_err(|error| classify(&error))?;
-    let mut addresses: Vec<SocketAddr> = Vec::with_capacity(found.len().min(ADDRESSES_MAX));
+    let mut addresses: Vec<IpAddr> = Vec::with_capacity(found.len().min(ADDRESSES_MAX));
     for address in found {
-        let address = SocketAddr::new(address.ip().to_canonical(), port);
+        let address = address.ip().to_canonical();
         if addresses.len() < ADDRESSES_MAX && !addresses.contains(&address) {
             addresses.push(address);
         }
     }
-    if addresses.is_empty() { Err(ResolveError::NotFound) } else { Ok(addresses) }
+    if addresses.is_empty() { Err(ResolveError::NotFound) } else { Ok(addresses.into()) }
 }
 
 /// std turns getaddrinfo's code into text and keeps only that, so the text of EAI_NONAME and EAI_NODATA (glibc,

@@ -1,8 +1,13 @@
 //! A worker's cache of how packets leave by one interface, worked out from the mirror and kept for as long as the mirror
 //! says the same. One entry for each hash, so the table's size is its limit and an attacker who makes up keys can only
 //! make it miss.
+//!
+//! It is a cache of its own and no use of `beam-cache`, whose entries end by time and are handed out by value: these end
+//! by the mirror's generation, on the packet that follows the change, are some 200 bytes that a packet only looks at, and
+//! the burst's next packet finds its entry without a hash. What they count is the same.
 
 use crate::mirror::{Reader, Tables};
+use port::KnownWays;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// Entries; a power of two. 2048 entries of about 200 bytes are 400 KB for each worker.
@@ -25,6 +30,7 @@ struct Entries<K, V> {
     slots: Box<[Option<Entry<K, V>>]>,
     /// The slot that hit last: bursts go to one peer, so the key is often compared instead of hashed.
     last: usize,
+    counts: KnownWays,
 }
 
 impl<K: Hash + Eq + Copy, V> Cache<K, V> {
@@ -48,6 +54,11 @@ impl<K: Hash + Eq + Copy, V> Cache<K, V> {
         &self.reader
     }
 
+    /// What it holds, and how often that helped.
+    pub(crate) fn counts(&self) -> KnownWays {
+        self.entries.counts
+    }
+
     /// The value for a key; `resolve` works it out by interface if it isn't there.
     #[inline]
     pub(crate) fn get<E>(
@@ -62,7 +73,7 @@ impl<K: Hash + Eq + Copy, V> Cache<K, V> {
 
 impl<K: Hash + Eq + Copy, V> Entries<K, V> {
     fn new() -> Self {
-        Self { slots: (0..ENTRY_COUNT).map(|_| None).collect(), last: 0 }
+        Self { slots: (0..ENTRY_COUNT).map(|_| None).collect(), last: 0, counts: KnownWays::default() }
     }
 
     #[inline]
@@ -77,9 +88,17 @@ impl<K: Hash + Eq + Copy, V> Entries<K, V> {
         if is_fresh(slot)
             && let Some(entry) = slot
         {
+            self.counts.hits += 1;
             return Ok(&entry.value);
         }
+        self.counts.misses += 1;
         let value = resolve()?;
+        self.counts.inserts += 1;
+        match slot {
+            None => self.counts.entries += 1,
+            Some(old) if old.key == *key => self.counts.expired += 1,
+            Some(_) => self.counts.evictions += 1,
+        }
         Ok(&slot.insert(Entry { key: *key, generation, value }).value)
     }
 }
@@ -113,6 +132,10 @@ mod tests {
         for key in 0..20_000 {
             get(key, 3);
         }
+        let counts = cache.counts;
+        assert_eq!((counts.hits, counts.misses, counts.inserts), (1, 20_003, 20_003));
+        assert_eq!(counts.inserts, counts.entries + counts.evictions + counts.expired);
+        assert!(counts.entries <= ENTRY_COUNT as u64 && counts.expired >= 1);
     }
 
     #[test]

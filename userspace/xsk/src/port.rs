@@ -9,8 +9,8 @@ use crate::{
     templates::{self, Entry, Templates},
 };
 use port::{
-    Census, Counters, Drop as Reason, Ecn, Flushed, Frame, Path, Port, Received, Reserved, Sealed, Sent,
-    Transmit,
+    Census, Counters, Drop as Reason, Ecn, Flushed, Frame, KnownWays, Path, Port, Received, Reserved, Sealed,
+    Sent, Transmit,
 };
 use simd::{
     Level,
@@ -229,6 +229,10 @@ impl Port for XskPort {
 
     fn segments_max(&self) -> usize {
         SEGMENT_COUNT_MAX
+    }
+
+    fn known_ways(&self) -> Option<KnownWays> {
+        Some(self.templates.counts())
     }
 
     fn counters(&self) -> &Counters {

@@ -189,7 +189,13 @@ impl Link {
         let done = Box::new(move |outcome| {
             mailbox.command(Command::GatewayResolved { link, outcome });
         });
-        if config.resolver.resolve(&config.host, config.port, done).is_err() {
+        let (resolver, host, port) = (&config.resolver, &config.host, config.port);
+        // An address that was tried in vain is no better for being remembered.
+        let asked = match self.attempts {
+            1 => resolver.resolve(host, port, done),
+            _ => resolver.resolve_afresh(host, port, done),
+        };
+        if asked.is_err() {
             self.lost(now, config, "the resolver is busy".to_owned(), false);
         }
     }

@@ -101,7 +101,8 @@ fn a_full_queue_says_busy_and_every_accepted_request_is_answered() {
     let (send, answers) = mpsc::channel();
     let request = |i: usize| {
         let send = send.clone();
-        held.resolver.resolve("x.example", 1, Box::new(move |result| send.send((i, result)).unwrap()))
+        let name = format!("x{i}.example");
+        held.resolver.resolve(&name, 1, Box::new(move |result| send.send((i, result)).unwrap()))
     };
     for i in 0..2 {
         request(i).unwrap();
@@ -125,6 +126,69 @@ fn a_full_queue_says_busy_and_every_accepted_request_is_answered() {
     seen.sort_unstable();
     assert_eq!(seen, [0, 1, 2, 3, 4]);
     request(6).unwrap();
+}
+
+// Goal: one question at a time for each name, whoever asks and for whatever port, and each gets its answer.
+#[test]
+fn who_asks_for_the_same_name_waits_for_the_same_answer() {
+    let held = held(Options { thread_count: 2, queue_len: 8 });
+    let (send, answers) = mpsc::channel();
+    for port in 1..=5 {
+        let send = send.clone();
+        held.resolver.resolve("x.example", port, Box::new(move |result| send.send(result).unwrap())).unwrap();
+    }
+    held.began.recv().unwrap();
+    held.release.send(()).unwrap();
+    let mut ports: Vec<u16> = (0..5).map(|_| answers.recv().unwrap().unwrap()[0].port()).collect();
+    ports.sort_unstable();
+    assert_eq!(ports, [1, 2, 3, 4, 5]);
+    assert!(held.began.try_recv().is_err(), "one lookup for all");
+    // And now it is known.
+    assert_eq!(ask(&held.resolver, "X.example.").unwrap(), [SocketAddr::new(addr(1).ip(), 443)]);
+    assert!(held.began.try_recv().is_err());
+    let shared = held.resolver.report().shared.unwrap();
+    assert_eq!((shared.hits, shared.inserts), (1, 1));
+    // Who has no use for what is known asks anew.
+    let (send, answer) = mpsc::channel();
+    held.resolver.resolve_afresh("x.example", 1, Box::new(move |result| send.send(result).unwrap())).unwrap();
+    held.began.recv().unwrap();
+    held.release.send(()).unwrap();
+    assert!(answer.recv().unwrap().is_ok());
+}
+
+// Goal: addresses hold 30 s, that there is no such name 5 s, and a failure that may pass no time; a worker's table says
+// the same as the shared one. Method: a clock and a lookup of the test's own; lookups are counted.
+#[test]
+fn answers_hold_for_their_time() {
+    let (clock, lookups) = (Arc::new(AtomicU64::new(1_000_000)), Arc::new(AtomicU64::new(0)));
+    let (ticks, counted) = (clock.clone(), lookups.clone());
+    let lookup = move |name: &str, _| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        match name {
+            "found.example" => Ok(vec![addr(1)]),
+            "missing.example" => Err(io::Error::other("Name or service not known")),
+            _ => Err(io::Error::other("Temporary failure in name resolution")),
+        }
+    };
+    let now = move || Stamp(ticks.load(Ordering::SeqCst));
+    let resolver = Resolver::with_clock(Options { thread_count: 1, queue_len: 8 }, lookup, now).unwrap();
+    let mut local = resolver.local();
+    let mut step = |name: &str, at_ms: u64| {
+        clock.store(1_000_000 + at_ms, Ordering::SeqCst);
+        let before = lookups.load(Ordering::SeqCst);
+        let (send, answer) = mpsc::channel();
+        let done: Done = Box::new(move |result| send.send(result).unwrap());
+        resolver.resolve_with(&mut local, name, 443, done).unwrap();
+        (answer.recv().unwrap().is_ok(), lookups.load(Ordering::SeqCst) - before)
+    };
+    assert_eq!([step("found.example", 0), step("found.example", 29_999)], [(true, 1), (true, 0)]);
+    assert_eq!([step("found.example", 29_999), step("found.example", 30_000)], [(true, 0), (true, 1)]);
+    assert_eq!([step("missing.example", 30_000), step("missing.example", 34_999)], [(false, 1), (false, 0)]);
+    assert_eq!([step("missing.example", 34_999), step("missing.example", 35_000)], [(false, 0), (false, 1)]);
+    assert_eq!([step("later.example", 35_000), step("later.example", 35_000)], [(false, 1), (false, 1)]);
+    let here = local.report().unwrap();
+    // The first lookup goes past an empty table, the second promotes, the third is a hit; and so for what isn't there.
+    assert_eq!((here.hits, here.negative, here.inserts, here.expired), (1, 1, 2, 2));
 }
 
 #[test]
