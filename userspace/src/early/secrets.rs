@@ -16,14 +16,12 @@ const MAGIC: &[u8; 8] = b"beamsec1";
 const KEYS_BYTES: usize = 16 + 64 + 64;
 const CHECK_BYTES: usize = 32;
 
-/// The secrets kept in `path`, or fresh ones that are kept there from now on.
-///
-/// # Errors
-/// They can't be kept. What is returned with the error serves for this run.
-pub(crate) fn load_or_make(path: &Path) -> Result<Secrets, (Secrets, anyhow::Error)> {
+/// The secrets kept in `path`, or fresh ones that are kept there from now on; and why that can't be, if it can't: they
+/// serve for this run.
+pub(crate) fn load_or_make(path: &Path) -> (Secrets, Option<anyhow::Error>) {
     match fs::read(path).map(Zeroizing::new) {
         Ok(bytes) => match read(&bytes) {
-            Some(secrets) => return Ok(secrets),
+            Some(secrets) => return (secrets, None),
             None => tracing::warn!(
                 "{} holds no secrets of beam ({} bytes) and is written anew: clients prove their addresses again",
                 path.display(),
@@ -32,17 +30,13 @@ pub(crate) fn load_or_make(path: &Path) -> Result<Secrets, (Secrets, anyhow::Err
         },
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         Err(error) => {
-            return Err((
-                Secrets::random(),
-                anyhow!(error).context(format!("can't read {}", path.display())),
-            ));
+            let error = anyhow!(error).context(format!("can't read {}", path.display()));
+            return (Secrets::random(), Some(error));
         }
     }
     let secrets = Secrets::random();
-    match keep(path, &secrets) {
-        Ok(()) => Ok(secrets),
-        Err(error) => Err((secrets, error)),
-    }
+    let kept = keep(path, &secrets);
+    (secrets, kept.err())
 }
 
 fn read(bytes: &[u8]) -> Option<Secrets> {
@@ -94,8 +88,8 @@ mod tests {
     fn secrets_are_kept_and_damage_makes_fresh_ones() {
         let directory = std::env::temp_dir().join(format!("beam-secrets-{}", std::process::id()));
         let path = directory.join("secrets");
-        let first = load_or_make(&path).unwrap();
-        assert_eq!(load_or_make(&path).unwrap().token_key, first.token_key);
+        let first = load_or_make(&path).0;
+        assert_eq!(load_or_make(&path).0.token_key, first.token_key);
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         let good = fs::read(&path).unwrap();
         for at in 0..=good.len() {
@@ -105,13 +99,13 @@ mod tests {
                 None => drop(bad.pop()),
             }
             fs::write(&path, &bad).unwrap();
-            assert_ne!(load_or_make(&path).unwrap().token_key, first.token_key, "byte {at}");
+            assert_ne!(load_or_make(&path).0.token_key, first.token_key, "byte {at}");
         }
         fs::write(&path, &good).unwrap();
-        assert_eq!(load_or_make(&path).unwrap().reset_key, first.reset_key);
+        assert_eq!(load_or_make(&path).0.reset_key, first.reset_key);
         fs::remove_dir_all(&directory).unwrap();
         fs::write(&directory, b"").unwrap();
-        assert!(load_or_make(&path).is_err());
+        assert!(load_or_make(&path).1.is_some());
         fs::remove_file(&directory).unwrap();
     }
 }

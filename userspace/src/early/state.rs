@@ -21,16 +21,14 @@ pub(crate) struct State {
 impl State {
     /// The gateway's. Where the directory can't be used, that is said once, and everything lasts for this run only.
     pub(crate) fn gateway(directory: &Path) -> Self {
-        let (secrets, loudness) = match secrets::load_or_make(&directory.join("secrets")) {
-            Ok(secrets) => (secrets, Loudness::Warning),
-            Err((secrets, error)) => {
-                tracing::warn!(
-                    "session tickets, tokens and secrets last for this run only: {error:#}; run: mkdir -p -m 700 {}, or give --state-dir DIR",
-                    directory.display()
-                );
-                (secrets, Loudness::Debug)
-            }
-        };
+        let (secrets, trouble) = secrets::load_or_make(&directory.join("secrets"));
+        let loudness = if trouble.is_some() { Loudness::Debug } else { Loudness::Warning };
+        if let Some(error) = trouble {
+            tracing::warn!(
+                "session tickets, tokens and secrets last for this run only: {error:#}; run: mkdir -p -m 700 {}, or give --state-dir DIR",
+                directory.display()
+            );
+        }
         let disk = Disk::new(&directory.join("cache").join("gateway.redb"), loudness);
         Self { disk: Some(disk), secrets }
     }
