@@ -70,11 +70,13 @@ fn job(gateway: IpAddr, origin: IpAddr, modes: &Modes, fetch: impl Fn(&Place, &H
     assert!(payload_bytes > BODY_BYTES, "{payload_bytes} bytes can't hold the body");
 }
 
-/// The statuses of both ends at one moment of silence: a packet may still be on its way when the first is asked.
+/// The statuses of both ends at one moment of silence: the gateway has sent nothing from before the client was asked until
+/// after it. (A client that hears of a change of addresses or routes says a word, at any time.)
 fn both_settled(gateway: &Beam, client: &Beam) -> (Value, Value) {
-    settled(gateway);
-    let client_status = settled(client);
-    (settled(gateway), client_status)
+    let ask = || (settled(gateway), settled(client), settled(gateway));
+    let (_, client_status, gateway_status) =
+        until("nothing moves", ask, |(before, _, after)| sent(before) == sent(after));
+    (gateway_status, client_status)
 }
 
 fn frames_add_up(status: &Value) {
