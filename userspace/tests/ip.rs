@@ -1,0 +1,318 @@
+//! Goal: IP packets travel through the tunnel as through a router: ping, TCP, UDP, path MTU discovery, hop limits; every
+//! client has its own addresses and keeps them; what breaks the rules is refused, counted, and told.
+//! Method: real namespaces with ping and iperf3 as the users; a CONNECT-IP client of aioquic as the one that cheats; exact
+//! counts at both daemons.
+#![allow(clippy::unwrap_used, reason = "clippy knows test functions, but not their helpers")]
+
+mod pair;
+mod rig;
+mod tools;
+
+use pair::{LIMIT, Place, TUNNEL_PORT, path, until, words};
+use rig::{Beam, GATEWAY_V4, Ns, ORIGIN_V4, ORIGIN_V6, Proc, Rig, authority, python, root_or_skip};
+use serde_json::Value;
+use std::{
+    fs,
+    process::Stdio,
+    sync::atomic::{AtomicU32, Ordering},
+};
+use tools::{counter, dropped, until_counter};
+
+const POOL: &[&str] = &["--ip-pool", "198.18.64.0/24", "--ip-pool", "2001:db8:64::/64"];
+const ROUTES: &[&str] = &["--ip-route", "198.19.0.0/24", "--ip-route", "2001:db8:2::/64"];
+const TUN: &[&str] =
+    &["--xdp", "off", "--tun", "beam0", "--route", "198.19.0.0/24", "--route", "2001:db8:2::/64"];
+/// The first that the pool lends.
+const LENT_V4: &str = "198.18.64.2";
+const LENT_V6: &str = "2001:db8:64::2";
+const INNER_GATEWAY: &str = "198.18.64.1";
+
+/// A place whose gateway forwards, and whose origin knows the way back. Several users: alice and bob, and site, who may
+/// bring a network.
+fn place() -> Place {
+    let rig = Rig::new();
+    let mut place = Place::on(rig);
+    place.users = rig::write_users(place.rig.directory(), &[("alice", "a"), ("bob", "b"), ("site", "s")]);
+    let text = fs::read_to_string(&place.users).unwrap();
+    let lines = text.lines().map(|line| match line.starts_with("site") {
+        true => format!("{line} routes=10.7.0.0/16\n"),
+        false => format!("{line}\n"),
+    });
+    fs::write(&place.users, lines.collect::<String>()).unwrap();
+    let script = "echo 1 > /proc/sys/net/ipv4/ip_forward; echo 1 > /proc/sys/net/ipv6/conf/all/forwarding";
+    assert!(place.rig.command(Ns::Gateway, "sh").args(["-c", script]).status().unwrap().success());
+    place.rig.ip(Ns::Origin, &["route", "add", "198.18.64.0/24", "via", "198.19.0.1"]);
+    place.rig.ip(Ns::Origin, &["route", "add", "10.7.0.0/16", "via", "198.19.0.1"]);
+    place.rig.ip(Ns::Origin, &["-6", "route", "add", "2001:db8:64::/64", "via", "2001:db8:2::1"]);
+    place
+}
+
+fn gateway(place: &Place, pool: &[&str]) -> Beam {
+    place.gateway(GATEWAY_V4, &[&["--xdp", "off"], pool, ROUTES].concat())
+}
+
+/// A client of that name, whatever becomes of it.
+fn client(place: &Place, name: &str, more: &[&str]) -> Beam {
+    let url = format!("https://{}", authority(GATEWAY_V4, TUNNEL_PORT));
+    let token = path(&place.rig.directory().join(format!("{name}.token")));
+    let mut args = vec!["connect".into(), url, "--ca".into(), path(&place.pki.ca)];
+    args.extend(["--token-file".into(), token]);
+    args.extend(more.iter().map(|&arg| arg.to_owned()));
+    // Each device has a daemon, and each daemon a control socket of its own.
+    let device = more.iter().skip_while(|&&arg| arg != "--tun").nth(1).expect("these clients have a device");
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let control = format!("{name}-{device}-{}", COUNT.fetch_add(1, Ordering::Relaxed));
+    Beam::launch(&place.rig, Ns::Client, &control, &words(&args))
+}
+
+/// A client whose device has its addresses and routes.
+fn client_with_routes(place: &Place, name: &str, more: &[&str]) -> Beam {
+    let client = client(place, name, more);
+    client.process.wait_for_line(" to 198.19.0.0/24", LIMIT);
+    client
+}
+
+/// Runs a program and returns what it printed, on either stream, and whether it was content.
+fn run(place: &Place, ns: Ns, program: &str, args: &[&str]) -> (bool, String) {
+    let out = place.rig.command(ns, program).args(args).output();
+    let out = out.unwrap_or_else(|error| panic!("{program}: {error}; install it: scripts/setup"));
+    let text = [out.stdout, out.stderr].concat();
+    (out.status.success(), String::from_utf8_lossy(&text).into_owned())
+}
+
+fn ping(place: &Place, ns: Ns, args: &[&str]) -> (bool, String) {
+    run(place, ns, "ping", &[&["-n", "-i", "0.2", "-W", "5"], args].concat())
+}
+
+/// Three of three.
+fn must_ping(place: &Place, ns: Ns, args: &[&str]) {
+    let (good, said) = ping(place, ns, &[&["-c", "3"], args].concat());
+    assert!(
+        good && said.contains("3 packets transmitted, 3 received, 0% packet loss"),
+        "ping {args:?}: {said}"
+    );
+}
+
+/// An `iperf3` run from the client's namespace to the origin's; its result.
+fn iperf3(place: &Place, args: &[&str]) -> Value {
+    let to = ORIGIN_V4.to_string();
+    let (_, said) = run(place, Ns::Client, "iperf3", &[&["-J", "-c", &to, "-t", "1"], args].concat());
+    let result: Value =
+        serde_json::from_str(&said).unwrap_or_else(|e| panic!("iperf3 {args:?}: {e}: {said}"));
+    assert_eq!(result.get("error"), None, "iperf3 {args:?}: {result:#}");
+    result["end"].clone()
+}
+
+fn iperf3_server(place: &Place) -> Proc {
+    let mut command = place.rig.command(Ns::Origin, "iperf3");
+    let server = Proc::spawn("iperf3", command.args(["-s", "--forceflush"]).stdout(Stdio::piped()));
+    until("iperf3 listens", || run(place, Ns::Origin, "ss", &["-ltn"]).1, |said| said.contains(":5201 "));
+    server
+}
+
+/// The MTU of a client's device, by the kernel's word.
+fn mtu(place: &Place, device: &str) -> usize {
+    let (_, said) = run(place, Ns::Client, "cat", &[&format!("/sys/class/net/{device}/mtu")]);
+    said.trim().parse().unwrap_or_else(|e| panic!("{said:?}: {e}"))
+}
+
+fn tun_counters(beam: &Beam) -> (u64, u64) {
+    let status = beam.status();
+    (counter(&status, "tun_write_packets"), counter(&status, "tun_writes"))
+}
+
+#[test]
+fn packets_travel_as_through_a_router() {
+    if !root_or_skip("packets_travel_as_through_a_router") {
+        return;
+    }
+    let place = place();
+    let gateway = gateway(&place, POOL);
+    let client = client_with_routes(&place, "alice", TUN);
+    let (v4, v6) = (ORIGIN_V4.to_string(), ORIGIN_V6.to_string());
+    must_ping(&place, Ns::Client, &[&v4]);
+    must_ping(&place, Ns::Client, &[&v6]);
+    must_ping(&place, Ns::Origin, &[LENT_V4]);
+    must_ping(&place, Ns::Origin, &[LENT_V6]);
+
+    // TTL 1 is enough for the gateway's own address, and not for one behind it (RFC 9484 section 7).
+    let (_, said) = ping(&place, Ns::Client, &["-c", "1", "-t", "1", &v4]);
+    assert!(said.contains(&format!("From {INNER_GATEWAY} icmp_seq=1 Time to live exceeded")), "{said}");
+    let (_, said) = ping(&place, Ns::Client, &["-c", "1", "-t", "1", &v6]);
+    assert!(said.contains("icmp_seq=1 Time exceeded: Hop limit"), "{said}");
+    let (_, said) = ping(&place, Ns::Client, &["-c", "1", "-t", "2", &v4]);
+    assert!(said.contains("1 received"), "{said}");
+
+    path_mtu(&place, &gateway);
+
+    let _server = iperf3_server(&place);
+    for (direction, receiver) in [(&[][..], &gateway), (&["-R"][..], &client)] {
+        let before = tun_counters(receiver);
+        let end = iperf3(&place, direction);
+        assert!(end["sum_received"]["bytes"].as_u64().unwrap() > 10_000_000, "{end:#}");
+        let after = tun_counters(receiver);
+        let (packets, writes) = (after.0 - before.0, after.1 - before.1);
+        assert!(
+            writes * 2 < packets,
+            "{direction:?}: {packets} packets were put together to {writes} writes"
+        );
+    }
+    // Slow enough that nothing has to be dropped: 100 datagrams of 1250 bytes, each arrives.
+    let end = iperf3(&place, &["-u", "-b", "1M", "-l", "1250"]);
+    assert_eq!(end["sum"]["lost_packets"], 0, "{end:#}");
+    assert!(end["sum"]["packets"].as_u64().unwrap() >= 95, "{end:#}");
+
+    let status = gateway.status();
+    for name in ["ip_spoofed_source", "ip_denied_destination", "ip_malformed", "ip_no_device"] {
+        assert_eq!(dropped(&status, name), 0, "{name}: {status:#}");
+    }
+    // A packet from another address than the tunnel's stays at home.
+    place.rig.ip(Ns::Client, &["address", "add", "203.0.113.7/32", "dev", "beam0"]);
+    let (good, _) = ping(&place, Ns::Client, &["-c", "1", "-W", "1", "-I", "203.0.113.7", &v4]);
+    assert!(!good && dropped(&client.status(), "ip_other_source") >= 1);
+}
+
+/// The largest packet that fits goes, one byte more is told: to the client's kernel by its own device, to the origin by
+/// the gateway.
+fn path_mtu(place: &Place, gateway: &Beam) {
+    let settled = |mtu: &usize| (1400..1452).contains(mtu);
+    let mtu = until("path MTU discovery ends", || mtu(place, "beam0"), settled);
+    let (fits, over) = ((mtu - 28).to_string(), (mtu - 27).to_string());
+    let v4 = ORIGIN_V4.to_string();
+    must_ping(place, Ns::Client, &["-M", "do", "-s", &fits, &v4]);
+    let (_, said) = ping(place, Ns::Client, &["-c", "1", "-M", "do", "-s", &over, &v4]);
+    assert!(said.contains(&format!("message too long, mtu={mtu}")), "{said}");
+    must_ping(place, Ns::Origin, &["-M", "do", "-s", &fits, LENT_V4]);
+    // The session settles on the MTU that was found: three seconds after its start.
+    let too_big = |said: &String| said.contains(&format!("Frag needed and DF set (mtu = {mtu})"));
+    let ask = || ping(place, Ns::Origin, &["-c", "1", "-W", "1", "-M", "do", "-s", "1472", LENT_V4]).1;
+    until("the gateway says that it is too big", ask, too_big);
+    let over = (mtu - 47).to_string();
+    let (_, said) = ping(place, Ns::Origin, &["-c", "1", "-W", "1", "-M", "do", "-s", &over, LENT_V6]);
+    assert!(said.contains(&format!("Packet too big: mtu={mtu}")), "{said}");
+    assert!(dropped(&gateway.status(), "ip_too_big") >= 2);
+    // IPv4 that may be fragmented is.
+    let before = counter(&gateway.status(), "ip_fragmented");
+    place.rig.ip(Ns::Origin, &["route", "flush", "cache"]);
+    must_ping(place, Ns::Origin, &["-M", "dont", "-s", "1472", LENT_V4]);
+    assert_eq!(counter(&gateway.status(), "ip_fragmented") - before, 3);
+}
+
+#[test]
+fn addresses_are_kept_and_run_out() {
+    if !root_or_skip("addresses_are_kept_and_run_out") {
+        return;
+    }
+    let place = place();
+    let pool = &["--ip-pool", "198.18.64.0/29"];
+    let mut first_gateway = gateway(&place, pool);
+    let alice = client_with_routes(&place, "alice", &TUN[..6]);
+    let bob_tun = ["--xdp", "off", "--tun", "beam1"];
+    let bob = client(&place, "bob", &bob_tun);
+    bob.process.wait_for_line("beam1: 198.18.64.3 to 198.19.0.0/24", LIMIT);
+    let origin = ORIGIN_V4.to_string();
+    must_ping(&place, Ns::Client, &["-I", "beam0", &origin]);
+
+    // A new gateway knows nobody; each client asks for what it had, whoever comes first.
+    first_gateway.process.signal(rustix::process::Signal::KILL);
+    first_gateway.process.wait(LIMIT);
+    drop(first_gateway);
+    let gateway = gateway(&place, pool);
+    gateway.process.wait_for_line("alice: IP session with 198.18.64.2", LIMIT * 2);
+    gateway.process.wait_for_line("bob: IP session with 198.18.64.3", LIMIT * 2);
+    until_counter(&alice, "ip_sessions_opened", 2);
+    must_ping(&place, Ns::Client, &["-I", "beam0", &origin]);
+
+    // Four more would fit; then the pool says so, by 503.
+    let carriers: Vec<Beam> = (2..6)
+        .map(|n| {
+            let device = format!("beam{n}");
+            let carrier = client(&place, "site", &["--xdp", "off", "--tun", &device]);
+            if n < 5 {
+                carrier.process.wait_for_line(&format!("{device}: 198.18.64."), LIMIT);
+            }
+            carrier
+        })
+        .collect();
+    let refused = carriers.last().unwrap();
+    refused.process.wait_for_line("the gateway refused an IP session: 503", LIMIT);
+    assert!(counter(&gateway.status(), "ip_pool_exhausted") >= 1);
+    // Others run on.
+    must_ping(&place, Ns::Client, &["-I", "beam0", &origin]);
+    // A route that isn't advertised, and one that would swallow the tunnel itself.
+    let mut looped = client(&place, "bob", &["--xdp", "off", "--tun", "beam9", "--route", "198.18.0.0/16"]);
+    assert_eq!(looped.process.wait(LIMIT).code(), Some(3));
+    assert!(looped.process.stderr().contains("contains the gateway's own address 198.18.0.1"));
+    let mut taken = client(&place, "bob", &["--xdp", "off", "--tun", "beam0"]);
+    assert_eq!(taken.process.wait(LIMIT).code(), Some(4));
+    assert!(taken.process.stderr().contains("interface beam0 exists already"), "{}", taken.process.stderr());
+}
+
+#[test]
+fn networks_behind_clients_are_permitted_and_dont_overlap() {
+    if !root_or_skip("networks_behind_clients_are_permitted_and_dont_overlap") {
+        return;
+    }
+    let place = place();
+    let gateway = gateway(&place, POOL);
+    let more = ["--announce", "10.7.1.0/24", "--route", "203.0.113.0/24"];
+    let site = client_with_routes(&place, "site", &[TUN, &more].concat());
+    site.process.wait_for_line("--route 203.0.113.0/24 is not set: the gateway carries 198.19.0.0/24", LIMIT);
+    gateway.process.wait_for_line("site brings the network 10.7.1.0/24", LIMIT);
+    place.rig.ip(Ns::Client, &["address", "add", "10.7.1.9/32", "dev", "lo"]);
+    must_ping(&place, Ns::Origin, &["10.7.1.9"]);
+
+    // Overlapping: permitted to that client, but somebody's already.
+    let tun = ["--xdp", "off", "--tun", "beam1", "--announce", "10.7.0.0/16"];
+    let second = client(&place, "site", &tun);
+    second.process.wait_for_line("the gateway refused a network of --announce", LIMIT);
+    gateway.process.wait_for_line("10.7.0.0/16 overlaps 10.7.1.0/24, which is taken", LIMIT);
+    drop(second);
+    let bob = client(&place, "bob", &["--xdp", "off", "--tun", "beam2", "--announce", "10.8.0.0/16"]);
+    bob.process.wait_for_line("the gateway refused a network of --announce", LIMIT);
+    assert!(counter(&gateway.status(), "ip_routes_refused") >= 2);
+    must_ping(&place, Ns::Origin, &["10.7.1.9"]);
+}
+
+#[test]
+fn a_stranger_that_cheats() {
+    if !root_or_skip("a_stranger_that_cheats") {
+        return;
+    }
+    let python = python().expect("scripts/venv makes a Python with aioquic");
+    let place = place();
+    let gateway = gateway(&place, POOL);
+    let _victim = client_with_routes(&place, "alice", TUN);
+    let script = rig::checkout().join("userspace/tests/python/aioquic_ip.py");
+    let mut command = place.rig.command(Ns::Client, &python);
+    command.arg(script).args(["--host", &GATEWAY_V4.to_string(), "--port", &TUNNEL_PORT.to_string()]);
+    command.args(["--ca", &path(&place.pki.ca)]);
+    command.args(["--token-file", &path(&place.rig.directory().join("bob.token"))]);
+    command.args(["--target", &ORIGIN_V4.to_string(), "--victim", LENT_V4, "--denied", "198.18.0.2"]);
+    let out = command.output().unwrap();
+    let said = String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.success(), "{said}");
+    let seen: Value = serde_json::from_slice(&out.stdout).unwrap();
+    assert_eq!(seen["status"], 200);
+    assert_eq!(seen["address"], "198.18.64.3");
+    // One address of each family, for no request; both routes for all protocols (RFC 9484 sections 4.7.1, 4.7.3).
+    assert_eq!(seen["assigned"], "0004c6124003200006".to_owned() + "20010db8006400000000000000000003" + "80");
+    let v6 = "06".to_owned() + "20010db8000200000000000000000000" + "20010db800020000ffffffffffffffff" + "00";
+    assert_eq!(seen["routes"], "04c6130000c61300ff00".to_owned() + &v6);
+    assert_eq!(seen["denied"], "030d", "administratively prohibited");
+    assert_eq!(seen["expired_from"], INNER_GATEWAY);
+    assert_eq!(seen["sequences"], serde_json::json!([1, 7]), "{seen:#}");
+    assert_eq!(seen["reset"], 0x10b, "H3_REQUEST_REJECTED");
+    let status = gateway.status();
+    for (name, wanted) in [
+        ("ip_spoofed_source", 1),
+        ("ip_malformed", 2),
+        ("ip_denied_destination", 1),
+        ("datagram_unknown_context", 1),
+        ("capsule_unknown", 1),
+    ] {
+        assert_eq!(dropped(&status, name), wanted, "{name}: {status:#}");
+    }
+    assert_eq!(counter(&status, "ip_routes_refused"), 1);
+    must_ping(&place, Ns::Client, &["-I", "beam0", &ORIGIN_V4.to_string()]);
+}
