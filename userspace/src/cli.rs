@@ -19,6 +19,10 @@ pub(crate) enum Verb {
     Connect(Box<ConnectArgs>),
     /// Show what a running daemon does
     Status(StatusArgs),
+    /// Show a table of a running daemon
+    Show(ShowArgs),
+    /// Count from zero again in `beam show errors` and `beam show clients`
+    Clear(ClearArgs),
     /// Have a running gateway read its users file and certificates again, as SIGHUP does
     Reload(ControlArgs),
     /// Close a client's connections to a running gateway
@@ -62,6 +66,17 @@ pub(crate) enum Retry {
     Auto,
     Always,
     Off,
+}
+
+/// What a gateway does with requests that come before the handshake is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum EarlyData {
+    /// They are refused, and sent again after it
+    Off,
+    /// They are run under tickets that are used once, whatever happens; else as with off
+    Safe,
+    /// As safe, and tickets survive a crash, after which one may be used twice
+    On,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -142,8 +157,8 @@ pub(crate) struct ServeArgs {
     /// Make a certificate at start (kept in --state-dir) and print its fingerprint for `--pin`
     #[arg(long, env = "BEAM_SELF_SIGNED")]
     pub(crate) self_signed: bool,
-    /// Where the self-signed certificate and its key are kept
-    #[arg(long, value_name = "DIR", default_value = "/var/lib/beam", env = "BEAM_STATE_DIR")]
+    /// Where the self-signed certificate, secrets and session tickets are kept
+    #[arg(long, value_name = "DIR", default_value = crate::early::state::SYSTEM_DIRECTORY, env = "BEAM_STATE_DIR")]
     pub(crate) state_dir: PathBuf,
     /// PEM file with the authorities that client certificates are verified against
     #[arg(long, value_name = "FILE", env = "BEAM_CLIENT_CA")]
@@ -157,6 +172,10 @@ pub(crate) struct ServeArgs {
     /// Destinations that are refused even where `--allow` matches
     #[arg(long, value_name = "CIDR[:PORTS]|NAME[:PORTS]", env = "BEAM_DENY", value_delimiter = ' ')]
     pub(crate) deny: Vec<String>,
+    /// Ports that every client may listen on here (`connect -R`): of loopback, of ADDR, or of `*`; a client's own are in
+    /// the users file (`listen=`)
+    #[arg(long, value_name = "[ADDR:]PORTS", env = "BEAM_ALLOW_LISTEN", value_delimiter = ' ')]
+    pub(crate) allow_listen: Vec<String>,
     /// Addresses to lend to clients that carry IP, one a session; the first is the gateway's own (repeatable)
     #[arg(long, value_name = "CIDR", env = "BEAM_IP_POOL", value_delimiter = ' ')]
     pub(crate) ip_pool: Vec<ip::Prefix>,
@@ -166,12 +185,19 @@ pub(crate) struct ServeArgs {
     /// TUN device that clients' IP packets come out of
     #[arg(long, value_name = "NAME", num_args = 0..=1, default_value = "beam0", default_missing_value = "beam0", env = "BEAM_TUN")]
     pub(crate) tun: String,
+    /// Instead of a TUN device: clients' IP packets straight from and to the hosts on this interface, by AF_XDP. Those hosts
+    /// need a route to the pool by an address of this interface: `ip route add POOL via ADDRESS`
+    #[arg(long, value_name = "IF", env = "BEAM_LAN", requires = "ip_pool", conflicts_with = "tun")]
+    pub(crate) lan: Option<String>,
     /// Connections held at once on each worker; more are refused
     #[arg(long, value_name = "N", default_value_t = 100_000, env = "BEAM_MAX_CONNECTIONS")]
     pub(crate) max_connections: usize,
     /// Stateless Retry for addresses that are not validated
     #[arg(long, value_enum, default_value = "auto", env = "BEAM_RETRY")]
     pub(crate) retry: Retry,
+    /// Requests before the end of the handshake (0-RTT)
+    #[arg(long = "0rtt", value_enum, default_value = "safe", env = "BEAM_0RTT")]
+    pub(crate) early_data: EarlyData,
     /// A UDP flow without a datagram for so long is closed
     #[arg(long, value_name = "TIME", default_value = "120s", value_parser = duration, env = "BEAM_UDP_IDLE_TIMEOUT")]
     pub(crate) udp_idle_timeout: Duration,
@@ -198,20 +224,32 @@ pub(crate) struct ConnectArgs {
         value_delimiter = ' '
     )]
     pub(crate) local_forwards: Vec<Forward>,
+    /// Publish `host:hostport` of this side on `[bind:]port` of the gateway; it must permit that
+    #[arg(
+        short = 'R',
+        value_name = "[BIND:]PORT:HOST:HOSTPORT[/udp]",
+        env = "BEAM_REMOTE_FORWARD",
+        value_delimiter = ' '
+    )]
+    pub(crate) remote_forwards: Vec<Forward>,
     /// SOCKS5 proxy on `[bind:]port`, for TCP and UDP
     #[arg(short = 'D', value_name = "[BIND:]PORT", env = "BEAM_SOCKS", value_delimiter = ' ')]
     pub(crate) socks: Vec<Endpoint>,
     /// Carry standard input and output to `host:port` (for ssh's ProxyCommand)
-    #[arg(short = 'W', value_name = "HOST:PORT", conflicts_with_all = ["local_forwards", "socks"])]
+    #[arg(short = 'W', value_name = "HOST:PORT", conflicts_with_all = ["local_forwards", "remote_forwards", "socks"])]
     pub(crate) stdio: Option<Destination>,
     /// Carry IP packets: a TUN device, with an address that the gateway assigns
-    #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = "beam0", env = "BEAM_TUN")]
+    #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = "beam0", env = "BEAM_TUN", group = "network")]
     pub(crate) tun: Option<String>,
-    /// Destinations to send through the TUN device; default: all that the gateway advertises (repeatable)
-    #[arg(long, value_name = "CIDR", env = "BEAM_ROUTE", value_delimiter = ' ', requires = "tun")]
+    /// Carry IP packets of the hosts on this interface, by AF_XDP, site to site: their network is named by `--announce`.
+    /// They need routes by an address of this interface: `ip route add FAR-NETWORK via ADDRESS`
+    #[arg(long, value_name = "IF", env = "BEAM_LAN", group = "network", requires = "announce")]
+    pub(crate) lan: Option<String>,
+    /// Destinations to send through the TUN device or from the LAN; default: all that the gateway advertises (repeatable)
+    #[arg(long, value_name = "CIDR", env = "BEAM_ROUTE", value_delimiter = ' ', requires = "network")]
     pub(crate) route: Vec<ip::Prefix>,
     /// Networks on this side that the gateway may send to; its users file has to permit them (repeatable)
-    #[arg(long, value_name = "CIDR", env = "BEAM_ANNOUNCE", value_delimiter = ' ', requires = "tun")]
+    #[arg(long, value_name = "CIDR", env = "BEAM_ANNOUNCE", value_delimiter = ' ', requires = "network")]
     pub(crate) announce: Vec<ip::Prefix>,
     /// File that holds the bearer token
     #[arg(long, value_name = "FILE", env = "BEAM_TOKEN_FILE")]
@@ -237,6 +275,10 @@ pub(crate) struct ConnectArgs {
     /// Congestion control
     #[arg(long, value_enum, default_value = "cubic", env = "BEAM_CC")]
     pub(crate) cc: Congestion,
+    /// Where session tickets are kept, so that the next start asks at once (0-RTT) [default: /var/lib/beam for root,
+    /// else beam in $XDG_STATE_HOME]
+    #[arg(long, value_name = "DIR", env = "BEAM_STATE_DIR")]
+    pub(crate) state_dir: Option<PathBuf>,
     /// Send something at least this often, so that NAT bindings live
     #[arg(long, value_name = "TIME", default_value = "25s", value_parser = duration, env = "BEAM_KEEPALIVE")]
     pub(crate) keepalive: Duration,
@@ -276,6 +318,40 @@ pub(crate) struct ControlArgs {
     /// Control socket of the daemon
     #[arg(long, value_name = "PATH", default_value = crate::control::DEFAULT_PATH, env = "BEAM_CONTROL")]
     pub(crate) control: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ShowArgs {
+    /// The table
+    #[arg(value_enum)]
+    pub(crate) noun: crate::show::Noun,
+    /// Only rows whose column has this value, or begins so: `client=alice`, `to=198.19.*`
+    #[arg(value_name = "KEY=VALUE")]
+    pub(crate) filters: Vec<crate::show::Filter>,
+    /// Rows at most
+    #[arg(short = 'n', long, value_name = "N", default_value_t = crate::show::ROWS_DEFAULT)]
+    pub(crate) limit: usize,
+    /// One JSON object instead of text
+    #[arg(short = 'j', long)]
+    pub(crate) json: bool,
+    /// Repeat every SECS seconds; with --json one object a line
+    #[arg(long, value_name = "SECS")]
+    pub(crate) watch: Option<f64>,
+    #[command(flatten)]
+    pub(crate) control: ControlArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ClearArgs {
+    #[arg(value_enum)]
+    pub(crate) what: Clearable,
+    #[command(flatten)]
+    pub(crate) control: ControlArgs,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Clearable {
+    Counters,
 }
 
 #[derive(Debug, Args)]

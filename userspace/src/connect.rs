@@ -2,13 +2,14 @@
 
 use crate::{
     cli::{ConnectArgs, Destination, Endpoint, Protocol},
+    early::{self, AtClient, Circumstances, state::State},
     failure::Failure,
     identity::{self, Credentials},
     inner,
     interface::{self, Datapath, Sharing},
     logging, serve,
-    supervisor::{self, Crew, Identity, Seat},
-    worker::{self, Client, ClientConfig, Listen, Role, Worker},
+    supervisor::{self, Crew, Identity, Interfaces, Seat},
+    worker::{self, Client, ClientConfig, Listen, Publication, Role, Worker},
 };
 use anyhow::{Context, anyhow};
 use rustls::RootCertStore;
@@ -20,7 +21,7 @@ use std::{
     thread::JoinHandle,
     time::Duration,
 };
-use tunnel::{Engine, EngineConfig, Secrets, WorkerId, tls, transport};
+use tunnel::{Engine, EngineConfig, WorkerId, tls, transport};
 use udp::DatagramSocket;
 use upstream::resolver::Resolver;
 
@@ -29,13 +30,16 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(crate) fn run(args: ConnectArgs) -> Result<(), Failure> {
     logging::start(args.daemon.log_format, args.daemon.verbose);
-    if args.local_forwards.is_empty() && args.socks.is_empty() && args.stdio.is_none() && args.tun.is_none() {
+    let carries_ip = args.tun.is_some() || args.lan.is_some();
+    let forwards = args.local_forwards.len() + args.remote_forwards.len() + args.socks.len();
+    if forwards == 0 && args.stdio.is_none() && !carries_ip {
         return Err(Failure::Config(anyhow!(
-            "nothing to carry: give -L [BIND:]PORT:HOST:HOSTPORT, -D [BIND:]PORT, -W HOST:PORT or --tun"
+            "nothing to carry: give -L or -R [BIND:]PORT:HOST:HOSTPORT, -D [BIND:]PORT, -W HOST:PORT, --tun or --lan IF"
         )));
     }
     let protection = args.path.simd.protection()?;
-    let quic = quic_client(&args)?;
+    let state = State::client(args.state_dir.as_deref());
+    let (quic, early) = quic_client(&args, &state)?;
     let token = args.token_file.as_deref().map(identity::token).transpose().map_err(Failure::Config)?;
     let listens = listens(&args)?;
     let udp_forwards = udp_forwards(&args)?;
@@ -54,17 +58,19 @@ pub(crate) fn run(args: ConnectArgs) -> Result<(), Failure> {
         }
         None => (None, None),
     };
-    let (tun, inner) = inner::client(&args)?.unzip();
+    let inner::ClientNet { config: network, network: inner, lan } = inner::client(&args, &mailboxes)?;
     let client = Client::new(ClientConfig {
         host: args.url.host.clone(),
         port: args.url.port,
         locals,
         quic,
+        early: early.clone(),
         token,
         listens,
         udp_forwards,
+        publications: publications(&args)?,
         stdio,
-        tun,
+        network,
         once: args.once,
         retries_max: args.max_retries,
         pause_max: args.max_retry_interval,
@@ -73,22 +79,28 @@ pub(crate) fn run(args: ConnectArgs) -> Result<(), Failure> {
     // One worker owns every queue, so there is one lane.
     let Some(lane) = lanes.pop() else { return Err(Failure::Runtime(anyhow!("no lane was opened"))) };
     let seat = Seat { mailbox: mailboxes[0].clone(), cpu: cpus[0], lane: lane.facts.into() };
-    let engine =
-        Engine::new(EngineConfig { protection, ..EngineConfig::new(WorkerId(0), Secrets::random(), None) });
+    let engine = Engine::new(EngineConfig {
+        protection,
+        ..EngineConfig::new(WorkerId(0), state.secrets().clone(), None)
+    });
     let role = Role::Client(Box::new(client));
     let mut worker = Worker::new(0, engine, lane.ports, mailboxes, role).map_err(Failure::runtime)?;
-    if let Some(queue) = inner {
-        worker.set_inner(Box::new(queue)).map_err(Failure::runtime)?;
+    if let Some(inner) = inner {
+        worker.set_inner(inner).map_err(Failure::runtime)?;
     }
     worker.set_busy_poll(args.path.busy_poll > 0);
     worker.set_udp_idle_timeout(args.udp_idle_timeout);
     let crew = vec![Crew { worker, seat }];
+    let caches = early.clone();
     let identity = Identity {
         role: "client",
         address: format!("https://{}:{}", args.url.host, args.url.port),
+        caches: Box::new(move || caches.report()),
         gateway: None,
     };
+    let interfaces = Interfaces { tunnel: interfaces, lan };
     let outcome = supervisor::run(identity, crew, interfaces, &args.daemon, None, DRAIN_TIMEOUT);
+    early.keep();
     if let Some(printer) = printer {
         // The worker has closed its end: what is left are the last bytes for standard output.
         let _ = printer.join();
@@ -96,7 +108,10 @@ pub(crate) fn run(args: ConnectArgs) -> Result<(), Failure> {
     outcome
 }
 
-fn quic_client(args: &ConnectArgs) -> Result<quinn_proto::ClientConfig, Failure> {
+fn quic_client(
+    args: &ConnectArgs,
+    state: &State,
+) -> Result<(quinn_proto::ClientConfig, Arc<AtClient>), Failure> {
     let verify = if args.insecure {
         tracing::warn!("--insecure: the gateway's certificate is not verified");
         tls::Verify::Insecure
@@ -113,6 +128,7 @@ fn quic_client(args: &ConnectArgs) -> Result<quinn_proto::ClientConfig, Failure>
         (Some(cert), Some(key)) => Some(Credentials::load(cert, key).map_err(Failure::Config)?),
         _ => None,
     };
+    let of = circumstances(args, &verify, credentials.as_ref());
     let tls = tls::client_tls(verify, credentials.map(|c| (c.chain, c.key)));
     let tls = match (&args.cert, &args.key) {
         (Some(cert), Some(key)) => tls
@@ -123,8 +139,30 @@ fn quic_client(args: &ConnectArgs) -> Result<quinn_proto::ClientConfig, Failure>
     let mut options = transport::TransportOptions::client();
     options.congestion = serve::congestion(args.cc);
     options.keep_alive = (!args.keepalive.is_zero()).then_some(args.keepalive);
-    let quic = tls::quic_client(tls).map_err(Failure::config)?;
-    Ok(transport::client_config(quic, Arc::new(options.build())))
+    let early = AtClient::open(state, of, 1);
+    let quic = tls::resuming_client(tls, early.tickets.clone()).map_err(Failure::config)?;
+    let transport = Arc::new(options.build());
+    Ok((transport::client_config_with_tokens(quic, transport, early.tokens.clone()), early))
+}
+
+/// What a ticket is bound to: the gateway, how it is trusted, and whom it knows us as.
+fn circumstances(
+    args: &ConnectArgs,
+    verify: &tls::Verify,
+    credentials: Option<&Credentials>,
+) -> Circumstances {
+    let gateway = format!("{}:{}", args.url.host, args.url.port);
+    let (kind, trust): (&[u8], Vec<u8>) = match verify {
+        tls::Verify::Roots(_) if args.ca.is_none() => (b"system", Vec::new()),
+        tls::Verify::Roots(roots) => {
+            let keys = roots.roots.iter().flat_map(|root| root.subject_public_key_info.to_vec());
+            (b"roots", keys.collect())
+        }
+        tls::Verify::Pin(pin) => (b"pin", pin.0.to_vec()),
+        tls::Verify::Insecure => (b"insecure", Vec::new()),
+    };
+    let us = credentials.map_or(Vec::new(), |c| tls::Fingerprint::of(&c.chain[0]).0.to_vec());
+    early::circumstances(&[gateway.as_bytes(), kind, &trust, &us])
 }
 
 fn system_roots() -> RootCertStore {
@@ -146,6 +184,14 @@ fn listens(args: &ConnectArgs) -> Result<Vec<Listen>, Failure> {
         listens.push(Listen::Socks(listen(socks, "-D")?));
     }
     Ok(listens)
+}
+
+/// What `-R` publishes: on the gateway's loopback unless its user names an address.
+fn publications(args: &ConnectArgs) -> Result<Vec<Publication>, Failure> {
+    args.remote_forwards
+        .iter()
+        .map(|forward| Publication::new(forward).map_err(|error| Failure::Config(anyhow!("-R: {error}"))))
+        .collect()
 }
 
 /// The sockets of `-L .../udp`, on loopback unless their user names an address.

@@ -3,7 +3,11 @@
 //! Reached by whoever may open the socket file (0660). A request is at most [`REQUEST_BYTES_MAX`] long, and at most
 //! [`CLIENTS_MAX`] callers are served at once; each has [`PATIENCE`] to say what it wants.
 
-use crate::{failure::Failure, status::Status};
+use crate::{
+    failure::Failure,
+    show::{Question, Shown},
+    status::Status,
+};
 use anyhow::{Context, anyhow};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -34,12 +38,15 @@ pub(crate) enum Request {
     Status,
     Reload,
     Kick { client: String },
+    Show(Question),
+    Clear,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Answer {
     Status(Box<Status>),
+    Show(Box<Shown>),
     /// What was done.
     Done(String),
     Error(String),
@@ -163,4 +170,16 @@ pub(crate) fn ask(path: &Path, request: &Request) -> Result<Answer, Failure> {
             path.display()
         ))
     })
+}
+
+/// Does it once, or every so many seconds for ever.
+pub(crate) fn repeat(
+    watch_s: Option<f64>,
+    mut once: impl FnMut() -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    loop {
+        once()?;
+        let Some(seconds) = watch_s else { return Ok(()) };
+        std::thread::sleep(Duration::try_from_secs_f64(seconds.max(0.1)).unwrap_or(Duration::from_secs(1)));
+    }
 }

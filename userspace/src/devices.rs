@@ -10,7 +10,7 @@ use crate::{
 };
 use anyhow::Context;
 use std::{sync::Arc, time::Duration};
-use xsk::{Interface, LinkState, OpenError};
+use xsk::{Device, Interface, LinkState, OpenError};
 
 /// Starts the threads.
 pub(crate) fn watch(supervisor: &Arc<Supervisor>) -> anyhow::Result<()> {
@@ -21,7 +21,35 @@ pub(crate) fn watch(supervisor: &Arc<Supervisor>) -> anyhow::Result<()> {
             .spawn(move || follow(&supervisor, index))
             .context("can't start a thread that watches an interface")?;
     }
+    if supervisor.lan.is_some() {
+        let supervisor = supervisor.clone();
+        std::thread::Builder::new()
+            .name("beam-lan".into())
+            .spawn(move || supervisor.lan.as_deref().map(follow_link))
+            .context("can't start a thread that watches the LAN's interface")?;
+    }
     Ok(())
+}
+
+/// Says what becomes of the LAN's link and queues, until the interface is gone. Queues that come get no socket here.
+fn follow_link(device: &Device) {
+    let (mut link, mut alerted, mut seen) = (LinkState::Up, None, 0);
+    loop {
+        let now = device.link_state();
+        if now != link {
+            say_link(device.name(), now);
+            link = now;
+        }
+        if link == LinkState::Removed {
+            return;
+        }
+        let alert = alert(device);
+        if alert != alerted {
+            alert.iter().for_each(|alert| tracing::warn!("{alert}"));
+            alerted = alert;
+        }
+        seen = device.wait_for_change(seen, None);
+    }
 }
 
 /// How soon to try again what the kernel refused for now.
@@ -96,7 +124,7 @@ fn serve_new_queues(supervisor: &Supervisor, interface: &Interface) -> Result<()
 }
 
 /// What `beam status` says of an interface.
-pub(crate) fn status(interface: &Interface) -> InterfaceStatus {
+pub(crate) fn status(interface: &Device) -> InterfaceStatus {
     InterfaceStatus {
         name: interface.name().to_owned(),
         driver: interface.driver(),
@@ -110,7 +138,7 @@ pub(crate) fn status(interface: &Interface) -> InterfaceStatus {
 }
 
 /// A lost program or queues without a socket, and what to do about them.
-fn alert(interface: &Interface) -> Option<String> {
+fn alert(interface: &Device) -> Option<String> {
     if !interface.has_program() {
         let name = interface.name();
         return Some(format!(
@@ -123,10 +151,11 @@ fn alert(interface: &Interface) -> Option<String> {
     }
     let (name, served) = (interface.name(), interface.served_count());
     let counters = interface.steering_counters();
-    let passed = counters.iter().find(|(name, _)| *name == "ours_no_socket").map_or(0, |&(_, n)| n);
+    let passed = counters.iter().find(|(name, _)| name.ends_with("_no_socket"));
+    let (counter, passed) = passed.copied().unwrap_or_default();
     Some(format!(
         "{name} has {} queues, {served} have a socket: packets on the others take the kernel's path \
-         (ours_no_socket {passed}); the log says why. Restart beam to serve them, or: {}",
+         ({counter} {passed}); the log says why. Restart beam to serve them, or: {}",
         served + unserved.len() as u32,
         interface.queue_command(served)
     ))

@@ -9,6 +9,7 @@ use rustls::{
 use std::{
     fs,
     io::Write,
+    net::IpAddr,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
@@ -127,6 +128,50 @@ pub(crate) fn token(path: &Path) -> anyhow::Result<String> {
         );
     }
     Ok(token.to_owned())
+}
+
+/// What a certificate says, for people.
+#[derive(Debug)]
+pub(crate) struct CertificateFacts {
+    pub(crate) subject: String,
+    pub(crate) names: Vec<String>,
+    pub(crate) issuer: String,
+    /// `2026-11-26 08:00:00 UTC`
+    pub(crate) not_before: String,
+    pub(crate) not_after: String,
+    /// Negative: it has expired.
+    pub(crate) days_left: i64,
+}
+
+/// Reads a certificate.
+pub(crate) fn facts(leaf: &CertificateDer<'_>) -> anyhow::Result<CertificateFacts> {
+    use x509_parser::{extensions::GeneralName, prelude::FromDer, time::ASN1Time};
+    let (_, certificate) = x509_parser::certificate::X509Certificate::from_der(leaf)?;
+    let alternative = certificate.subject_alternative_name()?;
+    let names = alternative.iter().flat_map(|extension| &extension.value.general_names);
+    let names = names.filter_map(|name| match name {
+        GeneralName::DNSName(name) | GeneralName::RFC822Name(name) => Some((*name).to_owned()),
+        GeneralName::IPAddress(bytes) => match **bytes {
+            [a, b, c, d] => Some(IpAddr::from([a, b, c, d]).to_string()),
+            _ => <[u8; 16]>::try_from(*bytes).ok().map(|bytes| IpAddr::from(bytes).to_string()),
+        },
+        _ => None,
+    });
+    let written = |time: ASN1Time| {
+        let time = time.to_datetime();
+        let (year, month, day) = time.to_calendar_date();
+        let (hour, minute, second) = time.to_hms();
+        format!("{year}-{:02}-{day:02} {hour:02}:{minute:02}:{second:02} UTC", u8::from(month))
+    };
+    let validity = certificate.validity();
+    Ok(CertificateFacts {
+        subject: certificate.subject().to_string(),
+        names: names.collect(),
+        issuer: certificate.issuer().to_string(),
+        not_before: written(validity.not_before),
+        not_after: written(validity.not_after),
+        days_left: (validity.not_after.timestamp() - ASN1Time::now().timestamp()).div_euclid(86_400),
+    })
 }
 
 /// The name in a verified client certificate: its common name, else its first DNS or e-mail name.

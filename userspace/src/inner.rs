@@ -1,39 +1,65 @@
-//! The networks behind the two ends of a tunnel: TUN devices, made from flags before the workers start.
+//! The networks behind the two ends of a tunnel: TUN devices and LANs, made from flags before the workers start.
 
 use crate::{
-    cli::{ConnectArgs, ServeArgs},
+    cli::{ConnectArgs, PathArgs, ServeArgs},
     failure::Failure,
-    worker::{TunConfig, ip::Realm},
+    interface,
+    worker::{
+        IpConfig,
+        ip::{Ground, Lan, LanGround, Network, Realm},
+        mail::Mailbox,
+    },
 };
 use anyhow::anyhow;
 use ip::Prefix;
 use std::{fs, net::ToSocketAddrs as _, sync::Arc};
-use tun::{Device, Network, Queue};
+use tun::Device;
+use xsk::LanInterface;
 
 /// The gateway's device takes what the usual networks bring; what a client's tunnel has no room for, its session says.
 const GATEWAY_MTU_BYTES: usize = 1500;
 /// Packets that wait for a worker, in each queue of the gateway's device.
 const GATEWAY_QUEUE_COUNT: usize = 1000;
 
-/// IP at a gateway: what all workers share, and a queue of the device for each.
+/// IP at a gateway: what all workers share, and the way to the network for each, the first worker's last.
 pub(crate) struct GatewayNet {
     pub(crate) realm: Arc<Realm>,
-    pub(crate) queues: Vec<Queue>,
+    pub(crate) networks: Vec<Box<dyn Network>>,
+    /// What `--lan` keeps steered.
+    pub(crate) lan: Option<LanInterface>,
 }
 
-/// Makes the gateway's device, if it has a pool.
-pub(crate) fn gateway(args: &ServeArgs, worker_count: usize) -> Result<Option<GatewayNet>, Failure> {
+/// Makes the gateway's device or opens its LAN, if it has a pool.
+pub(crate) fn gateway(args: &ServeArgs, mailboxes: &[Mailbox]) -> Result<Option<GatewayNet>, Failure> {
     if args.ip_pool.is_empty() {
         return Ok(None);
     }
     let realm = Realm::new(&args.ip_pool, &args.ip_route)
         .map_err(|error| Failure::Config(anyhow!("--ip-pool: {error}")))?;
+    realm.set_mailboxes(mailboxes);
     if args.ip_route.is_empty() {
         tracing::warn!("no --ip-route: clients reach nothing by IP packets; give --ip-route CIDR");
     }
+    let (networks, lan) = match &args.lan {
+        Some(name) => {
+            let (interface, networks) = gateway_lan(args, name, &realm, mailboxes)?;
+            (networks, Some(interface))
+        }
+        None => (gateway_tun(args, &realm, mailboxes.len())?, None),
+    };
+    let pool = args.ip_pool.iter().map(Prefix::to_string).collect::<Vec<_>>().join(", ");
+    tracing::info!("{}: lends {pool} to clients", args.lan.as_ref().unwrap_or(&args.tun));
+    Ok(Some(GatewayNet { realm: Arc::new(realm), networks, lan }))
+}
+
+fn gateway_tun(
+    args: &ServeArgs,
+    realm: &Realm,
+    worker_count: usize,
+) -> Result<Vec<Box<dyn Network>>, Failure> {
     let Device { queues, mut network } = Device::create(&args.tun, worker_count)
         .map_err(|error| Failure::Preflight(anyhow!("--tun: {error}")))?;
-    let set_up = |network: &mut Network| {
+    let set_up = |network: &mut tun::Network| {
         network.bring_up(GATEWAY_MTU_BYTES, GATEWAY_QUEUE_COUNT)?;
         realm
             .gateway_addresses()
@@ -46,10 +72,35 @@ pub(crate) fn gateway(args: &ServeArgs, worker_count: usize) -> Result<Option<Ga
             let_through(&args.tun, is_ipv4);
         }
     }
-    let pool = args.ip_pool.iter().map(Prefix::to_string).collect::<Vec<_>>().join(", ");
-    tracing::info!("{}: lends {pool} to clients", args.tun);
-    realm.set_network(network);
-    Ok(Some(GatewayNet { realm: Arc::new(realm), queues }))
+    realm.set_network(Ground::Tun(network));
+    Ok(queues.into_iter().map(|queue| Box::new(queue) as Box<dyn Network>).collect())
+}
+
+/// The LAN's queues, shared out among the workers; what it steers are the pool and the networks behind clients.
+fn gateway_lan(
+    args: &ServeArgs,
+    name: &str,
+    realm: &Realm,
+    mailboxes: &[Mailbox],
+) -> Result<(LanInterface, Vec<Box<dyn Network>>), Failure> {
+    let (interface, networks) = lan(&args.path, name, mailboxes)?;
+    let mut ground = Ground::Lan(LanGround::new(&interface));
+    for &prefix in &args.ip_pool {
+        ground.add_route(prefix, None).map_err(|error| Failure::Preflight(anyhow!("--lan: {error}")))?;
+    }
+    realm.set_network(ground);
+    Ok((interface, networks))
+}
+
+fn lan(
+    path: &PathArgs,
+    name: &str,
+    mailboxes: &[Mailbox],
+) -> Result<(LanInterface, Vec<Box<dyn Network>>), Failure> {
+    let (interface, queues) = interface::open_lan(path, name)?;
+    let lans = Lan::share(queues, mailboxes);
+    // They are taken from the end, the first worker's first.
+    Ok((interface, lans.into_iter().rev().map(|lan| Box::new(lan) as Box<dyn Network>).collect()))
 }
 
 /// Lets the kernel forward what comes out of the device, and says so where it won't forward what is to go in. ICMP errors
@@ -74,15 +125,30 @@ fn let_through(name: &str, is_ipv4: bool) {
     }
 }
 
-/// Makes the client's device, if `--tun` asks for one.
-pub(crate) fn client(args: &ConnectArgs) -> Result<Option<(TunConfig, Queue)>, Failure> {
-    let Some(name) = &args.tun else { return Ok(None) };
+/// IP at a client; nothing without `--tun` or `--lan`.
+#[derive(Default)]
+pub(crate) struct ClientNet {
+    pub(crate) config: Option<IpConfig>,
+    pub(crate) network: Option<Box<dyn Network>>,
+    /// What `--lan` keeps steered.
+    pub(crate) lan: Option<LanInterface>,
+}
+
+/// Makes the client's device or opens its LAN, if it is asked for.
+pub(crate) fn client(args: &ConnectArgs, mailboxes: &[Mailbox]) -> Result<ClientNet, Failure> {
+    let config =
+        |network| Some(IpConfig { network, routes: args.route.clone(), announce: args.announce.clone() });
+    if let Some(name) = &args.lan {
+        let (interface, mut networks) = lan(&args.path, name, mailboxes)?;
+        let config = config(Ground::Lan(LanGround::new(&interface)));
+        return Ok(ClientNet { config, network: networks.pop(), lan: Some(interface) });
+    }
+    let Some(name) = &args.tun else { return Ok(ClientNet::default()) };
     refuse_loops(args)?;
     let Device { mut queues, network } =
         Device::create(name, 1).map_err(|error| Failure::Preflight(anyhow!("--tun: {error}")))?;
-    let Some(queue) = queues.pop() else { return Ok(None) };
-    let config = TunConfig { network, routes: args.route.clone(), announce: args.announce.clone() };
-    Ok(Some((config, queue)))
+    let queue = queues.pop().map(|queue| Box::new(queue) as Box<dyn Network>);
+    Ok(ClientNet { config: config(Ground::Tun(network)), network: queue, lan: None })
 }
 
 /// A route that the tunnel's own packets would take leads nowhere.

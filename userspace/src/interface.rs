@@ -142,12 +142,9 @@ impl LaneFacts {
 
     /// Adds a queue, and says aloud how it runs.
     pub(crate) fn add_queue(&mut self, interface: &str, report: &xsk::QueueReport) {
+        say(interface, report);
         let (queue, mode) = (report.queue, report.mode.to_string());
         let why: Vec<String> = report.steps.iter().map(ToString::to_string).collect();
-        for step in &why {
-            tracing::warn!("{interface} queue {queue}: stepped down: {step}");
-        }
-        tracing::info!("{interface} queue {queue}: AF_XDP {mode}");
         if !self.is_on(interface) {
             let names: Vec<&str> = self.interface.as_deref().into_iter().chain([interface]).collect();
             self.interface = Some(names.join(","));
@@ -162,16 +159,54 @@ impl LaneFacts {
     }
 }
 
+/// Says aloud how a queue runs.
+fn say(interface: &str, report: &xsk::QueueReport) {
+    let queue = report.queue;
+    for step in &report.steps {
+        tracing::warn!("{interface} queue {queue}: stepped down: {step}");
+    }
+    tracing::info!("{interface} queue {queue}: AF_XDP {}", report.mode);
+}
+
+/// Opens the LAN's interface: all of its queues, by the same ladder as the tunnel's.
+pub(crate) fn open_lan(
+    args: &PathArgs,
+    name: &str,
+) -> Result<(xsk::LanInterface, Vec<xsk::LanPort>), Failure> {
+    let Some(mode) = mode(args.xdp) else {
+        return Err(Failure::Config(anyhow!(
+            "--lan works by AF_XDP only: leave --xdp off out, or let the kernel route by --tun"
+        )));
+    };
+    if args.interfaces.iter().any(|interface| interface == name) {
+        return Err(Failure::Config(anyhow!(
+            "--lan {name} is the tunnel's own --interface: an interface runs one XDP program, so name another one"
+        )));
+    }
+    let config = xsk::Config { queues: xsk::Queues::All, ..config(args, name, mode) };
+    let (interface, ports) = xsk::open_lan(&config).map_err(|error| match error {
+        xsk::OpenError::Config { .. } => Failure::config(error),
+        error => Failure::Preflight(anyhow!("--lan: {error}")),
+    })?;
+    ports.iter().for_each(|port| say(name, port.report()));
+    Ok((interface, ports))
+}
+
+/// Where XDP runs; `None` for nowhere.
+fn mode(asked: XdpMode) -> Option<xsk::Mode> {
+    match asked {
+        XdpMode::Off => None,
+        XdpMode::Auto => Some(xsk::Mode::Auto),
+        XdpMode::Native => Some(xsk::Mode::Native),
+        XdpMode::Skb => Some(xsk::Mode::Skb),
+    }
+}
+
 type Opened = Vec<(xsk::Interface, Vec<xsk::XskPort>)>;
 
 /// The interfaces that take AF_XDP; if none does, why not.
 fn open_interfaces(args: &PathArgs) -> Result<(Opened, Vec<String>), Failure> {
-    let mode = match args.xdp {
-        XdpMode::Off => return Ok((Vec::new(), vec!["--xdp off".to_owned()])),
-        XdpMode::Auto => xsk::Mode::Auto,
-        XdpMode::Native => xsk::Mode::Native,
-        XdpMode::Skb => xsk::Mode::Skb,
-    };
+    let Some(mode) = mode(args.xdp) else { return Ok((Vec::new(), vec!["--xdp off".to_owned()])) };
     let insists = args.xdp != XdpMode::Auto || args.zero_copy == ZeroCopy::On;
     if args.interfaces.is_empty() {
         if insists {

@@ -8,6 +8,7 @@ mod connect;
 mod control;
 mod devices;
 mod doctor;
+mod early;
 mod failure;
 mod identity;
 mod inner;
@@ -17,13 +18,15 @@ mod orders;
 mod protection;
 mod reload;
 mod serve;
+mod settings;
+mod show;
 mod socks;
 mod status;
 mod supervisor;
 mod users;
 mod worker;
 
-use clap::Parser;
+use clap::{CommandFactory as _, FromArgMatches as _};
 use std::io::Write;
 
 /// mimalloc: per-thread heaps, so that workers share no allocator lock.
@@ -41,12 +44,17 @@ fn raise_descriptor_limit() {
 }
 
 fn main() -> std::process::ExitCode {
-    let cli = cli::Cli::parse();
+    let command = cli::Cli::command();
+    let matches = command.clone().get_matches();
+    settings::remember(&command, &matches);
+    let cli = cli::Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     raise_descriptor_limit();
     let outcome = match cli.verb {
         cli::Verb::Serve(args) => serve::run(*args),
         cli::Verb::Connect(args) => connect::run(*args),
         cli::Verb::Status(args) => status::run(&args),
+        cli::Verb::Show(args) => show::run(&args),
+        cli::Verb::Clear(args) => orders::clear(&args),
         cli::Verb::Reload(args) => orders::reload(&args),
         cli::Verb::Kick(args) => orders::kick(&args),
         cli::Verb::User(args) => users::run(&args),

@@ -1,7 +1,7 @@
-//! The verbs that change a running daemon: `beam reload` and `beam kick`; both ends of the control socket.
+//! The verbs that change a running daemon: `beam reload`, `beam kick` and `beam clear`; both ends of the control socket.
 
 use crate::{
-    cli::{ControlArgs, KickArgs},
+    cli::{ClearArgs, Clearable, ControlArgs, KickArgs},
     control::{self, Answer, Request},
     failure::Failure,
     supervisor::Supervisor,
@@ -25,6 +25,14 @@ pub(crate) fn reload(args: &ControlArgs) -> Result<(), Failure> {
 /// `beam kick`.
 pub(crate) fn kick(args: &KickArgs) -> Result<(), Failure> {
     said(control::ask(&args.control.control, &Request::Kick { client: args.client.clone() })?)
+}
+
+/// `beam clear counters`.
+pub(crate) fn clear(args: &ClearArgs) -> Result<(), Failure> {
+    let request = match args.what {
+        Clearable::Counters => Request::Clear,
+    };
+    said(control::ask(&args.control.control, &request)?)
 }
 
 fn said(answer: Answer) -> Result<(), Failure> {

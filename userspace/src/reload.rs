@@ -3,7 +3,8 @@
 //! Flags stay as they were at the start. Everything is read and built before anything is replaced, so that a bad file
 //! changes nothing. A self-signed certificate is kept: a new one would break every pin.
 
-use crate::{cli::ServeArgs, failure::Failure, identity, serve, worker::GatewayConfig};
+use crate::{cli::ServeArgs, early::AtGateway, failure::Failure, identity, serve, worker::GatewayConfig};
+use rustls::pki_types::CertificateDer;
 use std::{
     collections::BTreeSet,
     sync::{Arc, Mutex, PoisonError},
@@ -15,6 +16,7 @@ use upstream::users::Users;
 pub(crate) struct Reloader {
     args: ServeArgs,
     secrets: Secrets,
+    early: Arc<AtGateway>,
     /// Where it isn't from files.
     self_signed: Option<identity::Credentials>,
     current: Mutex<Loaded>,
@@ -26,6 +28,8 @@ pub(crate) struct Loaded {
     pub(crate) config: Arc<GatewayConfig>,
     pub(crate) server: Arc<quinn_proto::ServerConfig>,
     pub(crate) fingerprint: Fingerprint,
+    /// The gateway's certificate.
+    pub(crate) leaf: CertificateDer<'static>,
 }
 
 /// What differs between two configurations, in words.
@@ -40,14 +44,15 @@ impl std::fmt::Display for Difference {
 
 impl Reloader {
     /// Reads everything for the first time.
-    pub(crate) fn start(args: ServeArgs, secrets: Secrets) -> Result<Self, Failure> {
+    pub(crate) fn start(args: ServeArgs, secrets: Secrets, early: Arc<AtGateway>) -> Result<Self, Failure> {
         let credentials = identity::gateway(&args)?;
-        let fingerprint = Fingerprint::of(&credentials.chain[0]);
+        let leaf = credentials.chain[0].clone();
+        let fingerprint = Fingerprint::of(&leaf);
         let self_signed = args.tls_cert.is_none().then(|| credentials.clone());
-        let server = serve::quic_server(&args, credentials, &secrets)?;
+        let server = serve::quic_server(&args, credentials, &secrets, &early)?;
         let config = Arc::new(serve::gateway_config(&args)?);
-        let current = Mutex::new(Loaded { config, server, fingerprint });
-        Ok(Self { args, secrets, self_signed, current })
+        let current = Mutex::new(Loaded { config, server, fingerprint, leaf });
+        Ok(Self { args, secrets, early, self_signed, current })
     }
 
     /// The configuration in use.
@@ -68,11 +73,12 @@ impl Reloader {
             Some(credentials) => credentials.clone(),
             None => identity::gateway(&self.args)?,
         };
-        let fingerprint = Fingerprint::of(&credentials.chain[0]);
-        let server = serve::quic_server(&self.args, credentials, &self.secrets)?;
+        let leaf = credentials.chain[0].clone();
+        let fingerprint = Fingerprint::of(&leaf);
+        let server = serve::quic_server(&self.args, credentials, &self.secrets, &self.early)?;
         let users = serve::users(&self.args)?;
         let config = Arc::new(current.config.with_users(users));
-        let new = Loaded { config, server, fingerprint };
+        let new = Loaded { config, server, fingerprint, leaf };
         let difference = Difference::between(&current, &new);
         *current = new.clone();
         Ok((difference, install(&new)))

@@ -1,15 +1,17 @@
 //! `beam serve`: flags to a running gateway.
 
 use crate::{
-    cli::{Congestion, Retry, ServeArgs},
+    cli::{Congestion, EarlyData, Retry, ServeArgs},
     control,
+    early::{AtGateway, state::State},
     failure::Failure,
-    identity, inner,
+    identity::{self, Credentials},
+    inner,
     interface::{self, Sharing},
     logging,
     reload::{Loaded, Reloader},
-    supervisor::{self, Crew, Identity, Seat},
-    worker::{Gateway, GatewayConfig, Role, Worker, account::Accounts},
+    supervisor::{self, Crew, Identity, Interfaces, Seat},
+    worker::{Claims, Gateway, GatewayConfig, Role, Worker, account::Accounts},
 };
 use anyhow::{Context, anyhow};
 use std::{
@@ -18,24 +20,28 @@ use std::{
     sync::Arc,
 };
 use tunnel::{Engine, EngineConfig, RetryPolicy, Secrets, WorkerId, tls, transport};
-use upstream::{policy::Policy, resolver::Resolver, users::Users};
+use upstream::{
+    policy::Policy,
+    resolver::Resolver,
+    users::{ClientPolicy, Users},
+};
 
 pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
     logging::start(args.daemon.log_format, args.daemon.verbose);
-    let secrets = Secrets::random();
-    let reloader = Arc::new(Reloader::start(args, secrets.clone())?);
-    let (args, Loaded { config, server, fingerprint }) = (reloader.args(), reloader.current());
+    let state = State::gateway(&args.state_dir);
+    let early = AtGateway::new(&state, args.early_data);
+    let secrets = state.secrets().clone();
+    let reloader = Arc::new(Reloader::start(args, secrets.clone(), early.clone())?);
+    let (args, Loaded { config, server, fingerprint, leaf: _ }) = (reloader.args(), reloader.current());
     tracing::info!("certificate fingerprint {fingerprint}");
+    let claims = Arc::new(Claims::default());
     let bind = args.listen.resolve(unspecified()).map_err(Failure::Config)?;
     let kernel_lanes = args.path.cpus.as_ref().map_or_else(available_cpus, |list| list.0.len());
     let protection = args.path.simd.protection()?;
     let datapath = interface::open(&args.path, bind, Sharing::QueueEach { kernel_lanes })?;
     let mailboxes = supervisor::mailboxes(&datapath.lanes)?;
     let cpus = supervisor::cpus(args.path.cpus.as_ref().map(|list| list.0.as_slice()), datapath.lanes.len())?;
-    let mut net = inner::gateway(&args, datapath.lanes.len())?;
-    if let Some(net) = &net {
-        net.realm.set_mailboxes(&mailboxes);
-    }
+    let mut net = inner::gateway(args, &mailboxes)?;
     let mut crew = Vec::new();
     for (index, lane) in datapath.lanes.into_iter().enumerate() {
         let seat = Seat { mailbox: mailboxes[index].clone(), cpu: cpus[index], lane: lane.facts.into() };
@@ -49,23 +55,33 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
             Retry::Always => RetryPolicy::Always,
             Retry::Off => RetryPolicy::Off,
         };
-        let role = Role::Gateway(Gateway::new(config.clone()));
+        let role = Role::Gateway(Box::new(Gateway::new(config.clone(), claims.clone())));
         let mut worker = Worker::new(index as u8, Engine::new(engine), lane.ports, mailboxes.clone(), role)
             .map_err(Failure::runtime)?;
         if let Some(net) = &mut net {
             worker.set_realm(net.realm.clone());
-            if let Some(queue) = net.queues.pop() {
-                worker.set_inner(Box::new(queue)).map_err(Failure::runtime)?;
+            if let Some(network) = net.networks.pop() {
+                worker.set_inner(network).map_err(Failure::runtime)?;
             }
         }
         worker.set_busy_poll(args.path.busy_poll > 0);
         worker.set_udp_idle_timeout(args.udp_idle_timeout);
         crew.push(Crew { worker, seat });
     }
-    let address = datapath.locals[0].to_string();
-    let identity = Identity { role: "gateway", address, gateway: Some(reloader.clone()) };
     let control = Some(PathBuf::from(control::DEFAULT_PATH));
-    supervisor::run(identity, crew, datapath.interfaces, &args.daemon, control, args.drain_timeout)
+    // Before the first packet; and after the last one, also when the start fails from here on.
+    early.load();
+    let caches = early.clone();
+    let identity = Identity {
+        role: "gateway",
+        address: datapath.locals[0].to_string(),
+        gateway: Some(reloader.clone()),
+        caches: Box::new(move || caches.report()),
+    };
+    let interfaces = Interfaces { tunnel: datapath.interfaces, lan: net.and_then(|net| net.lan) };
+    let outcome = supervisor::run(identity, crew, interfaces, &args.daemon, control, args.drain_timeout);
+    early.keep();
+    outcome
 }
 
 /// `[::]` where the host has IPv6 (it takes IPv4 too), else `0.0.0.0`.
@@ -82,11 +98,17 @@ fn available_cpus() -> usize {
 
 pub(crate) fn quic_server(
     args: &ServeArgs,
-    credentials: identity::Credentials,
+    credentials: Credentials,
     secrets: &Secrets,
+    early: &AtGateway,
 ) -> Result<Arc<quinn_proto::ServerConfig>, Failure> {
+    let leaf = tls::Fingerprint::of(&credentials.chain[0]);
     let authorities =
         args.client_ca.as_deref().map(identity::authorities).transpose().map_err(Failure::Config)?;
+    // Whoever changes the authorities doesn't want those that the old ones let in.
+    let authorities_file = args.client_ca.as_deref().map(std::fs::read).transpose();
+    let authorities_file = authorities_file.context("--client-ca, read again").map_err(Failure::Config)?;
+    let tickets = early.tickets(&[&leaf.0, &authorities_file.unwrap_or_default()]);
     let client_auth = match authorities {
         None => tls::ClientAuth::None,
         // With a users file beside it, a client may come with a token instead.
@@ -101,8 +123,10 @@ pub(crate) fn quic_server(
         .map_err(Failure::Config)?;
     let mut options = transport::TransportOptions::gateway();
     options.congestion = congestion(args.cc);
+    let tls = tls::with_tickets(tls, tickets, args.early_data != EarlyData::Off);
     let quic = tls::quic_server(tls).map_err(Failure::config)?;
-    Ok(Arc::new(transport::server_config(quic, Arc::new(options.build()), secrets)))
+    let server = transport::server_config(quic, Arc::new(options.build()), secrets);
+    Ok(Arc::new(transport::with_new_tokens(server, early.tokens.clone())))
 }
 
 pub(crate) fn congestion(cc: Congestion) -> transport::Congestion {
@@ -131,9 +155,17 @@ pub(crate) fn gateway_config(args: &ServeArgs) -> Result<GatewayConfig, Failure>
     }
     Ok(GatewayConfig {
         users,
+        listen: listen_policy(&args.allow_listen)?,
         accounts: Arc::new(Accounts::new(std::time::Instant::now())),
         policy: Policy::parse(&args.allow, &args.deny).map_err(Failure::config)?,
         resolver: Arc::new(Resolver::new(Default::default()).map_err(Failure::runtime)?),
         certificate_name: identity::certificate_name,
     })
+}
+
+/// Where every client may listen: `[ADDR:]PORTS` as in the users file, whose parser it is.
+fn listen_policy(rules: &[String]) -> Result<ClientPolicy, Failure> {
+    let words: Vec<String> = rules.iter().map(|rule| format!("listen={rule}")).collect();
+    ClientPolicy::parse(words.iter().map(String::as_str))
+        .map_err(|error| Failure::Config(anyhow!("--allow-listen: {error}")))
 }

@@ -8,7 +8,7 @@ use crate::{
 };
 use anyhow::anyhow;
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, fmt::Write, time::Duration};
+use std::{collections::BTreeMap, fmt::Write};
 
 /// Name of the JSON object's shape.
 pub(crate) const SCHEMA: &str = "beam.status.v1";
@@ -168,7 +168,7 @@ pub(crate) struct Conservation {
 }
 
 pub(crate) fn run(args: &StatusArgs) -> Result<(), Failure> {
-    loop {
+    control::repeat(args.watch, || {
         let status = match control::ask(&args.control, &Request::Status)? {
             Answer::Status(status) => status,
             Answer::Error(error) => return Err(Failure::Runtime(anyhow!("the daemon says: {error}"))),
@@ -179,9 +179,8 @@ pub(crate) fn run(args: &StatusArgs) -> Result<(), Failure> {
         } else {
             print!("{}", screen(&status));
         }
-        let Some(seconds) = args.watch else { return Ok(()) };
-        std::thread::sleep(Duration::try_from_secs_f64(seconds.max(0.1)).unwrap_or(Duration::from_secs(1)));
-    }
+        Ok(())
+    })
 }
 
 /// The status as text for a person.

@@ -8,6 +8,7 @@ use crate::{
     interface::{Lane, LaneFacts},
     protection::ProtectionStatus,
     reload::Reloader,
+    show::Cleared,
     status::{Conservation, FrameStatus, Rates, SCHEMA, Status, Tunnels, WorkerStatus},
     worker::{
         Ended, Worker,
@@ -16,6 +17,7 @@ use crate::{
     },
 };
 use anyhow::{Context, anyhow};
+use cache::CacheReport;
 use crossbeam::channel;
 use std::{
     collections::BTreeMap,
@@ -32,7 +34,7 @@ use std::{
 /// How long a worker may take to answer the control plane.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 /// Rates are measured over this long.
-const RATES_OVER: Duration = Duration::from_millis(200);
+pub(crate) const RATES_OVER: Duration = Duration::from_millis(200);
 /// How often a draining daemon looks whether its flows are done.
 const DRAIN_LOOK: Duration = Duration::from_millis(50);
 
@@ -40,6 +42,8 @@ const DRAIN_LOOK: Duration = Duration::from_millis(50);
 pub(crate) struct Identity {
     pub(crate) role: &'static str,
     pub(crate) address: String,
+    /// The caches that all workers share.
+    pub(crate) caches: Box<dyn Fn() -> Vec<CacheReport> + Send + Sync>,
     /// What a gateway reads again.
     pub(crate) gateway: Option<Arc<Reloader>>,
 }
@@ -62,8 +66,18 @@ pub(crate) struct Supervisor {
     pub(crate) identity: Identity,
     pub(crate) seats: Vec<Seat>,
     pub(crate) interfaces: Vec<xsk::Interface>,
+    /// `--lan`.
+    pub(crate) lan: Option<xsk::LanInterface>,
     started: Instant,
     draining: AtomicBool,
+    /// What `beam clear counters` has set aside.
+    pub(crate) cleared: Mutex<Cleared>,
+}
+
+/// The interfaces that a daemon keeps steered.
+pub(crate) struct Interfaces {
+    pub(crate) tunnel: Vec<xsk::Interface>,
+    pub(crate) lan: Option<xsk::LanInterface>,
 }
 
 /// A worker ready to be started.
@@ -106,7 +120,7 @@ pub(crate) fn cpus(asked: Option<&[u32]>, count: usize) -> Result<Vec<Option<u32
 pub(crate) fn run(
     identity: Identity,
     crew: Vec<Crew>,
-    interfaces: Vec<xsk::Interface>,
+    Interfaces { tunnel: interfaces, lan }: Interfaces,
     daemon: &DaemonArgs,
     control_default: Option<PathBuf>,
     drain_timeout: Duration,
@@ -119,8 +133,10 @@ pub(crate) fn run(
         identity,
         seats,
         interfaces,
+        lan,
         started: Instant::now(),
         draining: AtomicBool::new(false),
+        cleared: Mutex::default(),
     });
     supervisor.clone().watch_signals(drain_timeout)?;
     devices::watch(&supervisor).map_err(Failure::Runtime)?;
@@ -244,7 +260,7 @@ impl Supervisor {
         self.tell_all(|| Command::Stop);
     }
 
-    fn snapshots(&self) -> Vec<WorkerSnapshot> {
+    pub(crate) fn snapshots(&self) -> Vec<WorkerSnapshot> {
         let mut snapshots: Vec<_> = self.ask_all(Command::Snapshot).into_iter().map(|boxed| *boxed).collect();
         snapshots.sort_by_key(|snapshot| snapshot.id);
         snapshots
@@ -273,6 +289,10 @@ impl Supervisor {
     fn answer(&self, request: &Request) -> Answer {
         match request {
             Request::Status => Answer::Status(Box::new(self.status())),
+            Request::Show(question) => {
+                self.show(question).map_or_else(Answer::Error, |shown| Answer::Show(Box::new(shown)))
+            }
+            Request::Clear => Answer::Done(self.clear_counters()),
             Request::Reload => self.reload().map_or_else(Answer::Error, Answer::Done),
             Request::Kick { client } => self.kick(client).map_or_else(Answer::Error, Answer::Done),
         }
@@ -303,7 +323,7 @@ impl Supervisor {
             flows_opened: after.iter().map(|s| s.flows_opened).sum(),
             rates: rates(&before, &after, over),
             workers: after.iter().filter_map(|s| self.worker_status(s)).collect(),
-            interfaces: self.interfaces.iter().map(devices::status).collect(),
+            interfaces: self.devices().map(devices::status).collect(),
             xsk_rx_frames: xsk(|port| port.rx_datagrams),
             xsk_tx_frames: xsk(|port| port.tx_datagrams),
             kernel_udp_packets: after.iter().map(kernel_packets).sum(),
@@ -314,7 +334,7 @@ impl Supervisor {
         }
     }
 
-    fn worker_status(&self, snapshot: &WorkerSnapshot) -> Option<WorkerStatus> {
+    pub(crate) fn worker_status(&self, snapshot: &WorkerSnapshot) -> Option<WorkerStatus> {
         let seat = self.seats.get(usize::from(snapshot.id))?;
         let lane = seat.lane();
         let xsk = |field: fn(&port::Counters) -> u64| fast(snapshot).map(field).sum();
@@ -340,13 +360,24 @@ impl Supervisor {
             handed_in: snapshot.hand_over.delivered_handed,
             loops: snapshot.loops,
             sleeps: snapshot.sleeps,
-            frames: snapshot.ports.iter().filter_map(|port| port.frames).map(|c| self.frames(&c)).collect(),
+            frames: snapshot
+                .ports
+                .iter()
+                .filter_map(|port| port.frames)
+                .chain(snapshot.inner_frames.iter().copied())
+                .map(|census| self.frames(&census))
+                .collect(),
         })
     }
 
     fn frames(&self, census: &port::Census) -> FrameStatus {
-        let interface = self.interfaces.iter().find(|interface| interface.index() == census.interface);
+        let interface = self.devices().find(|interface| interface.index() == census.interface);
         FrameStatus::new(interface.map_or("?", |interface| interface.name()), census)
+    }
+
+    /// Every interface with a program of ours.
+    fn devices(&self) -> impl Iterator<Item = &xsk::Device> {
+        self.interfaces.iter().map(|interface| &**interface).chain(self.lan.as_deref())
     }
 }
 
@@ -369,7 +400,7 @@ pub(crate) fn merge<'a>(counters: impl Iterator<Item = (&'a str, u64)>) -> BTree
 }
 
 /// Every drop counter above zero, of ports, hand-over and engines.
-fn drops(snapshots: &[WorkerSnapshot]) -> BTreeMap<String, u64> {
+pub(crate) fn drops(snapshots: &[WorkerSnapshot]) -> BTreeMap<String, u64> {
     let ports = snapshots.iter().flat_map(|s| &s.ports).flat_map(|port| port.counters.drops.iter());
     let hand_over = snapshots.iter().flat_map(|s| s.hand_over.drops());
     let engines = snapshots.iter().flat_map(|s| s.drops.iter().copied());

@@ -9,7 +9,7 @@ mod rig;
 use std::net::IpAddr;
 use std::process::Command;
 
-use pair::{FORWARD_PORT, Place, SOCKS_PORT, number, over_workers, pattern_sha256, settled, workers};
+use pair::{FORWARD_PORT, Place, SOCKS_PORT, number, over_workers, pattern_sha256, settled, until, workers};
 use rig::{Beam, GATEWAY_V4, GATEWAY_V6, HttpServer, Ns, ORIGIN_V4, ORIGIN_V6, authority};
 use serde_json::{Value, json};
 
@@ -230,14 +230,11 @@ fn the_status_screen_tells_what_the_object_tells() {
     let client = place.client(GATEWAY_V4, &http.address().to_string(), &["--xdp", "off"]);
     place.curl(&[&format!("http://127.0.0.1:{FORWARD_PORT}/100000")]);
     for (beam, role) in [(&gateway, "gateway"), (&client, "client")] {
-        let status = settled(beam);
-        let out = Command::new(env!("CARGO_BIN_EXE_beam"))
-            .args(["status", "--control"])
-            .arg(&beam.control)
-            .output()
-            .unwrap();
-        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
-        let screen = String::from_utf8(out.stdout).unwrap();
+        // Between two objects that agree: now and then a probe of the path's MTU breaks the silence.
+        let ask = || (settled(beam), status_text(beam), settled(beam));
+        let agree =
+            |(before, _, after): &(Value, String, Value)| before["conservation"] == after["conservation"];
+        let (status, screen, _) = until("nothing moves while we look", ask, agree);
         println!("{screen}");
         let first = screen.lines().next().unwrap();
         assert!(first.contains(role) && first.contains(": ready, up "), "{first}");
@@ -270,5 +267,6 @@ fn the_status_screen_tells_what_the_object_tells() {
 fn status_text(beam: &Beam) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_beam"));
     let out = command.args(["status", "--control"]).arg(&beam.control).output().expect("run beam status");
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     String::from_utf8(out.stdout).expect("the screen is UTF-8")
 }

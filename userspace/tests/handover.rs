@@ -141,7 +141,7 @@ fn a_large_transfer_is_handed_over_with_kernel_udp() {
 // RFC 9000 9: the connection survives a change of the client's address. Method: the NAT rebinds in the middle of a
 // transfer in both directions, to and fro, each time after a part of the bytes has come back.
 fn rebinding_in_mid_transfer(test: &str, flags: &[&str]) {
-    const BYTES: usize = 24 << 20;
+    const BYTES: usize = 32 << 20;
     const REBINDS: usize = 3;
     if !rig::root_or_skip(test) {
         return;

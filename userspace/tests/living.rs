@@ -9,11 +9,15 @@ mod rig;
 mod tools;
 
 use std::io::{Read as _, Write as _};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, TcpStream};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use pair::{FORWARD_PORT, LIMIT, Place, number, pattern_sha256, settled, sha256, until, words, workers};
-use rig::{Beam, CLIENT_V4, EchoServer, GATEWAY_V4, HttpServer, Ns, ORIGIN_V4};
+use pair::{
+    FORWARD_PORT, LIMIT, Place, number, path, pattern_sha256, settled, sha256, until, words, workers,
+};
+use rig::{Beam, CLIENT_V4, EchoServer, GATEWAY_V4, HttpServer, Ns, ORIGIN_V4, Proc};
 use serde_json::{Value, json};
 use tools::{counter, dial, random_bytes, read_all, read_some, seed, until_counter};
 
@@ -197,8 +201,8 @@ fn a_pause_ends_when_there_is_a_way() {
     drop(gateway);
 }
 
-// A gateway comes and goes ten times, by orderly stops and by kill -9 in turn; the listener stays, and a local connection
-// made while there is no tunnel waits for the next one.
+// A gateway comes and goes ten times; the listeners of -L and -R stay, and a local connection made while there is no
+// tunnel waits for the next one.
 #[test]
 fn ten_reconnects_keep_the_listeners() {
     const ROUNDS: u64 = 10;
@@ -208,29 +212,165 @@ fn ten_reconnects_keep_the_listeners() {
     }
     let place = Place::new();
     let http = HttpServer::start(&place.rig, Ns::Origin, ORIGIN_V4, 0);
-    let mut gateway = place.gateway(GATEWAY_V4, NATIVE_GATEWAY);
-    let flags = [NATIVE_CLIENT, &["--pool", "2", "--max-retry-interval", "200ms"]].concat();
-    let client = place.client(GATEWAY_V4, &http.address().to_string(), &flags);
+    let service = HttpServer::start(&place.rig, Ns::Client, Ipv4Addr::LOCALHOST, 0);
+    let gateway_flags = [NATIVE_GATEWAY, &["--allow-listen", "8080"]].concat();
+    let mut gateway = place.gateway(GATEWAY_V4, &gateway_flags);
+    let publication = format!("8080:{}", service.address());
+    let flags = ["--pool", "2", "--max-retry-interval", "200ms", "-R", &publication];
+    let client = place.client(GATEWAY_V4, &http.address().to_string(), &[NATIVE_CLIENT, &flags].concat());
     let url = format!("http://127.0.0.1:{FORWARD_PORT}/{BODY_BYTES}");
     all_tunnels_are_up(&client, 2);
     for round in 1..=ROUNDS {
+        until_counter(&client, "listens_opened", round);
         assert_eq!(place.curl(&[&url]), (BODY_BYTES, pattern_sha256(BODY_BYTES)), "round {round}");
+        let mut visitor = place
+            .rig
+            .within(Ns::Gateway, || TcpStream::connect((Ipv4Addr::LOCALHOST, 8080)))
+            .unwrap_or_else(|error| panic!("round {round}: {error}"));
+        assert!(fetched(&mut visitor, 2000), "round {round}, by -R");
+        drop(visitor);
+
         assert_eq!(gateway.process.terminate(LIMIT).code(), Some(0));
         until("the tunnels are gone", || client.status(), |status| status["tunnels"]["up"] == 0);
         let mut waiting = dial(&place, FORWARD_PORT);
         write!(waiting, "GET /1000 HTTP/1.1\r\n\r\n").unwrap();
-        gateway = place.gateway(GATEWAY_V4, NATIVE_GATEWAY);
-        let body = read_all(&mut waiting);
-        assert!(body.ends_with(&(0..1000).map(rig::pattern).collect::<Vec<_>>()), "round {round}");
+        gateway = place.gateway(GATEWAY_V4, &gateway_flags);
+        assert!(rest_is_pattern(&mut waiting, 1000), "round {round}");
         let status = all_tunnels_are_up(&client, 2);
         assert_eq!(counter(&status, "reconnects"), 2 * round, "{status:#}");
     }
+    until_counter(&client, "listens_opened", ROUNDS + 1);
     let status = settled(&client);
-    let wanted =
-        [("requests", 2 * ROUNDS), ("flows_finished", 2 * ROUNDS), ("connections_closed", 2 * ROUNDS)];
+    let wanted = [
+        // A flow each for -L, for what waited, for -R and for its listener.
+        ("requests", 4 * ROUNDS + 1),
+        ("flows_finished", 3 * ROUNDS),
+        ("connections_closed", 2 * ROUNDS),
+        ("reverse_arrived", ROUNDS),
+        ("reverse_opened", ROUNDS),
+        ("listens_denied", 0),
+        ("flows_reset_by_stream", 0),
+    ];
     for (name, count) in wanted {
         assert_eq!(counter(&status, name), count, "{name}: {status:#}");
     }
-    assert_eq!(counter(&status, "flows_reset_by_stream"), 0, "{status:#}");
     assert_eq!((http.connection_count(), http.body_bytes()), (2 * ROUNDS, ROUNDS * (BODY_BYTES + 1000)));
+    assert_eq!((service.connection_count(), service.body_bytes()), (ROUNDS, ROUNDS * 2000));
+}
+
+/// Asks for so many bytes of the pattern, and gets them.
+fn fetched(stream: &mut TcpStream, length: u64) -> bool {
+    tools::patient(stream);
+    write!(stream, "GET /{length} HTTP/1.1\r\n\r\n").unwrap();
+    rest_is_pattern(stream, length)
+}
+
+fn rest_is_pattern(stream: &mut TcpStream, length: u64) -> bool {
+    read_all(stream).ends_with(&(0..length).map(rig::pattern).collect::<Vec<_>>())
+}
+
+// A gateway that was killed says nothing to anybody; the next run of it, with the same state directory, answers what it
+// doesn't know by a stateless reset (RFC 9000 section 10.3), and the client is back long before its idle timeout.
+#[test]
+fn a_killed_gateway_is_found_again_at_once() {
+    if !rig::root_or_skip("a_killed_gateway_is_found_again_at_once") {
+        return;
+    }
+    let place = Place::new();
+    let http = HttpServer::start(&place.rig, Ns::Origin, ORIGIN_V4, 0);
+    let state = path(&place.rig.directory().join("state"));
+    let gateway_flags = [NATIVE_GATEWAY, &["--state-dir", &state]].concat();
+    let mut gateway = place.gateway(GATEWAY_V4, &gateway_flags);
+    let client = place.client(GATEWAY_V4, &http.address().to_string(), NATIVE_CLIENT);
+    let url = format!("http://127.0.0.1:{FORWARD_PORT}/1000");
+    assert_eq!(place.curl(&[&url]), (1000, pattern_sha256(1000)));
+    gateway.process.kill();
+    until("the kernel takes the program off", || place.rig.has_xdp(Ns::Gateway, "g0"), |&attached| !attached);
+    let gateway = place.gateway(GATEWAY_V4, &gateway_flags);
+    // The client may not know yet. Then what it asks now the new gateway can't read, and it asks once more.
+    assert_eq!(place.curl(&[&url]), (1000, pattern_sha256(1000)));
+    let said = client.process.wait_for_line("stateless reset", LIMIT);
+    assert!(said.contains("tunnel to 198.18.0.1 ended"), "{said}");
+    let status = client.status();
+    assert_eq!(counter(&status, "reconnects"), 1, "{status:#}");
+    assert!(counter(&gateway.status(), "stateless_resets_sent") >= 1);
+    assert_eq!((http.connection_count(), http.body_bytes()), (2, 2000));
+}
+
+/// What an sshd of the test's own needs, and a client of it.
+struct Ssh<'a> {
+    place: &'a Place,
+    directory: PathBuf,
+    _daemon: Proc,
+}
+
+impl<'a> Ssh<'a> {
+    const PORT: u16 = 2222;
+
+    /// On the origin's address; it lets root in by a key.
+    fn start(place: &'a Place) -> Self {
+        let directory = place.rig.directory().join("ssh");
+        std::fs::create_dir(&directory).unwrap();
+        // Where sshd drops its privileges; the package makes it when the service starts, which it doesn't here.
+        std::fs::create_dir_all("/run/sshd").unwrap();
+        for name in ["host", "user"] {
+            let key = path(&directory.join(name));
+            rig::must("ssh-keygen", &["-q", "-t", "ed25519", "-N", "", "-f", &key]);
+        }
+        let public =
+            |name: &str| std::fs::read_to_string(directory.join(name).with_extension("pub")).unwrap();
+        std::fs::write(directory.join("authorized"), public("user")).unwrap();
+        let known = format!("[{ORIGIN_V4}]:{} {}", Self::PORT, public("host"));
+        std::fs::write(directory.join("known"), known).unwrap();
+        let at = |name: &str| path(&directory.join(name));
+        let config = format!(
+            "ListenAddress {ORIGIN_V4}:{}\nHostKey {}\nAuthorizedKeysFile {}\nStrictModes no\nPidFile none\n\
+             UsePAM no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n\
+             PermitRootLogin prohibit-password\n",
+            Self::PORT,
+            at("host"),
+            at("authorized"),
+        );
+        std::fs::write(directory.join("config"), config).unwrap();
+        let mut command = place.rig.command(Ns::Origin, "/usr/sbin/sshd");
+        command.args(["-D", "-e", "-f", &at("config")]);
+        let daemon = Proc::spawn("sshd", &mut command);
+        daemon.wait_for_line("Server listening on", LIMIT);
+        Self { place, directory, _daemon: daemon }
+    }
+
+    /// `ssh` in the client's namespace, through `beam connect ... -W`, with this command for the other side.
+    fn command(&self, remote: &str) -> Command {
+        let at = |name: &str| path(&self.directory.join(name));
+        let connect = self.place.connect_args(GATEWAY_V4, &["--xdp", "off", "-W", "%h:%p"]).join(" ");
+        let proxy = format!("ProxyCommand={} {connect}", rig::binary().to_str().unwrap());
+        let mut ssh = self.place.rig.command(Ns::Client, "ssh");
+        ssh.args(["-F", "none", "-i", &at("user"), "-p", &Self::PORT.to_string()]);
+        ssh.args(["-o", &format!("UserKnownHostsFile={}", at("known")), "-o", "BatchMode=yes", "-o", &proxy]);
+        ssh.args([&format!("root@{ORIGIN_V4}"), remote]);
+        ssh
+    }
+}
+
+// ssh logs in through the tunnel as it would by itself: bytes both ways, the command's exit status, a clean end.
+#[test]
+fn ssh_logs_in_by_its_proxy_command() {
+    const TEST: &str = "ssh_logs_in_by_its_proxy_command";
+    if !rig::root_or_skip(TEST) {
+        return;
+    }
+    let payload = random_bytes(seed(TEST), 4 << 20);
+    let place = Place::new();
+    let gateway = place.gateway(GATEWAY_V4, KERNEL);
+    let ssh = Ssh::start(&place);
+    let mut child =
+        ssh.command("sha256sum; exit 7").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut input = child.stdin.take().unwrap();
+    input.write_all(&payload).unwrap();
+    drop(input);
+    let out = child.wait_with_output().unwrap();
+    let (said, code) = (String::from_utf8_lossy(&out.stdout), out.status.code());
+    assert_eq!((said.trim(), code), (format!("{}  -", sha256(&payload)).as_str(), Some(7)));
+    let status = settled(&gateway);
+    assert_eq!((counter(&status, "flows_finished"), counter(&status, "requests")), (1, 1), "{status:#}");
 }

@@ -96,13 +96,18 @@ impl PrefixKey {
             IpAddr::V4(ip) => (Self::of_packet(IpVersion::V4, mapped(ip.octets())), 8 + 96, 32),
             IpAddr::V6(ip) => (Self::of_packet(IpVersion::V6, ip.octets()), 8, 128),
         };
-        let bits = above + u32::from(length_bits).min(width);
-        let mut data = key.data;
-        for (index, byte) in data.iter_mut().enumerate() {
+        key.cut(above + u32::from(length_bits).min(width))
+    }
+
+    /// The key with so many significant bits.
+    #[must_use]
+    pub fn cut(mut self, bits: u32) -> Self {
+        self.bits = bits;
+        for (index, byte) in self.data.iter_mut().enumerate() {
             let kept = bits.saturating_sub(8 * index as u32).min(8);
             *byte &= !(0xff_u16 >> kept) as u8;
         }
-        Self { bits, data }
+        self
     }
 
     /// The key of a packet's destination: all bits are significant.

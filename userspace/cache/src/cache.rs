@@ -128,6 +128,21 @@ impl<K: Kind> Cache<K> {
         moved
     }
 
+    /// As [`Cache::take_all`], for the longest-lived of the entries whose keys begin with `prefix`, `at_most`
+    /// so many.
+    pub fn take_some(&self, now: Stamp, prefix: &[u8], at_most: usize) -> usize {
+        let Some(disk) = &self.disk else { return 0 };
+        let mut moved = 0;
+        for (key, record) in disk.take_some(K::NAME, prefix, at_most) {
+            if let Some((key, entry)) = self.decoded(now, &key, &record) {
+                count(&self.disk_counters.hits);
+                self.insert(key, entry);
+                moved += 1;
+            }
+        }
+        moved
+    }
+
     /// Copies what is on the disk into memory, and leaves it there. Not for workers.
     pub fn read_all(&self, now: Stamp) -> usize {
         let Some(disk) = &self.disk else { return 0 };

@@ -109,6 +109,11 @@ impl Disk {
         self.shared.with(|store| store.take_all(table)).unwrap_or_default()
     }
 
+    /// The same for the longest-lived entries of a prefix.
+    pub(crate) fn take_some(&self, table: &str, prefix: &[u8], at_most: usize) -> Vec<(Vec<u8>, Record)> {
+        self.shared.with(|store| store.take_some(table, prefix, at_most)).unwrap_or_default()
+    }
+
     /// True once they are on the disk.
     pub(crate) fn add_all(
         &self,

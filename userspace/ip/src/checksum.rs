@@ -1,7 +1,10 @@
 //! Transport checksums of inner packets: verified, computed, and completed where the kernel left them to hardware that
 //! never came (CHECKSUM_PARTIAL). Shared by the TUN device and the LAN port.
 
-use crate::packet::{Fragment, View, protocol};
+use crate::{
+    packet::{Fragment, View, protocol},
+    vnet::Vnet,
+};
 use simd::Level;
 use std::{net::IpAddr, sync::OnceLock};
 use wire::checksum::Sum;
@@ -65,6 +68,23 @@ pub fn judge(packet: &[u8], view: &View) -> Transport {
         Transport::Partial
     } else {
         Transport::Bad
+    }
+}
+
+/// What is left to do to a packet that came without a vnet header: its TCP or UDP checksum, where the field holds the
+/// pseudo-header's sum only. A right checksum that happens to be the same (one in 65,536) is computed once more.
+#[must_use]
+pub fn left_undone(packet: &[u8], view: &View) -> Vnet {
+    let Some((transport, offset)) = checksum_of(packet, view) else { return Vnet::NONE };
+    let pseudo = pseudo_header(view.source, view.destination, view.protocol, transport.len());
+    if transport.get(offset..offset + 2) != Some(&pseudo.folded()) {
+        return Vnet::NONE;
+    }
+    Vnet {
+        needs_checksum: true,
+        checksum_start: view.transport_offset as u16,
+        checksum_offset: offset as u16,
+        ..Vnet::NONE
     }
 }
 

@@ -1,6 +1,6 @@
 //! Where inner packets come from and go to: a queue of a TUN device, or the LAN port. The worker doesn't know which.
 
-use crate::vnet::Vnet;
+use crate::{icmp::Trouble, vnet::Vnet};
 use bytes::Bytes;
 use std::{io, os::fd::BorrowedFd, time::Instant};
 
@@ -17,14 +17,20 @@ pub trait InnerPort: Send {
     /// of one flow is kept. What the network doesn't take is dropped and counted.
     fn send(&mut self, packet: Bytes);
 
+    /// The next packet that the network refused, and why: its sender is owed the ICMP error. A bounded number is kept. A
+    /// port in front of a router has none, for the router answers.
+    fn next_refused(&mut self) -> Option<(Bytes, Trouble)> {
+        None
+    }
+
     /// Hands what was queued to the network.
     ///
     /// # Errors
     /// As [`Self::receive`].
     fn flush(&mut self, now: Instant) -> io::Result<()>;
 
-    /// Descriptor that becomes readable when packets wait (level-triggered).
-    fn poll_fd(&self) -> BorrowedFd<'_>;
+    /// Descriptors that become readable when packets wait (level-triggered).
+    fn poll_fds(&self) -> Vec<BorrowedFd<'_>>;
 
     /// When [`Self::flush`] wants to be called again, though nothing was sent.
     fn next_deadline(&self) -> Option<Instant> {
@@ -38,6 +44,11 @@ pub trait InnerPort: Send {
 
     /// Plain counters by name, read at housekeeping.
     fn counters(&self, each: &mut dyn FnMut(&'static str, u64));
+
+    /// Plain counters of what was dropped, by name.
+    fn drops(&self, each: &mut dyn FnMut(&'static str, u64)) {
+        let _ = each;
+    }
 }
 
 /// Takes what an [`InnerPort`] receives.

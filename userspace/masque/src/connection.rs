@@ -97,6 +97,8 @@ pub struct Connection {
     role: Role,
     config: Config,
     peer_settings: Option<Settings>,
+    /// Client: what the server announced when it gave the ticket that early data goes by.
+    remembered: Option<Settings>,
     /// The peer's streams that matter: at most 3 critical ones and [`UNTYPED_STREAMS_MAX`] others.
     streams: Vec<(u64, Reader)>,
     goaway_sent: Option<u64>,
@@ -116,7 +118,7 @@ impl Connection {
     }
 
     fn new(role: Role, config: Config) -> Self {
-        Self { role, config, peer_settings: None, streams: Vec::new(), goaway_sent: None }
+        Self { role, config, peer_settings: None, remembered: None, streams: Vec::new(), goaway_sent: None }
     }
 
     /// What to write first on each of the three streams that we open. They stay open as long as the connection does.
@@ -166,10 +168,19 @@ impl Connection {
         }
     }
 
-    /// The peer's settings; `None` until they arrive, when every default holds.
+    /// Client, for early data: goes by these settings of an earlier connection until those of this one arrive, which
+    /// must not be less (RFC 9114 section 7.2.4.2).
+    #[must_use]
+    pub fn remembering(mut self, settings: Option<Settings>) -> Self {
+        self.remembered = settings;
+        self
+    }
+
+    /// The peer's settings, or the remembered ones until they arrive; `None` where there are none, and every default
+    /// holds.
     #[must_use]
     pub fn peer_settings(&self) -> Option<&Settings> {
-        self.peer_settings.as_ref()
+        self.peer_settings.as_ref().or(self.remembered.as_ref())
     }
 
     /// The peer opened a unidirectional stream.
@@ -325,8 +336,12 @@ impl Connection {
                     Event::Settings(settings) => Some(settings.clone()),
                     _ => None,
                 });
-                if settings.is_some() {
-                    self.peer_settings = settings;
+                if let Some(settings) = settings {
+                    if self.remembered.as_ref().is_some_and(|before| !settings.honours(before)) {
+                        let what = "settings that are less than those that early data was sent under";
+                        return Err(ConnectionError::new(Code::H3_SETTINGS_ERROR, what, 0));
+                    }
+                    self.peer_settings = Some(settings);
                 }
                 Ok(())
             }

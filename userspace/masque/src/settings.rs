@@ -64,6 +64,35 @@ impl Settings {
         self.get(QPACK_BLOCKED_STREAMS).unwrap_or(0)
     }
 
+    /// For a file: what a client remembers of a server with its tickets (RFC 9114 section 7.2.4.2).
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        for &(identifier, value) in &self.pairs {
+            varint::write(&mut out, identifier);
+            varint::write(&mut out, value);
+        }
+        out
+    }
+
+    /// What [`Settings::to_bytes`] wrote; `None` if it is not that.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let fits = bytes.len() as u64 <= PAYLOAD_BYTES_MAX;
+        fits.then(|| Self::parse(bytes).ok()).flatten()
+    }
+
+    /// Whether a client that kept to `before` in its early data keeps to these: nothing that was offered is withdrawn, no
+    /// limit lowered.
+    pub(crate) fn honours(&self, before: &Self) -> bool {
+        let limit = |settings: &Self| settings.max_field_section_bytes().unwrap_or(u64::MAX);
+        let offers = |settings: &Self| {
+            [settings.enable_connect_protocol(), settings.h3_datagram(), settings.beam_listen()]
+        };
+        let kept = offers(before).into_iter().zip(offers(self)).all(|(before, now)| now || !before);
+        kept && limit(self) >= limit(before)
+    }
+
     /// Parses a whole payload.
     pub(crate) fn parse(mut payload: &[u8]) -> Result<Self, ConnectionError> {
         let mut pairs = Vec::new();

@@ -14,24 +14,36 @@ pub enum Drop {
     RxBadAddress,
     /// The kernel reported a truncated datagram.
     RxTruncated,
+    /// From an address that no honest packet of a LAN comes from.
+    RxMartian,
     /// Datagram larger than the frame or the path's MTU.
     TxTooBig,
     /// No free frame or ring slot although room had been asked for.
     TxNoRoom,
     /// The kernel refused the datagram (errno is in the debug log, once a second).
     TxError,
+    /// To many, to nobody, or to this host itself: not for a LAN.
+    TxNotThere,
+    /// The routes don't lead to the LAN.
+    TxUnroutable,
+    /// The neighbour on the LAN didn't answer, or too many packets waited for such answers.
+    TxNoNeighbour,
 }
 
 /// Every reason with its metric name, in `repr` order.
-pub const DROP_REASONS: [(Drop, &str); 8] = [
+pub const DROP_REASONS: [(Drop, &str); 12] = [
     (Drop::RxMalformed, "rx_malformed"),
     (Drop::RxNotOurs, "rx_not_ours"),
     (Drop::RxChecksum, "rx_checksum"),
     (Drop::RxBadAddress, "rx_bad_address"),
     (Drop::RxTruncated, "rx_truncated"),
+    (Drop::RxMartian, "rx_martian"),
     (Drop::TxTooBig, "tx_too_big"),
     (Drop::TxNoRoom, "tx_no_room"),
     (Drop::TxError, "tx_error"),
+    (Drop::TxNotThere, "tx_not_there"),
+    (Drop::TxUnroutable, "tx_unroutable"),
+    (Drop::TxNoNeighbour, "tx_no_neighbour"),
 ];
 
 /// Datagrams dropped, by reason.

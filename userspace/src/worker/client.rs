@@ -12,17 +12,20 @@ mod ip;
 mod link;
 mod paths;
 mod pool;
+mod reverse;
 mod trouble;
 mod udp;
 
 use self::{
     ip::IpClient,
+    link::Established,
     paths::Changes,
     pool::{NothingLeft, Pool},
+    reverse::Reverse,
     trouble::explain,
     udp::UdpSide,
 };
-pub(crate) use self::{ip::TunConfig, paths::source_towards};
+pub(crate) use self::{ip::IpConfig, paths::source_towards, reverse::Publication};
 
 use super::{
     Ended,
@@ -32,7 +35,7 @@ use super::{
     poll::{FlowKey, Token},
     session::{Slot, close, quic_code},
 };
-use crate::{cli::Destination, socks::Reply};
+use crate::{cli::Destination, early::AtClient, socks::Reply};
 use ::udp::DatagramSocket;
 use masque::{Code, Event as H3Event};
 use socket2::Socket;
@@ -76,14 +79,18 @@ pub(crate) struct ClientConfig {
     /// Where our packets come from, one address a connection; the IP must be one that the gateway's address family fits.
     pub(crate) locals: Vec<SocketAddr>,
     pub(crate) quic: quinn_proto::ClientConfig,
+    /// What is kept of the gateway from one connection to the next.
+    pub(crate) early: Arc<AtClient>,
     pub(crate) token: Option<String>,
     pub(crate) listens: Vec<Listen>,
     /// `-L .../udp`.
     pub(crate) udp_forwards: Vec<(DatagramSocket, Destination)>,
+    /// `-R`.
+    pub(crate) publications: Vec<Publication>,
     /// `-W`: our end of the pair that standard input and output are copied to and from.
     pub(crate) stdio: Option<(Socket, Destination)>,
-    /// `--tun`: carries IP.
-    pub(crate) tun: Option<TunConfig>,
+    /// `--tun` or `--lan`: carries IP.
+    pub(crate) network: Option<IpConfig>,
     pub(crate) once: bool,
     pub(crate) retries_max: Option<u32>,
     pub(crate) pause_max: Duration,
@@ -110,14 +117,16 @@ pub(crate) struct Client {
     /// The value of `:authority` where the gateway itself is asked.
     authority: String,
     udp: UdpSide,
+    reverse: Reverse,
 }
 
 impl Client {
     pub(crate) fn new(mut config: ClientConfig) -> Self {
         Self {
-            ip: config.tun.take().map(IpClient::new),
+            ip: config.network.take().map(IpClient::new),
             authority: Destination { host: config.host.clone(), port: config.port }.authority(),
             udp: UdpSide::default(),
+            reverse: Reverse::new(std::mem::take(&mut config.publications)),
             bearer: config.token.as_ref().map(|token| format!("Bearer {token}")),
             pool: Pool::new(&config.locals, Instant::now()),
             config,
@@ -139,7 +148,7 @@ impl Client {
         self.start_udp(core)?;
         if let Some((socket, to)) = self.config.stdio.take() {
             socket.set_nonblocking(true)?;
-            let pending = Pending { to, socks: false, early: Vec::new() };
+            let pending = Pending { to, socks: false, bound: false, early: Vec::new() };
             self.stdio_flow = self.admit(core, now, socket, Phase::Waiting(pending));
         }
         match Changes::open() {
@@ -169,8 +178,8 @@ impl Client {
     pub(super) fn next_deadline(&self, core: &Core) -> Option<Instant> {
         let rest = self.resting.iter().map(|&(until, _)| until).min();
         let ip = self.ip.as_ref().and_then(|ip| ip.next_deadline(core));
-        let udp = core.udp.next_deadline();
-        [self.pool.next_deadline(), self.paths_due, rest, core.flows.next_deadline(), udp, ip]
+        let (udp, reverse) = (core.udp.next_deadline(), self.reverse.next_deadline());
+        [self.pool.next_deadline(), self.paths_due, rest, core.flows.next_deadline(), udp, reverse, ip]
             .into_iter()
             .flatten()
             .min()
@@ -186,6 +195,8 @@ impl Client {
     ) {
         let nothing_left = self.pool.resolved(core, now, &self.config, link, outcome);
         self.end_if(nothing_left);
+        // With a ticket there is somewhere to ask already.
+        self.ask_all_waiting(core);
     }
 
     /// The kernel says that links, addresses or routes have changed: looks at them soon.
@@ -197,14 +208,37 @@ impl Client {
     }
 
     fn connected(&mut self, core: &mut Core, conn: ConnId) {
-        if self.pool.connected(core, conn) {
-            self.ask_waiting(core);
+        let established = self.pool.connected(core, conn);
+        if established == Established::UpAnew {
+            core.totals.early_refused += 1;
+            tracing::debug!("the gateway refused early data: asking again");
+            self.ask_again(core, conn);
         }
+        if established != Established::Nothing {
+            self.ask_all_waiting(core);
+        }
+    }
+
+    fn ask_all_waiting(&mut self, core: &mut Core) {
+        self.ask_waiting(core);
+        self.ask_udp_waiting(core);
+    }
+
+    /// What was asked in early data came to nothing: those who asked wait again, in front of the others. None of them has
+    /// an answer, nor has sent more than the question.
+    fn ask_again(&mut self, core: &mut Core, conn: ConnId) {
+        self.ask_flows_again(core, conn);
+        self.ask_udp_again(core, conn);
     }
 
     /// The connection is gone. Flows on it are reset, but for those whose bytes have all arrived; those that wait go on
     /// waiting.
     fn closed(&mut self, core: &mut Core, now: Instant, conn: ConnId, reason: &CloseReason) {
+        // A gateway that was killed, or is out of reach, has not answered: the next one is asked.
+        if matches!(reason, CloseReason::Reset | CloseReason::TimedOut) {
+            self.drop_bound(core, conn, &explain(reason));
+            self.ask_flows_again(core, conn);
+        }
         for key in core.flows.keys_on(conn) {
             if !core.outlives(key, conn) {
                 core.totals.flows_reset_by_stream += 1;
@@ -212,10 +246,14 @@ impl Client {
             }
         }
         self.udp_connection_ended(core, conn);
+        self.reverse_connection_ended(core, conn);
         core.connection_ended(conn);
         let nothing_left = self.pool.closed(core, now, &self.config, conn, reason);
         self.ip_closed(core, conn);
         self.end_if(nothing_left);
+        self.publish(core);
+        // The next attempt may have begun, with a ticket.
+        self.ask_all_waiting(core);
     }
 
     /// Ends with the last link.
@@ -233,11 +271,17 @@ impl Client {
         if self.ended.is_none() {
             let nothing_left = self.pool.timers(core, now, &self.config);
             self.end_if(nothing_left);
+            self.ask_all_waiting(core);
         }
         self.end_rests(core, now);
         self.ip_timers(core, now);
         self.udp_timers(core, now);
+        self.reverse_timers(core, now);
         for key in core.flows.expired(now) {
+            if matches!(core.flows.get_mut(key), Some(flow) if matches!(flow.phase, Phase::Dialing(_))) {
+                self.dial_failed(core, key, "no answer");
+                continue;
+            }
             tracing::warn!(
                 "a local connection waited too long for the gateway, or for its reader, and was closed"
             );
@@ -253,6 +297,7 @@ impl Client {
     /// Accepts nothing more. Closing the listeners takes them out of the epoll, too.
     pub(super) fn drain(&mut self, core: &mut Core) {
         self.drain_udp(core);
+        self.drain_reverse(core);
         self.config.listens.clear();
         self.resting.clear();
     }
@@ -260,9 +305,11 @@ impl Client {
     pub(super) fn on_event(&mut self, core: &mut Core, now: Instant, conn: ConnId, event: Event) {
         match event {
             Event::Connected { .. } => self.connected(core, conn),
-            Event::Closed { reason } | Event::HandshakeFailed { reason } => {
-                self.closed(core, now, conn, &reason)
+            Event::HandshakeFailed { reason } => {
+                self.ask_again(core, conn);
+                self.closed(core, now, conn, &reason);
             }
+            Event::Closed { reason } => self.closed(core, now, conn, &reason),
             Event::StreamOpened { .. } => self.accept_streams(core, now, conn),
             Event::StreamReadable { id } => self.readable(core, now, conn, id),
             Event::StreamWritable { id } => self.queue_stream(core, conn, id),
@@ -278,15 +325,18 @@ impl Client {
                 self.ask_waiting(core);
                 self.ask_ip(core);
                 self.ask_udp_waiting(core);
+                self.publish(core);
             }
             Event::DatagramsUnblocked => {
                 core.udp.unblocked(conn);
                 core.ip.unblocked(conn);
+                self.reverse_unblocked(core, conn);
             }
             Event::DatagramReadable => {
                 if let Some(session) = self.pool.session_on(conn) {
                     datagrams::receive(core, session, conn);
                 }
+                self.reverse_frames(core);
             }
             _ => {}
         }
@@ -325,6 +375,7 @@ impl Client {
             Some(&Slot::Ip(key)) => core.ip.queue(key),
             Some(Slot::IpAsked) => self.hear_ip_answer(core, conn, stream),
             Some(&Slot::Udp(key)) => core.udp.queue(key),
+            Some(&Slot::Reverse(index)) => self.advance_reverse(core, index),
             _ => {}
         }
     }
@@ -332,11 +383,13 @@ impl Client {
     /// What the gateway says on its control stream.
     fn heard(&mut self, core: &mut Core, now: Instant, conn: ConnId, event: &H3Event) {
         match event {
-            H3Event::Settings(_) => {
+            H3Event::Settings(settings) => {
+                self.config.early.settings.put(settings);
                 self.pool.heard(core, now, &self.config, conn);
                 self.ask_ip(core);
                 self.say_datagram_size(core, conn);
                 self.ask_udp_waiting(core);
+                self.publish(core);
             }
             H3Event::GoAway { .. } if self.pool.going_away(conn) => {
                 tracing::info!("the gateway is draining: running flows finish, new ones will be refused");
@@ -351,6 +404,7 @@ impl Client {
             Some(&Slot::Ip(key)) => core.ip.queue(key),
             Some(Slot::IpAsked) => self.hear_ip_answer(core, conn, stream),
             Some(&Slot::Udp(key)) => core.udp.queue(key),
+            Some(&Slot::Reverse(index)) => self.advance_reverse(core, index),
             _ => {}
         }
     }
@@ -361,6 +415,7 @@ impl Client {
             Some(&Slot::Flow(key)) => key,
             // What it reads next is the answer, or the end.
             Some(&Slot::Udp(key)) => return core.udp.queue(key),
+            Some(&Slot::Reverse(index)) => return self.advance_reverse(core, index),
             _ => return,
         };
         core.flows.queue(key);
@@ -373,4 +428,10 @@ impl Client {
             splice.stopped();
         }
     }
+}
+
+/// Names of what a client drops of its local senders', for tests.
+#[cfg(test)]
+pub(super) fn udp_drop_names() -> impl Iterator<Item = &'static str> {
+    udp::Drops::default().each().into_iter().map(|(name, _)| name)
 }

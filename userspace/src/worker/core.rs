@@ -10,6 +10,7 @@ use super::{
     ledger::Ledger,
     mail::Mailbox,
     poll::{FlowKey, Poll},
+    reverse::Reverse,
     session::{abandon, quic_code},
     udp::Udp,
 };
@@ -31,6 +32,7 @@ pub(super) struct Core {
     pub(super) arena: Arena,
     pub(super) flows: Flows,
     pub(super) udp: Udp,
+    pub(super) reverse: Reverse,
     pub(super) ip: Ip,
     /// Gateway: what its clients use here.
     pub(super) ledger: Ledger,
@@ -89,6 +91,8 @@ pub(super) struct Totals {
     pub(super) reconnects: u64,
     pub(super) address_changes: u64,
     pub(super) closed_unproven: u64,
+    pub(super) early_connections: u64,
+    pub(super) early_refused: u64,
     pub(super) closed_revoked: u64,
     pub(super) closed_kicked: u64,
     pub(super) flows_revoked: u64,
@@ -104,7 +108,7 @@ impl Totals {
         }
     }
 
-    pub(super) fn counters(&self) -> [(&'static str, u64); 22] {
+    pub(super) fn counters(&self) -> [(&'static str, u64); 24] {
         [
             ("flows_finished", self.flows_finished),
             ("flows_reset_by_stream", self.flows_reset_by_stream),
@@ -125,6 +129,8 @@ impl Totals {
             ("reconnects", self.reconnects),
             ("address_changes", self.address_changes),
             ("closed_unproven", self.closed_unproven),
+            ("early_connections", self.early_connections),
+            ("early_refused", self.early_refused),
             ("closed_revoked", self.closed_revoked),
             ("closed_kicked", self.closed_kicked),
             ("flows_revoked", self.flows_revoked),
@@ -147,6 +153,7 @@ impl Core {
             arena: Arena::new(),
             flows: Flows::default(),
             udp: Udp::default(),
+            reverse: Reverse::default(),
             ip: Ip::default(),
             ledger: Ledger::default(),
             mailbox,
@@ -180,6 +187,11 @@ impl Core {
         {
             quic.set_receive_window(window);
         }
+    }
+
+    /// Flows that are open on a connection.
+    pub(super) fn flow_count(&self, conn: ConnId) -> u32 {
+        self.open_flows.get(&conn).map_or(0, |flows| flows.count)
     }
 
     fn flow_closed(&mut self, conn: ConnId) {

@@ -6,6 +6,7 @@
 //!                                      └─► nobody's: counted, dropped
 //! ```
 
+mod queue;
 mod stream;
 
 pub(super) use stream::{DatagramStream, Framing, Next};
@@ -33,6 +34,8 @@ pub(super) struct Drops {
     pub(super) unknown_flow: u64,
     /// Came before its request, and younger ones needed the room; or the request never opened a flow.
     pub(super) early: u64,
+    /// QUIC's receive buffer was full: more came in one turn than it holds.
+    pub(super) receive_full: u64,
     /// Of a context that its stream doesn't know.
     pub(super) unknown_context: u64,
     /// A capsule of a type that its stream doesn't know.
@@ -48,10 +51,11 @@ pub(super) struct Drops {
 }
 
 impl Drops {
-    pub(super) fn drops(&self) -> [(&'static str, u64); 7] {
+    pub(super) fn drops(&self) -> [(&'static str, u64); 8] {
         [
             ("datagram_unknown_flow", self.unknown_flow),
             ("datagram_early", self.early),
+            ("datagram_receive_full", self.receive_full),
             ("datagram_unknown_context", self.unknown_context),
             ("capsule_unknown", self.unknown_capsule),
             ("capsule_oversize", self.oversize_capsule),
@@ -70,6 +74,8 @@ impl Drops {
 pub(super) struct Demux {
     early: VecDeque<(StreamId, Bytes)>,
     early_bytes: usize,
+    /// Frames taken from QUIC.
+    taken: u64,
     /// Index of the first request stream that the peer hasn't opened.
     first_unopened: u64,
 }
@@ -118,6 +124,7 @@ impl Demux {
 pub(super) fn receive(core: &mut Core, session: &mut Session, conn: ConnId) {
     let Some(mut quic) = core.engine.connection(conn) else { return };
     while let Some(datagram) = quic.recv_datagram() {
+        session.datagrams.taken += 1;
         let (id, payload) = match masque::read_datagram(datagram) {
             Ok(parts) => parts,
             Err(error) => return close(&mut quic, &error),
@@ -138,6 +145,7 @@ pub(super) fn receive(core: &mut Core, session: &mut Session, conn: ConnId) {
                 let (now, drops, ledger) = (core.now, &mut core.datagrams, &mut core.ledger);
                 core.udp.receive_frame(key, payload, now, drops, ledger);
             }
+            Some(Slot::Listen | Slot::Reverse(_)) => core.reverse.frames.push((conn, stream, payload)),
             Some(Slot::Head(_) | Slot::Resolving(_)) => {
                 core.datagrams.early += session.datagrams.keep(stream, payload);
             }
@@ -147,6 +155,12 @@ pub(super) fn receive(core: &mut Core, session: &mut Session, conn: ConnId) {
             _ => core.datagrams.unknown_flow += 1,
         }
     }
+}
+
+/// A connection has ended: counts what QUIC has dropped of its frames for want of room, which it tells nobody.
+pub(super) fn count_lost(core: &mut Core, session: &Session, conn: ConnId) {
+    let Some(quic) = core.engine.connection(conn) else { return };
+    core.datagrams.receive_full += quic.stats().frame_rx.datagram.saturating_sub(session.datagrams.taken);
 }
 
 /// Longest payload of context 0 that one QUIC DATAGRAM frame carries now, for any of the first streams of a connection:

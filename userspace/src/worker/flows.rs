@@ -52,6 +52,8 @@ pub(super) enum Phase {
     Socks(Negotiation),
     /// Client: a SOCKS client whose UDP is relayed by this local socket while the connection lives.
     Associated { relay: u32 },
+    /// Client: the TCP handshake with a local service runs (`-R`).
+    Dialing(Box<Dialed>),
     /// Client: waits for the tunnel, or for stream credit.
     Waiting(Pending),
     /// Client: CONNECT is on its way (what isn't written yet is kept) and the answer outstanding.
@@ -64,11 +66,24 @@ pub(super) enum Phase {
     Moving,
 }
 
+/// A connection that the gateway has announced, on its way to a local service.
+pub(super) struct Dialed {
+    /// Which `-R`.
+    pub(super) index: usize,
+    /// The listen stream that announced it, and its id there.
+    pub(super) on: (ConnId, StreamId),
+    pub(super) id: u64,
+    /// The service's other addresses.
+    pub(super) candidates: VecDeque<SocketAddr>,
+}
+
 /// What a client's flow will ask for.
 pub(super) struct Pending {
     pub(super) to: Destination,
     /// A SOCKS reply is owed to the socket.
     pub(super) socks: bool,
+    /// It can be asked on this one connection alone (`-R`).
+    pub(super) bound: bool,
     /// Bytes that came behind the SOCKS request.
     pub(super) early: Vec<u8>,
 }
@@ -213,6 +228,13 @@ impl Flows {
     /// Whether any flow still delivers what its connection left behind. Walks the table: for the end of a daemon.
     pub(super) fn any_last(&self) -> bool {
         self.table.iter().any(|(_, flow)| matches!(flow.phase, Phase::Last(_)))
+    }
+
+    /// The flows at the places from `from` on, of `max` places; and where the next part begins.
+    pub(super) fn slice(&self, from: usize, max: usize) -> (impl Iterator<Item = &Flow>, Option<usize>) {
+        let end = from.saturating_add(max).min(self.table.capacity());
+        let next = (end < self.table.capacity()).then_some(end);
+        ((from..end).filter_map(|index| self.table.get(index)), next)
     }
 
     /// The flows that are so. Walks the table: for changes of the configuration.

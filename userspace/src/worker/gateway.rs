@@ -13,7 +13,9 @@ mod revoke;
 mod udp;
 mod upstream;
 
-use self::extended::Extended;
+pub(crate) use self::listen::claims::Claims;
+pub(super) use self::upstream::start_connect;
+use self::{extended::Extended, listen::Listens};
 use super::{
     account::Accounts,
     core::{Core, End},
@@ -23,14 +25,16 @@ use super::{
     ledger::FlowPermit,
     mail::Command,
     poll::FlowKey,
-    session::{Resolving, Session, Slot, Transport, abandon, close, h3_config, quic_code, write_some},
+    session::{
+        Resolving, Session, Slot, Transport, abandon, close, gateway_h3_config, quic_code, write_some,
+    },
     udp::Gone,
 };
 use ::upstream::{
     failure::ConnectFailure,
     policy::Policy,
     resolver::Resolver,
-    users::{How, Identity, Users},
+    users::{ClientPolicy, How, Identity, Users},
 };
 use bytes::Bytes;
 pub(super) use identity::Asker;
@@ -41,7 +45,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use tunnel::{CloseReason, ConnId, Dir, Event, Read, StreamId};
+use tunnel::{CloseReason, ConnId, Dir, Event, Read, StreamId, VarInt};
 
 /// What all workers of a gateway share; never changed, only replaced.
 pub(crate) struct GatewayConfig {
@@ -49,6 +53,8 @@ pub(crate) struct GatewayConfig {
     /// Outlives every replacement.
     pub(crate) accounts: Arc<Accounts>,
     pub(crate) policy: Policy,
+    /// Where everybody may listen (`--allow-listen`), beside what the users file says.
+    pub(crate) listen: ClientPolicy,
     pub(crate) resolver: Arc<Resolver>,
     /// Turns a verified client certificate into a name.
     pub(crate) certificate_name: fn(&rustls::pki_types::CertificateDer<'_>) -> Option<String>,
@@ -57,11 +63,12 @@ pub(crate) struct GatewayConfig {
 impl GatewayConfig {
     /// The same with other users.
     pub(crate) fn with_users(&self, users: Option<Users>) -> Self {
-        let Self { users: _, accounts, policy, resolver, certificate_name } = self;
+        let Self { users: _, accounts, policy, listen, resolver, certificate_name } = self;
         Self {
             users,
             accounts: accounts.clone(),
             policy: policy.clone(),
+            listen: listen.clone(),
             resolver: resolver.clone(),
             certificate_name: *certificate_name,
         }
@@ -76,6 +83,9 @@ pub(crate) struct Gateway {
     unproven: VecDeque<ConnId>,
     /// Names being resolved, by when the client is told that it takes too long.
     lookups: VecDeque<(Instant, ConnId, StreamId)>,
+    listens: Listens,
+    /// The listeners of all workers.
+    claims: Arc<Claims>,
 }
 
 /// Sessions on one worker that have not shown who they are. Beyond it the oldest is closed: strangers who merely finish
@@ -116,38 +126,62 @@ impl Refusal {
 }
 
 impl Gateway {
-    pub(crate) fn new(config: Arc<GatewayConfig>) -> Self {
-        Self { config, sessions: HashMap::new(), unproven: VecDeque::new(), lookups: VecDeque::new() }
+    pub(crate) fn new(config: Arc<GatewayConfig>, claims: Arc<Claims>) -> Self {
+        Self {
+            config,
+            sessions: HashMap::new(),
+            unproven: VecDeque::new(),
+            lookups: VecDeque::new(),
+            listens: Listens::default(),
+            claims,
+        }
     }
 
     pub(super) fn on_event(&mut self, core: &mut Core, conn: ConnId, event: Event) {
         match event {
-            Event::Connected { .. } => self.connected(core, conn),
+            Event::Connected { .. } => {
+                self.meet(core, conn);
+            }
             Event::Closed { reason } | Event::HandshakeFailed { reason } => self.closed(core, conn, &reason),
-            Event::StreamOpened { .. } => self.accept_streams(core, conn),
+            Event::StreamOpened { .. } => {
+                // Early data comes before the handshake is done. That it comes is the permission to run it: see `early`.
+                if self.meet(core, conn) {
+                    core.totals.early_connections += 1;
+                }
+                self.accept_streams(core, conn);
+            }
             Event::StreamReadable { id } => self.readable(core, conn, id),
             Event::StreamWritable { id } => self.writable(core, conn, id),
-            Event::StreamStopped { id, .. } => self.stopped(core, conn, id),
+            Event::StreamStopped { id, code } => self.stopped(core, conn, id, code),
             Event::StreamFinished { id } => self.acknowledged(core, conn, id),
             Event::DatagramReadable => {
                 if let Some(session) = self.sessions.get_mut(&conn) {
                     datagrams::receive(core, session, conn);
                 }
+                self.listen_frames(core);
             }
             Event::DatagramsUnblocked => {
                 core.udp.unblocked(conn);
                 core.ip.unblocked(conn);
+                self.listens_unblocked(core, conn);
             }
             // A migration asks nothing of the layers above.
             _ => {}
         }
     }
 
-    fn connected(&mut self, core: &mut Core, conn: ConnId) {
-        let Some(mut quic) = core.engine.connection(conn) else { return };
-        let h3 = masque::Connection::server(h3_config());
+    /// Makes a session for a connection that has none. True if it has one now, and hadn't.
+    fn meet(&mut self, core: &mut Core, conn: ConnId) -> bool {
+        if self.sessions.contains_key(&conn) {
+            return false;
+        }
+        let Some(mut quic) = core.engine.connection(conn).filter(|quic| !quic.is_closed()) else {
+            return false;
+        };
+        let h3 = masque::Connection::server(gateway_h3_config());
         match Session::open(h3, &mut quic) {
             Ok(mut session) => {
+                // Of a resumed session: the one of the connection that its ticket is from.
                 session.since = Some(core.now);
                 let chain = quic.peer_identity();
                 session.identity = chain
@@ -163,8 +197,12 @@ impl Gateway {
                 if core.draining {
                     self.drain_one(core, conn);
                 }
+                true
             }
-            Err(error) => close(&mut quic, &error),
+            Err(error) => {
+                close(&mut quic, &error);
+                false
+            }
         }
     }
 
@@ -186,7 +224,8 @@ impl Gateway {
 
     fn closed(&mut self, core: &mut Core, conn: ConnId, reason: &CloseReason) {
         core.connection_ended(conn);
-        if self.sessions.remove(&conn).is_some() {
+        if let Some(session) = self.sessions.remove(&conn) {
+            datagrams::count_lost(core, &session, conn);
             tracing::debug!("tunnel closed: {reason}");
         }
         for key in core.flows.keys_on(conn) {
@@ -198,6 +237,7 @@ impl Gateway {
         for key in core.udp.keys_on(conn) {
             core.end_udp(key, &Gone::Lost);
         }
+        self.listens_ended(core, conn);
         for key in core.ip.keys_on(conn) {
             self.end_ip(core, key, Some(&Broken::Stream));
         }
@@ -235,9 +275,10 @@ impl Gateway {
             Some(Slot::Head(_)) => self.read_head(core, conn, stream),
             Some(&Slot::Flow(key)) => core.flows.queue(key),
             Some(&Slot::Udp(key)) => core.udp.queue(key),
+            Some(Slot::Listen) => self.pump_listen(core, (conn, stream)),
             Some(&Slot::Ip(key)) => core.ip.queue(key),
             // What follows the header section waits in QUIC's receive window.
-            Some(Slot::Resolving(_) | Slot::Answering(_) | Slot::IpAsked) | None => {}
+            Some(Slot::Resolving(_) | Slot::Answering(_) | Slot::Reverse(_) | Slot::IpAsked) | None => {}
         }
     }
 
@@ -246,6 +287,7 @@ impl Gateway {
         match session.slots.get_mut(&stream) {
             Some(&mut Slot::Flow(key)) => core.flows.queue(key),
             Some(&mut Slot::Udp(key)) => core.udp.queue(key),
+            Some(Slot::Listen) => self.pump_listen(core, (conn, stream)),
             Some(&mut Slot::Ip(key)) => core.ip.queue(key),
             Some(Slot::Answering(rest)) => {
                 let Some(mut quic) = core.engine.connection(conn) else { return };
@@ -267,7 +309,7 @@ impl Gateway {
     }
 
     /// The client reads no more: the flow ends, its socket is reset (RFC 9114 section 4.4).
-    fn stopped(&mut self, core: &mut Core, conn: ConnId, stream: StreamId) {
+    fn stopped(&mut self, core: &mut Core, conn: ConnId, stream: StreamId, code: VarInt) {
         let Some(slot) = self.sessions.get_mut(&conn).and_then(|session| session.slots.remove(&stream))
         else {
             return;
@@ -278,8 +320,13 @@ impl Gateway {
                 core.end_flow(key, End::Reset);
             }
             Slot::Udp(key) => {
-                core.end_udp(key, &Gone::Lost);
+                // What came before the end goes out before it.
+                let in_order = code == quic_code(Code::H3_NO_ERROR);
+                let gone = core.pump_udp(key).unwrap_or(if in_order { Gone::Finished } else { Gone::Lost });
+                core.end_udp(key, &gone);
+                return;
             }
+            Slot::Listen => return self.listener_stopped(core, (conn, stream)),
             Slot::Ip(key) => self.end_ip(core, key, Some(&Broken::Stream)),
             _ => {}
         }
@@ -358,8 +405,8 @@ impl Gateway {
         let permit = asker.open_flow(core)?;
         let authority = match &request.kind {
             Kind::Connect { authority } => authority,
-            Kind::ExtendedConnect { protocol, scheme: _, authority, path } => {
-                let extended = Extended { conn, stream, reader, request, authority, path, asker, permit };
+            Kind::ExtendedConnect { protocol, scheme: _, authority: _, path } => {
+                let extended = Extended { conn, stream, reader, request, path, asker, permit };
                 return self.take_extended(core, protocol, extended);
             }
             Kind::Other { .. } => return Err(Refusal::new(404)),
@@ -462,6 +509,7 @@ impl Gateway {
     /// Says on every connection that this gateway goes away; requests from now on get 503.
     pub(super) fn drain(&mut self, core: &mut Core) {
         core.udp.drain(core.now);
+        self.drain_listens(core);
         for conn in self.sessions.keys().copied().collect::<Vec<_>>() {
             self.drain_one(core, conn);
         }
@@ -475,9 +523,21 @@ impl Gateway {
         }
     }
 
+    /// Whose connection it is, and since when there is a tunnel.
+    pub(super) fn about(&self, conn: ConnId) -> (Option<String>, Option<Instant>) {
+        let session = self.sessions.get(&conn);
+        let membership = session.and_then(|session| session.membership.as_ref());
+        (
+            membership.map(|membership| membership.client().to_string()),
+            session.and_then(|session| session.since),
+        )
+    }
+
     pub(super) fn next_deadline(&self, core: &Core) -> Option<Instant> {
         let lookup = self.lookups.front().map(|&(at, ..)| at);
-        [lookup, core.flows.next_deadline(), core.udp.next_deadline()].into_iter().flatten().min()
+        let deadlines =
+            [lookup, core.flows.next_deadline(), core.udp.next_deadline(), self.listens.next_deadline()];
+        deadlines.into_iter().flatten().min()
     }
 
     /// Requests that are neither refused nor flows yet.
@@ -501,6 +561,7 @@ impl Gateway {
         for key in core.udp.idle(now) {
             self.end_udp(core, key, &Gone::Idle);
         }
+        self.listen_timers(core, now);
         while let Some(&(at, conn, stream)) = self.lookups.front()
             && at <= now
         {

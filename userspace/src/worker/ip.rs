@@ -7,11 +7,15 @@
 //! ```
 //! The table, its queue of sessions that have something to do, and the inbound half; [`outbound`] is the other.
 
+mod ground;
+mod lan;
 mod outbound;
 mod realm;
 mod session;
 mod totals;
 
+pub(crate) use ground::{Ground, LanGround};
+pub(crate) use lan::Lan;
 pub(crate) use realm::{Owner, Realm};
 pub(super) use session::{IpSession, Rules};
 
@@ -31,6 +35,7 @@ use ip::{
     icmp::{self, Tokens, Trouble},
 };
 use masque::{CONTEXT_PAYLOAD, Capsule};
+use port::Census;
 use slab::Slab;
 use std::{
     collections::VecDeque,
@@ -60,9 +65,19 @@ pub(in crate::worker) enum Side {
     Off,
 }
 
+/// The network behind this end of the tunnel.
+pub(crate) trait Network: InnerPort {
+    /// Where the frames of its AF_XDP sockets are, if it has any.
+    fn census(&mut self) -> Vec<Census> {
+        Vec::new()
+    }
+}
+
+impl Network for tun::Queue {}
+
 /// See the module.
 pub(super) struct Ip {
-    port: Option<Box<dyn InnerPort>>,
+    port: Option<Box<dyn Network>>,
     /// Packets may wait at the port.
     port_readable: bool,
     /// Packets were given to the port that it hasn't handed on.
@@ -114,8 +129,8 @@ pub(super) enum Heard {
 
 impl Ip {
     /// Gives the worker its way to the network.
-    pub(super) fn set_port(&mut self, poll: &Poll, port: Box<dyn InnerPort>) -> io::Result<()> {
-        poll.watch_edges(port.poll_fd(), Token::Inner)?;
+    pub(super) fn set_port(&mut self, poll: &Poll, port: Box<dyn Network>) -> io::Result<()> {
+        port.poll_fds().into_iter().try_for_each(|fd| poll.watch_edges(fd, Token::Inner))?;
         self.port = Some(port);
         self.port_readable = true;
         Ok(())
@@ -188,6 +203,13 @@ impl Ip {
             .collect()
     }
 
+    /// The sessions at the places from `from` on, of `max` places; and where the next part begins.
+    pub(super) fn slice(&self, from: usize, max: usize) -> (impl Iterator<Item = &IpSession>, Option<usize>) {
+        let end = from.saturating_add(max).min(self.sessions.capacity());
+        let next = (end < self.sessions.capacity()).then_some(end);
+        ((from..end).filter_map(|index| self.sessions.get(index)), next)
+    }
+
     /// When the MTU of a session may become smaller by itself, if it still may.
     pub(super) fn settles_at(&self, key: FlowKey, now: Instant) -> Option<Instant> {
         self.sessions.get(key.index as usize).map(IpSession::settles_at).filter(|&at| at > now)
@@ -198,6 +220,24 @@ impl Ip {
         if let Some(port) = &self.port {
             port.counters(each);
         }
+    }
+
+    /// The same of what it dropped.
+    pub(super) fn port_drops(&self, each: &mut dyn FnMut(&'static str, u64)) {
+        if let Some(port) = &self.port {
+            port.drops(each);
+        }
+    }
+
+    pub(super) fn census(&mut self) -> Vec<Census> {
+        self.port.as_mut().map_or_else(Vec::new, |port| port.census())
+    }
+
+    /// A packet for the network that another worker took from the tunnel.
+    pub(super) fn send_outward(&mut self, packet: Bytes) {
+        let Some(port) = &mut self.port else { return self.totals.no_device += 1 };
+        port.send(packet);
+        self.port_dirty = true;
     }
 
     /// A QUIC DATAGRAM frame for a session.
@@ -230,6 +270,7 @@ impl Ip {
         }
         self.totals.packets_from_tunnel += 1;
         self.totals.bytes_from_tunnel += packet.len() as u64;
+        session.from_tunnel_bytes += packet.len() as u64;
         port.send(packet);
         self.port_dirty = true;
     }
@@ -302,8 +343,10 @@ impl Core {
     }
 
     fn move_through(&mut self, now: Instant, port: &mut dyn InnerPort) -> io::Result<bool> {
-        if std::mem::take(&mut self.ip.port_dirty) {
+        let due = port.next_deadline().is_some_and(|at| at <= now);
+        if std::mem::take(&mut self.ip.port_dirty) || due {
             port.flush(now)?;
+            self.answer_refused(port);
         }
         if !self.ip.port_readable {
             return Ok(false);
@@ -322,6 +365,14 @@ impl Core {
             port.flush(now)?;
         }
         Ok(more)
+    }
+
+    /// Tells the senders, beyond the tunnel, of packets that the network refused.
+    fn answer_refused(&mut self, port: &mut dyn InnerPort) {
+        while let Some((packet, trouble)) = port.next_refused() {
+            // What beam itself says has taken no hop yet.
+            Outbound::new(self, true).refused(&packet, trouble);
+        }
     }
 
     /// Whether packets wait at the network that the tunnel has room for.
@@ -343,4 +394,10 @@ impl Core {
     pub(super) fn inner_deadline(&self) -> Option<Instant> {
         self.ip.port.as_ref().and_then(|port| port.next_deadline())
     }
+}
+
+/// The names of the drops here, for tests.
+#[cfg(test)]
+pub(super) fn drops_of_nothing() -> [(&'static str, u64); 12] {
+    Totals::default().drops()
 }

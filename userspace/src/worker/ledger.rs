@@ -8,7 +8,8 @@
 //! For whoever carries datagrams or packets there is [`Ledger::take`]: it says whether one may go.
 
 use super::{
-    account::{Account, Accounts, Grant, Way},
+    account::{Account, Accounts, Way},
+    bucket::Grant,
     poll::FlowKey,
 };
 use slab::Slab;
@@ -27,6 +28,7 @@ impl Owner {
     /// A flow of this process itself: all flows of a client's worker.
     pub(super) const NOBODY: Self = Self(0);
 
+    #[cfg(test)]
     pub(super) const fn at(index: u32) -> Self {
         Self(index)
     }

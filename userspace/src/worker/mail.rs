@@ -5,6 +5,7 @@ use super::{
     GatewayConfig, Revoked,
     poll::{FlowKey, Waker},
     snapshot::WorkerSnapshot,
+    tables::{FlowKind, FlowRow, RouteRow, Slice, TunnelRow},
 };
 use bytes::Bytes;
 use crossbeam::{
@@ -63,6 +64,14 @@ pub(crate) enum Command {
     Stop,
     /// Serve this AF_XDP socket too: its queue came after the start.
     AddPort(Box<dyn Port>),
+    /// Add what was counted here to the shared accounts.
+    Fold(Sender<()>),
+    /// Report a part of the connections.
+    Tunnels { from: usize, reply: Sender<Slice<TunnelRow>> },
+    /// Report a part of the flows.
+    Flows { kind: FlowKind, from: usize, reply: Sender<Slice<FlowRow>> },
+    /// Report a part of what is lent to clients and announced by them.
+    Routes { from: usize, reply: Sender<Slice<RouteRow>> },
     /// An address of an IP session has moved to a younger session of the same client.
     AddressMoved { key: FlowKey, address: IpAddr },
     /// Gateway: work by this configuration from now on.
@@ -71,6 +80,17 @@ pub(crate) enum Command {
     Kick { who: Who, reply: Sender<u64> },
     /// A name was resolved for the request on this stream.
     Resolved { conn: ConnId, stream: tunnel::StreamId, outcome: Result<Vec<SocketAddr>, ResolveError> },
+    /// Another worker has the listener of this stream now: its client has come back there.
+    ListenerMoved { conn: ConnId, stream: tunnel::StreamId },
+    /// Another run of this connection's client wants its port.
+    ListenerDoubted { conn: ConnId },
+    /// The name of a client's local service was resolved, for the connection `id` of a listen stream.
+    ServiceResolved {
+        index: usize,
+        on: (ConnId, tunnel::StreamId),
+        id: u64,
+        outcome: Result<Vec<SocketAddr>, ResolveError>,
+    },
     /// The client's gateway name was resolved, for one of its links.
     GatewayResolved { link: u8, outcome: Result<Vec<SocketAddr>, ResolveError> },
 }
@@ -95,6 +115,8 @@ struct Boxes {
     /// For what doesn't: frames of ports that came later. There are no more of them than those ports have.
     more_returns: SegQueue<(u8, Frame)>,
     inner: ArrayQueue<HandedInner>,
+    /// Inner packets for the network, from workers that have no way there.
+    outward: ArrayQueue<Bytes>,
     inner_bytes: AtomicUsize,
     commands: ArrayQueue<Command>,
     waker: Waker,
@@ -108,6 +130,7 @@ impl Mailbox {
             returns: ArrayQueue::new(lendable_count.max(1)),
             more_returns: SegQueue::new(),
             inner: ArrayQueue::new(INNER_COUNT_MAX),
+            outward: ArrayQueue::new(INNER_COUNT_MAX),
             inner_bytes: AtomicUsize::new(0),
             commands: ArrayQueue::new(COMMANDS_MAX),
             waker: Waker::new()?,
@@ -133,6 +156,16 @@ impl Mailbox {
         }
         self.0.inner_bytes.fetch_sub(bytes, Ordering::Relaxed);
         false
+    }
+
+    /// Hands over an inner packet for the network; false, and it is gone, if too many wait. The caller rings
+    /// [`Waker::wake`].
+    pub(crate) fn hand_over_outward(&self, packet: Bytes) -> bool {
+        self.0.outward.push(packet).is_ok()
+    }
+
+    pub(super) fn next_outward(&self) -> Option<Bytes> {
+        self.0.outward.pop()
     }
 
     pub(super) fn next_inner(&self) -> Option<HandedInner> {
@@ -169,9 +202,11 @@ impl Mailbox {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        let Boxes { frames, returns, more_returns, inner, inner_bytes: _, commands, waker: _ } = &*self.0;
+        let Boxes { frames, returns, more_returns, inner, outward, inner_bytes: _, commands, waker: _ } =
+            &*self.0;
         frames.is_empty()
             && inner.is_empty()
+            && outward.is_empty()
             && returns.is_empty()
             && more_returns.is_empty()
             && commands.is_empty()

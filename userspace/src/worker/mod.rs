@@ -10,6 +10,7 @@
 
 pub(crate) mod account;
 mod arena;
+mod bucket;
 mod client;
 mod core;
 mod datagrams;
@@ -22,12 +23,15 @@ mod ledger;
 pub(crate) mod mail;
 pub(crate) mod poll;
 pub(crate) mod ports;
+mod reverse;
 mod session;
 pub(crate) mod snapshot;
+pub(crate) mod tables;
 mod udp;
 
-pub(crate) use client::{Client, ClientConfig, Listen, TunConfig, source_towards};
-pub(crate) use gateway::{Gateway, GatewayConfig, Revoked};
+pub(crate) use client::{Client, ClientConfig, IpConfig, Listen, Publication, source_towards};
+pub(crate) use gateway::{Claims, Gateway, GatewayConfig, Revoked};
+pub(crate) use session::gateway_h3_config;
 
 use self::{
     core::Core,
@@ -46,7 +50,7 @@ use tunnel::{ConnId, Engine, Event, transport::TransportOptions};
 /// What a worker does with its connections.
 pub(crate) enum Role {
     /// Accepts tunnels and connects their flows to upstreams.
-    Gateway(Gateway),
+    Gateway(Box<Gateway>),
     /// Opens a tunnel and feeds local connections into it.
     Client(Box<Client>),
 }
@@ -154,7 +158,7 @@ impl Worker {
     }
 
     /// Gives it a way to the network behind this end of the tunnel, for IP sessions.
-    pub(crate) fn set_inner(&mut self, port: Box<dyn ::ip::InnerPort>) -> io::Result<()> {
+    pub(crate) fn set_inner(&mut self, port: Box<dyn ip::Network>) -> io::Result<()> {
         self.core.ip.set_port(&self.core.poll, port)
     }
 
@@ -234,6 +238,10 @@ impl Worker {
             self.core.take_handed(handed.key, handed.vnet, &handed.packet, handed.behind_router);
             any = true;
         }
+        for packet in std::iter::from_fn(|| self.mailbox.next_outward()).take(HANDED_MAX) {
+            self.core.ip.send_outward(packet);
+            any = true;
+        }
         while let Some(command) = self.mailbox.next_command() {
             self.obey(now, command);
             any = true;
@@ -261,6 +269,19 @@ impl Worker {
                     Role::Client(client) => client.drain(&mut self.core),
                 }
             }
+            Command::Fold(reply) => {
+                self.core.ledger.fold();
+                let _ = reply.send(());
+            }
+            Command::Tunnels { from, reply } => {
+                let _ = reply.send(self.tunnels(from));
+            }
+            Command::Flows { kind, from, reply } => {
+                let _ = reply.send(self.flows(kind, from));
+            }
+            Command::Routes { from, reply } => {
+                let _ = reply.send(self.routes(from));
+            }
             Command::AddressMoved { key, address } => {
                 if let Role::Gateway(gateway) = &mut self.role {
                     gateway.address_moved(&mut self.core, key, address);
@@ -284,6 +305,21 @@ impl Worker {
             Command::Resolved { conn, stream, outcome } => {
                 if let Role::Gateway(gateway) = &mut self.role {
                     gateway.resolved(&mut self.core, now, conn, stream, outcome);
+                }
+            }
+            Command::ListenerMoved { conn, stream } => {
+                if let Role::Gateway(gateway) = &mut self.role {
+                    gateway.listener_moved(&mut self.core, (conn, stream));
+                }
+            }
+            Command::ListenerDoubted { conn } => {
+                if let Role::Gateway(gateway) = &mut self.role {
+                    gateway.listener_doubted(&mut self.core, conn);
+                }
+            }
+            Command::ServiceResolved { index, on, id, outcome } => {
+                if let Role::Client(client) = &mut self.role {
+                    client.service_resolved(&mut self.core, index, on, id, outcome);
                 }
             }
             Command::GatewayResolved { link, outcome } => {
@@ -321,16 +357,20 @@ impl Worker {
                     }
                 }
                 Token::Flow(key) => self.core.flows.note_ready(key, ready),
+                Token::ReversePeer(index) => {
+                    if let Role::Client(client) = &mut self.role {
+                        client.read_service(&mut self.core, index);
+                    }
+                }
                 Token::Paths => {
                     if let Role::Client(client) = &mut self.role {
                         client.paths_changed(now);
                     }
                 }
-                Token::Listener(index) => {
-                    if let Role::Client(client) = &mut self.role {
-                        client.accept(&mut self.core, now, index);
-                    }
-                }
+                Token::Listener(index) => match &mut self.role {
+                    Role::Client(client) => client.accept(&mut self.core, now, index),
+                    Role::Gateway(gateway) => gateway.knocked(&mut self.core, index),
+                },
             }
         }
     }
@@ -345,7 +385,7 @@ impl Worker {
                 Role::Client(client) => client.advance(&mut self.core, key),
             }
         }
-        for _ in 0..self.core.udp.ready_count() {
+        for _ in 0..self.core.udp.ready_count().min(STEPS_MAX) {
             let Some(key) = self.core.udp.next_ready() else { break };
             match &mut self.role {
                 Role::Gateway(gateway) => gateway.advance_udp(&mut self.core, key),
@@ -435,7 +475,11 @@ impl Worker {
             true => snapshot.drops.push((name, value)),
             false => snapshot.counters.push((name, value)),
         });
+        self.core.ip.port_drops(&mut |name, value| snapshot.drops.push((name, value)));
+        snapshot.inner_frames = self.core.ip.census();
         snapshot.drops.extend(self.core.udp.totals.drops());
+        snapshot.counters.extend(self.core.reverse.totals.counters());
+        snapshot.drops.extend(self.core.reverse.totals.drops());
         if let Role::Client(client) = &self.role {
             snapshot.drops.extend(client.udp_drops());
         }
@@ -444,4 +488,15 @@ impl Worker {
         }
         snapshot
     }
+}
+
+/// Names of what the layers above the engine drop, for tests.
+#[cfg(test)]
+pub(crate) fn drop_names() -> Vec<&'static str> {
+    let http = datagrams::Drops::default().drops();
+    let udp = udp::Totals::default().drops();
+    let reverse = reverse::Totals::default().drops();
+    let ip = ip::drops_of_nothing();
+    let named = http.into_iter().chain(udp).chain(reverse).chain(ip).map(|(name, _)| name);
+    named.chain(client::udp_drop_names()).collect()
 }

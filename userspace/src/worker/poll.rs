@@ -27,6 +27,8 @@ pub(crate) enum Token {
     Udp(FlowKey),
     /// A local UDP socket has datagrams.
     UdpLocal(u32),
+    /// The socket of a client's `-R` for one of the gateway's UDP peers has datagrams.
+    ReversePeer(u32),
     /// The network behind this end has packets.
     Inner,
     /// This host's links, addresses or routes have changed.
@@ -52,8 +54,10 @@ impl Token {
             Self::Flow(key) => 3 << KIND_SHIFT | key.pack(),
             Self::Udp(key) => 4 << KIND_SHIFT | key.pack(),
             Self::UdpLocal(index) => 5 << KIND_SHIFT | u64::from(index),
-            Self::Inner => 7 << KIND_SHIFT,
+            // These two have no index: they share a kind.
             Self::Paths => 6 << KIND_SHIFT,
+            Self::Inner => 6 << KIND_SHIFT | 1,
+            Self::ReversePeer(index) => 7 << KIND_SHIFT | u64::from(index),
         }
     }
 
@@ -66,8 +70,9 @@ impl Token {
             3 => Self::Flow(FlowKey::unpack(data)),
             4 => Self::Udp(FlowKey::unpack(data)),
             5 => Self::UdpLocal(index),
-            6 => Self::Paths,
-            _ => Self::Inner,
+            6 if index == 0 => Self::Paths,
+            6 => Self::Inner,
+            _ => Self::ReversePeer(index),
         }
     }
 }
@@ -223,6 +228,8 @@ mod tests {
             Token::Udp(key),
             Token::UdpLocal(3),
             Token::Paths,
+            Token::Inner,
+            Token::ReversePeer(u32::MAX),
         ];
         for token in tokens {
             assert_eq!(Token::unpack(token.pack()), token);

@@ -26,6 +26,10 @@ pub(super) enum Slot {
     Flow(FlowKey),
     /// A UDP flow, in whatever phase.
     Udp(FlowKey),
+    /// Gateway: a listener's stream (`-R`).
+    Listen,
+    /// Client: the same, of the `-R` with this index.
+    Reverse(u32),
     /// An IP session.
     Ip(FlowKey),
     /// Client: a request for an IP session, without its answer.
@@ -165,8 +169,13 @@ impl Session {
 }
 
 /// What either end announces. Both have QUIC datagrams among their transport parameters (`tunnel::transport`).
-pub(super) fn h3_config() -> masque::Config {
+pub(crate) fn h3_config() -> masque::Config {
     masque::Config { h3_datagram: true, ..masque::Config::default() }
+}
+
+/// What a gateway announces: `-R`, too.
+pub(crate) fn gateway_h3_config() -> masque::Config {
+    masque::Config { extra_settings: vec![(masque::listen::BEAM_LISTEN, 1)], ..h3_config() }
 }
 
 /// SETTINGS that promise HTTP datagrams without QUIC datagrams in the peer's transport parameters end the connection (RFC
@@ -204,6 +213,11 @@ pub(super) fn abandon(conn: &mut ConnMut<'_>, stream: StreamId, code: Code) {
 /// Closes the connection for an HTTP/3 error.
 pub(super) fn close(conn: &mut ConnMut<'_>, error: &ConnectionError) {
     conn.close(quic_code(error.code), error.to_string().as_bytes());
+}
+
+/// Closes the connection for what a stream of it brought.
+pub(super) fn close_for(conn: &mut ConnMut<'_>, code: Code) {
+    conn.close(quic_code(code), b"");
 }
 
 /// Writes as much as the window takes; what is left stays in `bytes`. False if the stream takes nothing any more.

@@ -18,6 +18,8 @@ pub(crate) struct WorkerSnapshot {
     pub(crate) id: u8,
     /// One entry a port.
     pub(crate) ports: Vec<PortSnapshot>,
+    /// Where the frames of the LAN's AF_XDP sockets are.
+    pub(crate) inner_frames: Vec<Census>,
     pub(crate) hand_over: HandOver,
     pub(crate) connections: u64,
     pub(crate) flows: u64,

@@ -8,6 +8,7 @@
 //! Flows never wait for a slow side: every queue is bounded, and the oldest datagram makes room, counted.
 
 mod flow;
+mod queue;
 
 pub(super) use flow::{Asked, Gone, Outside, Phase, UdpFlow};
 
@@ -15,13 +16,13 @@ use self::flow::Tools;
 use super::{
     core::Core,
     datagrams::Drops,
+    fair::Fair,
     ledger::Ledger,
     poll::{FlowKey, Ready},
 };
 use bytes::Bytes;
 use slab::Slab;
 use std::{
-    collections::VecDeque,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -106,7 +107,7 @@ impl Totals {
 pub(super) struct Udp {
     table: Slab<UdpFlow>,
     next_generation: u32,
-    ready: VecDeque<FlowKey>,
+    ready: Fair,
     /// Flows whose datagrams wait for room in QUIC's buffer.
     blocked: Vec<FlowKey>,
     /// Local sockets of a client, by the index in their epoll token.
@@ -125,7 +126,7 @@ impl Default for Udp {
         Self {
             table: Slab::new(),
             next_generation: 0,
-            ready: VecDeque::new(),
+            ready: Fair::default(),
             blocked: Vec::new(),
             locals: Slab::new(),
             scratch: None,
@@ -177,7 +178,8 @@ impl Udp {
         if let Some(flow) = self.get_mut(key)
             && !std::mem::replace(&mut flow.queued, true)
         {
-            self.ready.push_back(key);
+            let owner = flow.owner;
+            self.ready.push(owner, key);
         }
     }
 
@@ -186,7 +188,7 @@ impl Udp {
     }
 
     pub(super) fn next_ready(&mut self) -> Option<FlowKey> {
-        while let Some(key) = self.ready.pop_front() {
+        while let Some(key) = self.ready.pop() {
             if let Some(flow) = self.get_mut(key) {
                 flow.queued = false;
                 return Some(key);
@@ -228,12 +230,20 @@ impl Udp {
         }
     }
 
+    /// The flows at the places from `from` on, of `max` places; and where the next part begins.
+    pub(super) fn slice(&self, from: usize, max: usize) -> (impl Iterator<Item = &UdpFlow>, Option<usize>) {
+        let end = from.saturating_add(max).min(self.table.capacity());
+        let next = (end < self.table.capacity()).then_some(end);
+        ((from..end).filter_map(|index| self.table.get(index)), next)
+    }
+
     /// The flows on one connection, for its end.
     pub(super) fn keys_on(&self, conn: ConnId) -> Vec<FlowKey> {
         self.keys(|flow| flow.on.is_some_and(|(of, _)| of == conn))
     }
 
-    fn keys(&self, which: impl Fn(&UdpFlow) -> bool) -> Vec<FlowKey> {
+    /// The flows that are so. Walks the table.
+    pub(super) fn keys(&self, which: impl Fn(&UdpFlow) -> bool) -> Vec<FlowKey> {
         let found = self.table.iter().filter(|(_, flow)| which(flow));
         found.map(|(index, flow)| FlowKey { index: index as u32, generation: flow.generation }).collect()
     }

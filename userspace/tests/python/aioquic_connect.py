@@ -40,7 +40,7 @@ class Http3(QuicConnectionProtocol):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         # Before the handshake, so that no frame of the gateway's can come too early for it.
-        self.http = H3Connection(self._quic)
+        self.http = self.make_http()
         self.status = None
         self.headers = {}
         self.error = None
@@ -49,6 +49,9 @@ class Http3(QuicConnectionProtocol):
         self.finished = False
         self.closing = False
         self._changed = asyncio.Event()
+
+    def make_http(self):
+        return H3Connection(self._quic)
 
     def quic_event_received(self, event):
         if isinstance(event, ConnectionTerminated) and not self.closing:

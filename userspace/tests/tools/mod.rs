@@ -6,6 +6,7 @@
 
 pub(crate) mod quic;
 pub(crate) mod relay;
+pub(crate) mod steps;
 pub(crate) mod stranger;
 
 use std::io::{Read as _, Write as _};

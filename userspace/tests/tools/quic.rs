@@ -128,24 +128,57 @@ impl QuicClient {
     /// CONNECT to `authority` with a bearer token; returns once the gateway has answered 200.
     pub(crate) fn open_flow(&mut self, authority: &str, token: &str) -> StreamId {
         let bearer = format!("Bearer {token}");
-        let fields = [("authorization", bearer.as_str())];
-        let mut request = masque::encode_request(&masque::RequestHead::connect(authority, &fields));
+        let (stream, status) =
+            self.ask(&masque::RequestHead::connect(authority, &[("authorization", bearer.as_str())]));
+        assert_eq!(status, 200, "the answer to CONNECT {authority}");
+        stream
+    }
+
+    /// Sends a request; returns its stream and the answer's status.
+    pub(crate) fn ask(&mut self, head: &masque::RequestHead<'_>) -> (StreamId, u16) {
+        let mut request = masque::encode_request(head);
         let stream = self.engine.connection(self.conn).unwrap().open_bi().unwrap();
         self.write(stream, &mut request);
         let mut reader =
             masque::MessageReader::response(masque::Limits::default(), masque::ResponseTo::Connect);
-        self.until("the answer to CONNECT", |client, _| {
+        let status = self.until("the answer to CONNECT", |client, _| {
             let mut quic = client.engine.connection(client.conn)?;
             if let Read::Chunk(bytes) = quic.read(stream, usize::MAX) {
                 reader.push(bytes);
             }
             match reader.next().unwrap()? {
-                masque::Item::Headers(response) if response.status == 200 => Some(()),
-                masque::Item::Headers(response) => panic!("the answer is {}", response.status),
+                masque::Item::Headers(response) => Some(response.status),
                 _ => panic!("the answer begins with its header section"),
             }
         });
-        stream
+        (stream, status)
+    }
+
+    /// Takes in what comes until something does for this stream.
+    pub(crate) fn read(&mut self, stream: StreamId) -> Read {
+        self.until("something to read", |client, _| {
+            let read = client.engine.connection(client.conn)?.read(stream, usize::MAX);
+            (read != Read::Blocked).then_some(read)
+        })
+    }
+
+    /// Answers whatever comes, for so long.
+    pub(crate) fn answer_for(&mut self, time: Duration) {
+        let deadline = Instant::now() + time;
+        while Instant::now() < deadline {
+            self.engine.run(Instant::now());
+            while self.engine.poll_event().is_some() {}
+            self.send();
+            self.receive(deadline);
+        }
+    }
+
+    /// Closes the connection, and says so.
+    pub(crate) fn close(&mut self) {
+        let now = Instant::now();
+        self.engine.close_all(now, 0x100_u32.into(), b"");
+        self.engine.run(now);
+        self.send();
     }
 
     fn write(&mut self, stream: StreamId, bytes: &mut Bytes) {

@@ -1,9 +1,11 @@
 //! `-L .../udp`.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::time::Duration;
 
 use crate::echo::{UdpEcho, exchange, local_client, payload};
-use crate::pair::{Place, words};
+use crate::pair::{Place, until, words};
 use crate::rig::{Beam, GATEWAY_V4, Ns, ORIGIN_V4, ORIGIN_V6, root_or_skip};
 use crate::tools::{counter, dropped_in_all};
 
@@ -57,5 +59,70 @@ fn datagrams_of_all_sizes_travel_both_ways_in_both_families() {
         }
         assert_eq!((dropped_in_all(&status), &status["flows"]), (0, &2.into()), "{status:#}");
         assert_eq!(status["conservation"]["holds"], true, "{status:#}");
+    }
+}
+
+// RFC 9298 section 3.1: "port unreachable" closes the request stream; the local sender hears what a kernel would say.
+// A flow beside it runs on, and after a rest the same sender may try again.
+#[test]
+fn a_closed_port_at_the_far_end_is_refused_at_the_near_one() {
+    if !root_or_skip("a_closed_port_at_the_far_end_is_refused_at_the_near_one") {
+        return;
+    }
+    let place = Place::new();
+    let echo = UdpEcho::start(&place.rig, Ns::Origin, ORIGIN_V4);
+    let gone = UdpEcho::start(&place.rig, Ns::Origin, ORIGIN_V6);
+    let gateway = place.gateway(GATEWAY_V4, &["--xdp", "native", "-i", "g0"]);
+    let client = client(&place, &[&echo, &gone], &[]);
+    let address = gone.address();
+    drop(gone);
+    let works = local_client(&place.rig, at(PORTS[0]));
+    exchange(&works, &[payload(1, 100)], 1);
+    let refused = local_client(&place.rig, at(PORTS[1]));
+    refused.send(b"anybody there?").unwrap();
+    assert_eq!(refused.recv(&mut [0; 8]).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+    exchange(&works, &[payload(2, 100)], 1);
+    for (beam, icmp) in [(&gateway, 0), (&client, 1)] {
+        let status = beam.status();
+        let counts =
+            ["udp_flows_opened", "udp_flows_unreachable", "udp_icmp_sent"].map(|name| counter(&status, name));
+        assert_eq!((counts, dropped_in_all(&status)), ([2, 1, icmp], 0), "{status:#}");
+    }
+    let back = place.rig.within(Ns::Origin, || UdpSocket::bind(address)).unwrap();
+    until(
+        "the sender gets through",
+        || {
+            refused.send(b"again").unwrap();
+            back.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+            back.recv(&mut [0; 8]).ok()
+        },
+        |got| *got == Some(5),
+    );
+}
+
+// Without a datagram for the idle timeout a flow ends at both ends, in order; the next datagram opens another one.
+#[test]
+fn a_silent_flow_ends_and_the_next_datagram_opens_another() {
+    if !root_or_skip("a_silent_flow_ends_and_the_next_datagram_opens_another") {
+        return;
+    }
+    let place = Place::new();
+    let echo = UdpEcho::start(&place.rig, Ns::Origin, ORIGIN_V4);
+    for (at_gateway, at_client) in [("500ms", "1h"), ("1h", "500ms")] {
+        let flags = ["--xdp", "native", "-i", "g0", "--udp-idle-timeout", at_gateway];
+        let gateway = place.gateway(GATEWAY_V4, &flags);
+        let client = client(&place, &[&echo], &["--udp-idle-timeout", at_client]);
+        let local = local_client(&place.rig, at(PORTS[0]));
+        for flow in 1..=2 {
+            exchange(&local, &[payload(flow, 100)], 1);
+            for beam in [&gateway, &client] {
+                let status = until("the flow is over", || beam.status(), |status| status["flows"] == 0);
+                let ended = counter(&status, "udp_flows_idle") + counter(&status, "udp_flows_finished");
+                assert_eq!((counter(&status, "udp_flows_opened"), ended), (flow, flow), "{status:#}");
+            }
+        }
+        let (idle, finished) = if at_gateway == "500ms" { (&gateway, &client) } else { (&client, &gateway) };
+        assert_eq!(counter(&idle.status(), "udp_flows_idle"), 2);
+        assert_eq!(counter(&finished.status(), "udp_flows_finished"), 2);
     }
 }

@@ -13,3 +13,5 @@ mod rig;
 mod tools;
 
 mod local;
+mod socks;
+mod strangers;

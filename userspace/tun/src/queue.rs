@@ -88,8 +88,8 @@ impl InnerPort for Queue {
         Ok(())
     }
 
-    fn poll_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
+    fn poll_fds(&self) -> Vec<BorrowedFd<'_>> {
+        vec![self.fd.as_fd()]
     }
 
     fn is_behind_router(&self) -> bool {

@@ -40,6 +40,8 @@ pub use connection::{ConnId, ConnMut, DatagramSend, Read, Write};
 pub use engine::{Engine, Inbound, Memory, Outlet, Owner, Reserved, Sink, Transmit};
 pub use event::{CloseReason, Event};
 pub use protection::Protection;
-pub use quinn_proto::{ConnectError, Dir, EcnCodepoint, Side, StreamId, VarInt};
+pub use quinn_proto::{
+    ConnectError, Dir, EcnCodepoint, Side, StreamId, TokenLog, TokenReuseError, TokenStore, VarInt,
+};
 pub use simd::{Level, LevelError, Sealed, ciphers_that_differ_from_ring};
 pub use stats::{DropReason, Stats};

@@ -142,14 +142,19 @@ impl Vlans {
 /// Loopback sources are martians here, because XDP is never attached to `lo`.
 #[must_use]
 pub fn is_martian(source: &SocketAddr) -> bool {
-    let ip_is_martian = match source.ip() {
+    is_martian_address(source.ip()) || source.port() == 0
+}
+
+/// Whether no honest packet from another host has this source address.
+#[must_use]
+pub fn is_martian_address(source: IpAddr) -> bool {
+    match source {
         // 0.0.0.0/8, 127.0.0.0/8, multicast, and 240.0.0.0/4 with the broadcast address.
         IpAddr::V4(ip) => matches!(ip.octets(), [0 | 127 | 224.., ..]),
         IpAddr::V6(ip) => {
             ip.is_unspecified() || ip.is_loopback() || ip.is_multicast() || ip.to_ipv4_mapped().is_some()
         }
-    };
-    ip_is_martian || source.port() == 0
+    }
 }
 
 fn socket_address(version: IpVersion, address: [u8; 16], port: u16) -> SocketAddr {

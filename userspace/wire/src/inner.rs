@@ -60,22 +60,29 @@ impl Inner {
         Ok(self.ip_offset..end)
     }
 
-    /// Whether a router may send the packet on at all: multicast, broadcast, loopback, link-local and "this network" stay
-    /// where they are, whatever the routes (RFC 1812 section 5.3.7, RFC 4291 sections 2.5.2 to 2.7).
+    /// Whether a router may send the packet on at all: see [`is_forwardable`].
     #[must_use]
     #[inline(always)]
     pub fn is_forwardable(&self) -> bool {
-        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = self.destination;
-        match self.version {
-            // 240.0.0.0/4 with the limited broadcast.
-            IpVersion::V4 => !(m == 0 || m == 127 || m >= 224 || (m == 169 && n == 254)),
-            IpVersion::V6 => {
-                let high = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
-                let low = u64::from_be_bytes([i, j, k, l, m, n, o, p]);
-                // Unspecified, loopback, IPv4-mapped.
-                let is_special = high == 0 && (low <= 1 || low >> 32 == 0xffff);
-                !(a == 0xff || (a == 0xfe && b & 0xc0 == 0x80) || is_special)
-            }
+        is_forwardable(self.version, self.destination)
+    }
+}
+
+/// Whether a router may send a packet on at all: multicast, broadcast, loopback, link-local and "this network" stay where
+/// they are, whatever the routes (RFC 1812 section 5.3.7, RFC 4291 sections 2.5.2 to 2.7). IPv4 is IPv4-mapped.
+#[must_use]
+#[inline(always)]
+pub fn is_forwardable(version: IpVersion, destination: [u8; 16]) -> bool {
+    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = destination;
+    match version {
+        // 240.0.0.0/4 with the limited broadcast.
+        IpVersion::V4 => !(m == 0 || m == 127 || m >= 224 || (m == 169 && n == 254)),
+        IpVersion::V6 => {
+            let high = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
+            let low = u64::from_be_bytes([i, j, k, l, m, n, o, p]);
+            // Unspecified, loopback, IPv4-mapped.
+            let is_special = high == 0 && (low <= 1 || low >> 32 == 0xffff);
+            !(a == 0xff || (a == 0xfe && b & 0xc0 == 0x80) || is_special)
         }
     }
 }

@@ -55,7 +55,7 @@ pub fn detach(interface: &str) -> Result<Option<AttachedProgram>, OpenError> {
 fn describe(attached: preflight::Attached) -> AttachedProgram {
     let name = attached.program_name();
     AttachedProgram {
-        is_beam: name == steer::PROGRAM,
+        is_beam: [steer::PROGRAM, steer::lan::PROGRAM].contains(&name.as_str()),
         name,
         id: attached.program_id,
         mode: attached.mode_name(),

@@ -160,6 +160,15 @@ pub enum OpenError {
         /// The verifier's or loader's words.
         why: String,
     },
+    /// Packets to the LAN can't be addressed.
+    #[error(
+        "this host routes by policy rules, VRFs or source routes (see: ip rule), which beam doesn't mirror, so it can't \
+         tell where packets to the LAN leave {interface}. Use --tun, and let the kernel route"
+    )]
+    PolicyRouting {
+        /// The interface.
+        interface: String,
+    },
     /// Something else the kernel refused.
     #[error("{doing} on {interface} failed: {source}")]
     System {
@@ -181,6 +190,17 @@ pub enum TargetsError {
     )]
     TooMany {
         /// After wildcards were expanded.
+        seen: usize,
+        /// Capacity of the map.
+        max: usize,
+    },
+    /// More prefixes than the LAN's map holds.
+    #[error(
+        "{seen} prefixes to steer on the LAN, this host's own addresses and routes within included, but at most {max} fit. \
+         Announce fewer and shorter ones"
+    )]
+    TooManyPrefixes {
+        /// All of them.
         seen: usize,
         /// Capacity of the map.
         max: usize,

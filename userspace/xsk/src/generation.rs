@@ -1,6 +1,8 @@
-//! A worker's cache of what it works out from the mirror, for as long as the mirror says the same. One entry for each
-//! hash, so the table's size is its limit and an attacker who makes up keys can only make it miss.
+//! A worker's cache of how packets leave by one interface, worked out from the mirror and kept for as long as the mirror
+//! says the same. One entry for each hash, so the table's size is its limit and an attacker who makes up keys can only
+//! make it miss.
 
+use crate::mirror::{Reader, Tables};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// Entries; a power of two. 2048 entries of about 200 bytes are 400 KB for each worker.
@@ -14,31 +16,64 @@ struct Entry<K, V> {
 
 /// See the module.
 pub(crate) struct Cache<K, V> {
-    entries: Box<[Option<Entry<K, V>>]>,
+    interface: u32,
+    reader: Reader,
+    entries: Entries<K, V>,
+}
+
+struct Entries<K, V> {
+    slots: Box<[Option<Entry<K, V>>]>,
     /// The slot that hit last: bursts go to one peer, so the key is often compared instead of hashed.
     last: usize,
 }
 
 impl<K: Hash + Eq + Copy, V> Cache<K, V> {
-    pub(crate) fn new() -> Self {
-        Self { entries: (0..ENTRY_COUNT).map(|_| None).collect(), last: 0 }
+    pub(crate) fn new(interface: u32, reader: Reader) -> Self {
+        Self { interface, reader, entries: Entries::new() }
     }
 
-    /// The value for a key in this generation of the mirror; `resolve` works it out if it isn't there.
+    /// Takes over what changed since the last call. True if anything did.
+    #[inline]
+    pub(crate) fn refresh(&mut self) -> bool {
+        self.reader.refresh()
+    }
+
+    /// Whether the interface still exists.
+    pub(crate) fn interface_exists(&self) -> bool {
+        self.reader.tables().links.contains_key(&self.interface)
+    }
+
+    /// The mirror's view, for what isn't cached.
+    pub(crate) fn reader(&self) -> &Reader {
+        &self.reader
+    }
+
+    /// The value for a key; `resolve` works it out by interface if it isn't there.
     #[inline]
     pub(crate) fn get<E>(
         &mut self,
         key: &K,
-        generation: u64,
-        resolve: impl FnOnce() -> Result<V, E>,
+        resolve: impl FnOnce(&Tables, u32) -> Result<V, E>,
     ) -> Result<&V, E> {
+        let Self { interface, reader, entries } = self;
+        entries.get(key, reader.generation(), || resolve(reader.tables(), *interface))
+    }
+}
+
+impl<K: Hash + Eq + Copy, V> Entries<K, V> {
+    fn new() -> Self {
+        Self { slots: (0..ENTRY_COUNT).map(|_| None).collect(), last: 0 }
+    }
+
+    #[inline]
+    fn get<E>(&mut self, key: &K, generation: u64, resolve: impl FnOnce() -> Result<V, E>) -> Result<&V, E> {
         let is_fresh = |entry: &Option<Entry<K, V>>| {
             entry.as_ref().is_some_and(|entry| entry.generation == generation && entry.key == *key)
         };
-        if !is_fresh(&self.entries[self.last]) {
+        if !is_fresh(&self.slots[self.last]) {
             self.last = hash(key) & (ENTRY_COUNT - 1);
         }
-        let slot = &mut self.entries[self.last];
+        let slot = &mut self.slots[self.last];
         if is_fresh(slot)
             && let Some(entry) = slot
         {
@@ -63,7 +98,7 @@ mod tests {
 
     #[test]
     fn once_for_each_key_and_generation() {
-        let (mut cache, mut asked) = (Cache::new(), 0);
+        let (mut cache, mut asked) = (Entries::new(), 0);
         let mut get = |key: u32, generation: u64| {
             let resolve = || {
                 asked += 1;
@@ -82,7 +117,7 @@ mod tests {
 
     #[test]
     fn refusals_are_asked_again() {
-        let mut cache = Cache::new();
+        let mut cache = Entries::new();
         assert_eq!(cache.get(&7, 1, || Err("no neighbour")), Err("no neighbour"));
         assert_eq!(cache.get(&7, 1, || Ok::<_, ()>('a')), Ok(&'a'));
     }

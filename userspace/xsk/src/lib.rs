@@ -11,6 +11,8 @@
 //!             └─► completion ring ──► XskPort::send_room
 //! ```
 //!
+//! The LAN side of a tunnel ([`open_lan`], [`LanPort`]) stands on the same rings; its figure is in `lan/mod.rs`.
+//!
 //! Called by the binary at start ([`open`]), by workers on the data path ([`XskPort`]), by housekeeping
 //! ([`Interface`]). Keep the `Interface` alive as long as its ports are wanted: dropping it detaches the XDP program,
 //! from which moment the kernel gets every packet; dropping a port takes its queue out of the steering map first.
@@ -30,6 +32,7 @@ mod genl;
 mod held;
 mod interface;
 mod kick;
+mod lan;
 mod mirror;
 mod netlink;
 mod news;
@@ -49,5 +52,6 @@ pub use detach::{AttachedProgram, attached, detach};
 pub use device::Device;
 pub use error::{OpenError, TargetsError};
 pub use interface::{Interface, open};
+pub use lan::{LanInterface, LanPort, LanPrefixes, open_lan};
 pub use port::XskPort;
 pub use report::{LinkState, QueueMode, QueueReport, SocketStatistics, Step};

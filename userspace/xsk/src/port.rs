@@ -2,9 +2,15 @@
 //!
 //! Rings and frames are [`Queue`]'s.
 
-use crate::{QueueReport, SocketStatistics, queue::Queue, templates::Templates};
+use crate::{
+    QueueReport, SocketStatistics,
+    mirror::Tables,
+    queue::Queue,
+    templates::{self, Entry, Templates},
+};
 use port::{
-    Census, Counters, Drop as Reason, Ecn, Flushed, Frame, Port, Received, Reserved, Sealed, Sent, Transmit,
+    Census, Counters, Drop as Reason, Ecn, Flushed, Frame, Path, Port, Received, Reserved, Sealed, Sent,
+    Transmit,
 };
 use simd::{
     Level,
@@ -120,6 +126,13 @@ impl XskPort {
     }
 }
 
+/// How to send on `path`; `None` when the kernel has to.
+#[inline]
+fn entry<'a>(templates: &'a mut Templates, path: &Path) -> Option<&'a Entry> {
+    let resolve = |tables: &Tables, interface| templates::resolve(tables, interface, path).ok_or(());
+    templates.get(path, resolve).ok()
+}
+
 impl Port for XskPort {
     fn receive(&mut self, burst: &mut Vec<Received>, max: usize) -> io::Result<usize> {
         self.follow()?;
@@ -157,7 +170,7 @@ impl Port for XskPort {
         self.templates.refresh();
         let datagram_count = transmit.datagram_count();
         let chunk_bytes = self.queue.rings.tx_window(0).len();
-        let Some(entry) = self.templates.get(&transmit.path) else {
+        let Some(entry) = entry(&mut self.templates, &transmit.path) else {
             self.queue.counters.tx_no_route += datagram_count as u64;
             return Reserved::NoRoute;
         };
@@ -180,7 +193,7 @@ impl Port for XskPort {
 
     fn submit(&mut self, transmit: &Transmit, frames: &mut Vec<Sealed<Frame>>) -> Sent {
         self.queue.unreserve(frames.len());
-        let template = self.templates.get(&transmit.path).map(|entry| entry.template);
+        let template = entry(&mut self.templates, &transmit.path).map(|entry| entry.template);
         let ecn_bits = transmit.ecn.map_or(0, |ecn| ecn as u8);
         let mut sent = Sent::Dropped;
         for sealed in frames.drain(..) {

@@ -9,7 +9,7 @@
 //! moves it into `held`, under its chunk's number, and only an address that names a chunk held for that very ring
 //! gives it back. So an address that the kernel never had, or one that comes twice, is found out and named.
 
-use crate::{SocketStatistics, held::Held};
+use crate::{SocketStatistics, held::Held, lan::Addressed};
 use port::{Frame, Sealed};
 use std::{
     io,
@@ -132,7 +132,8 @@ impl Rings {
     /// there are in front of the payload, fills those, and says how long the packet is. `None` from it gives the frame
     /// back.
     ///
-    /// Nothing but this makes a TX descriptor, and it takes nothing but sealed frames.
+    /// TX descriptors are made of sealed frames here and of the LAN's own [`Addressed`] packets below: nothing else can
+    /// be sent, by its type.
     pub(crate) fn stage(
         &mut self,
         sealed: Sealed<Frame>,
@@ -143,6 +144,19 @@ impl Rings {
         let room_bytes = frame.window().start - window.start;
         frame.set_window(window);
         let Some(length) = headers(&mut frame, room_bytes) else { return Some(frame) };
+        self.put(frame, length);
+        None
+    }
+
+    /// Queues an inner packet that goes to the LAN.
+    pub(crate) fn stage_addressed(&mut self, packet: Addressed) {
+        let (mut frame, length) = packet.into_parts();
+        frame.set_window(self.tx_window(frame.chunk()));
+        self.put(frame, length);
+    }
+
+    /// Queues the first bytes of a frame's whole [`Self::tx_window`].
+    fn put(&mut self, frame: Frame, length: usize) {
         let mut descriptor = self.descriptors[frame.chunk()];
         // SAFETY: the descriptor is of a chunk whose frame this function owns; the slices that this makes are gone
         // before the frame is touched again.
@@ -150,7 +164,6 @@ impl Rings {
         data.cursor().set_pos(length);
         self.held.put_transmit(frame);
         self.staged.push(descriptor);
-        None
     }
 
     /// Moves everything staged to the TX ring.

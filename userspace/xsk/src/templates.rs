@@ -2,7 +2,7 @@
 
 use crate::{
     generation::Cache,
-    mirror::{Reader, Used},
+    mirror::{Tables, Used},
 };
 use port::Path;
 use std::net::IpAddr;
@@ -17,6 +17,9 @@ const fn ip_header_bytes(ip: IpAddr) -> usize {
         IpAddr::V6(_) => 40,
     }
 }
+
+/// The headers by path.
+pub(crate) type Templates = Cache<Path, Entry>;
 
 /// How to send on one path.
 pub(crate) struct Entry {
@@ -34,40 +37,10 @@ impl Entry {
     }
 }
 
-/// The cache.
-pub(crate) struct Templates {
-    interface: u32,
-    reader: Reader,
-    cache: Cache<Path, Entry>,
-}
-
-impl Templates {
-    pub(crate) fn new(interface: u32, reader: Reader) -> Self {
-        Self { interface, reader, cache: Cache::new() }
-    }
-
-    /// The mirror's view of the interface, if anything changed since the last call.
-    #[inline]
-    pub(crate) fn refresh(&mut self) -> bool {
-        self.reader.refresh()
-    }
-
-    /// Whether the interface still exists.
-    pub(crate) fn interface_exists(&self) -> bool {
-        self.reader.tables().links.contains_key(&self.interface)
-    }
-
-    /// How to send on `path`; `None` when the kernel has to.
-    #[inline]
-    pub(crate) fn get(&mut self, path: &Path) -> Option<&Entry> {
-        let Self { interface, reader, cache } = self;
-        cache.get(path, reader.generation(), || resolve(reader, *interface, path).ok_or(())).ok()
-    }
-}
-
+/// How to send on one path; none where the kernel has to.
 #[cold]
-fn resolve(reader: &Reader, interface: u32, path: &Path) -> Option<Entry> {
-    let hop = reader.tables().resolve(interface, &path.local, &path.remote)?;
+pub(crate) fn resolve(tables: &Tables, interface: u32, path: &Path) -> Option<Entry> {
+    let hop = tables.resolve(interface, &path.local, &path.remote)?;
     let link = Link { src_mac: hop.src_mac, dst_mac: hop.dst_mac, vlans: hop.vlans };
     let headers_bytes = ip_header_bytes(path.remote.ip()) + 8;
     Some(Entry {

@@ -25,6 +25,9 @@ const FILE_BYTES_MAX: u64 = 256 << 20;
 const FILE_MODE: u32 = 0o600;
 const DIRECTORY_MODE: u32 = 0o700;
 
+/// A table of one entry, so that a commit has something to write.
+const SECOND_COMMIT: &str = "second-commit";
+
 type Table<'a> = TableDefinition<'a, &'static [u8], &'static [u8]>;
 
 /// Why the store can't be used.
@@ -141,18 +144,46 @@ impl Store {
     }
 
     pub(super) fn take_all(&mut self, table: &str) -> Result<Vec<(Vec<u8>, Record)>, Trouble> {
+        self.take_some(table, &[], usize::MAX)
+    }
+
+    /// Takes the longest-lived entries of a prefix out. What isn't whole is taken out, too.
+    pub(super) fn take_some(
+        &mut self,
+        table: &str,
+        prefix: &[u8],
+        at_most: usize,
+    ) -> Result<Vec<(Vec<u8>, Record)>, Trouble> {
         let Some(database) = self.open_existing()? else { return Ok(Vec::new()) };
         let transaction = database.begin_write()?;
-        let records = all_of(&transaction.open_table(Table::new(table))?, table)?;
-        transaction.delete_table(Table::new(table))?;
+        let mut taken = Vec::new();
+        let size = {
+            let mut open = transaction.open_table(Table::new(table))?;
+            let mut broken = Vec::new();
+            for entry in open.range(prefix..)? {
+                let (key, bytes) = entry?;
+                let key = key.value();
+                match Record::from_bytes(table, key, bytes.value()) {
+                    _ if !key.starts_with(prefix) => break,
+                    Some(record) => taken.push((key.to_vec(), record)),
+                    None => broken.push(key.to_vec()),
+                }
+            }
+            taken.sort_by_key(|(_, record)| std::cmp::Reverse(record.expires));
+            taken.truncate(at_most);
+            for key in broken.iter().chain(taken.iter().map(|(key, _)| key)) {
+                open.remove(key.as_slice())?;
+            }
+            (open.len()?, open.stats()?.stored_bytes())
+        };
         // Each commit is durable when it returns. The second one overwrites the root that still knew the records, so
         // that no repair can ever go back to it.
         transaction.commit()?;
         let transaction = database.begin_write()?;
-        transaction.open_table(Table::new(table))?;
+        transaction.open_table(Table::new(SECOND_COMMIT))?.insert(&[][..], &[][..])?;
         transaction.commit()?;
-        self.sizes.insert(table.to_owned(), (0, 0));
-        Ok(records)
+        self.sizes.insert(table.to_owned(), size);
+        Ok(taken)
     }
 
     pub(super) fn add_all(

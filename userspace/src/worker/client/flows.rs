@@ -10,6 +10,7 @@ use crate::{
         flows::{Pending, Phase},
         poll::{FlowKey, Token},
         session::{Slot, abandon, quic_code, write_some},
+        udp::On,
     },
 };
 use bytes::Bytes;
@@ -51,7 +52,7 @@ impl Client {
             };
             let phase = match listen {
                 Listen::Forward(_, to) => {
-                    Phase::Waiting(Pending { to: to.clone(), socks: false, early: Vec::new() })
+                    Phase::Waiting(Pending { to: to.clone(), socks: false, bound: false, early: Vec::new() })
                 }
                 Listen::Socks(_) => Phase::Socks(Negotiation::default()),
             };
@@ -93,6 +94,7 @@ impl Client {
             Phase::Socks(_) => self.negotiate(core, key),
             Phase::Asked { .. } => self.hear_answer(core, key),
             Phase::Open(_) | Phase::Last(_) => self.pump(core, key),
+            Phase::Dialing(_) => self.dial_done(core, key),
             Phase::Associated { .. } => self.watch_association(core, key),
             Phase::Waiting(_) | Phase::Connecting { .. } | Phase::Moving => {}
         }
@@ -123,7 +125,7 @@ impl Client {
                     }
                 }
                 Step::Connect { to, early } => {
-                    flow.phase = Phase::Waiting(Pending { to, socks: true, early });
+                    flow.phase = Phase::Waiting(Pending { to, socks: true, bound: false, early });
                     return self.wait_for_stream(core, key);
                 }
                 Step::Associate { port } => return self.associate(core, key, port),
@@ -155,6 +157,38 @@ impl Client {
         }
     }
 
+    /// Flows that asked on this connection, and have no answer, wait again.
+    pub(super) fn ask_flows_again(&mut self, core: &mut Core, conn: ConnId) {
+        for key in core.flows.keys_on(conn) {
+            let now = core.now;
+            let Some(flow) = core.flows.get_mut(key) else { continue };
+            if !matches!(flow.phase, Phase::Asked { .. }) {
+                continue;
+            }
+            let Phase::Asked { pending, .. } = std::mem::replace(&mut flow.phase, Phase::Moving) else {
+                continue;
+            };
+            flow.phase = Phase::Waiting(pending);
+            let on = flow.on.take();
+            core.flows.set_deadline(key, Some(now + PATIENCE));
+            if let Some((conn, stream)) = on {
+                self.pool.release(conn, stream);
+            }
+            self.waiting.push_front(key);
+        }
+    }
+
+    /// Drops the flows that asked on this connection what no other can answer.
+    pub(super) fn drop_bound(&mut self, core: &mut Core, conn: ConnId, why: &str) {
+        for key in core.flows.keys_on(conn) {
+            let phase = core.flows.get_mut(key).map(|flow| &flow.phase);
+            if matches!(phase, Some(Phase::Asked { pending, .. }) if pending.bound) {
+                core.totals.flows_reset_by_stream += 1;
+                self.drop_flow(core, key, why);
+            }
+        }
+    }
+
     /// Sends CONNECT for a flow.
     fn ask(&mut self, core: &mut Core, key: FlowKey, conn: ConnId, stream: StreamId) {
         let Some(flow) = core.flows.get_mut(key) else { return };
@@ -163,11 +197,17 @@ impl Client {
             self.bearer.iter().map(|bearer| ("proxy-authorization", bearer.as_str())).collect();
         let unsent = masque::encode_request(&masque::RequestHead::connect(&pending.to.authority(), &fields));
         let reader = Box::new(MessageReader::response(masque::Limits::default(), ResponseTo::Connect));
-        flow.on = Some((conn, stream));
-        flow.phase = Phase::Asked { reader, unsent, pending };
+        flow.to = pending.to.authority().into();
         core.totals.requests += 1;
+        self.asked(core, key, (conn, stream), Phase::Asked { reader, unsent, pending });
+    }
+
+    /// A request is made for a flow: `phase` has it.
+    pub(super) fn asked(&mut self, core: &mut Core, key: FlowKey, on: On, phase: Phase) {
+        let Some(flow) = core.flows.get_mut(key) else { return };
+        (flow.on, flow.phase) = (Some(on), phase);
         core.flows.set_deadline(key, Some(core.now + ANSWER_PATIENCE));
-        self.pool.assign(conn, stream, Slot::Flow(key));
+        self.pool.assign(on.0, on.1, Slot::Flow(key));
         self.hear_answer(core, key);
     }
 
@@ -317,7 +357,8 @@ impl Client {
 pub(super) fn refusal(destination: &str, status: u16, proxy_status: &str) -> String {
     let advice = match status {
         401 | 407 => ": no valid identity; give --token-file FILE or --cert/--key that the gateway knows",
-        403 => ": the gateway's --allow does not cover it",
+        403 => ": the gateway's --allow does not cover it, or its users file does not for this client",
+        429 => ": a limit of this client's in the gateway's users file",
         503 => ": the gateway is draining or at its limit",
         _ => "",
     };

@@ -12,7 +12,7 @@ use crate::worker::{
     core::Core,
     datagrams::{DatagramStream, Framing},
     flow::{Broken, Reader},
-    ip::{Heard, IpSession, Rules, Side, masque_prefix, prefix_of},
+    ip::{Ground, Heard, IpSession, Rules, Side, masque_prefix, prefix_of},
     poll::FlowKey,
     session::{Slot, abandon, quic_code, write_some},
 };
@@ -36,9 +36,9 @@ const PAUSE_MAX: Duration = Duration::from_secs(60);
 /// wait for long.
 const DEVICE_QUEUE_COUNT: usize = 256;
 
-/// What `--tun` asks for.
-pub(crate) struct TunConfig {
-    pub(crate) network: tun::Network,
+/// What `--tun` or `--lan` asks for.
+pub(crate) struct IpConfig {
+    pub(crate) network: Ground,
     /// `--route`; none: whatever the gateway advertises.
     pub(crate) routes: Vec<Prefix>,
     /// `--announce`: networks on this side.
@@ -47,7 +47,7 @@ pub(crate) struct TunConfig {
 
 /// See the module.
 pub(super) struct IpClient {
-    config: TunConfig,
+    config: IpConfig,
     state: State,
     /// What the gateway assigned last, and the device has.
     addresses: Vec<IpAddr>,
@@ -71,7 +71,7 @@ struct Asked {
 }
 
 impl IpClient {
-    pub(super) fn new(config: TunConfig) -> Self {
+    pub(super) fn new(config: IpConfig) -> Self {
         Self {
             config,
             state: State::Idle,
@@ -152,10 +152,11 @@ impl IpClient {
         let offered: Vec<Prefix> =
             advertised.ranges().iter().flat_map(|range| range.prefixes()).filter_map(prefix_of).collect();
         let name = self.config.network.name().to_owned();
+        let may_loop = self.config.network.may_loop();
         let mut wanted = Vec::new();
         if self.config.routes.is_empty() {
             for prefix in &offered {
-                if prefix.contains(gateway) {
+                if may_loop && prefix.contains(gateway) {
                     tracing::warn!(
                         "{name}: {prefix}, which the gateway advertises, contains the gateway's own address {gateway} and is not routed; name what you want by --route"
                     );
@@ -186,6 +187,8 @@ impl IpClient {
             let source = self.addresses.iter().find(|address| address.is_ipv4() == new.is_ipv4());
             match source {
                 Some(&source) => report(network.add_route(*new, Some(source))),
+                // The LAN's hosts have addresses of their own.
+                None if !may_loop => report(network.add_route(*new, None)),
                 None => {
                     tracing::warn!("{name}: no address of the family of {new} was assigned: it is not routed")
                 }
@@ -424,9 +427,9 @@ fn host_bits(address: IpAddr) -> u8 {
     if address.is_ipv4() { 32 } else { 128 }
 }
 
-fn report(result: Result<(), tun::NetworkError>) {
+fn report(result: anyhow::Result<()>) {
     if let Err(error) = result {
-        tracing::error!("{error}");
+        tracing::error!("{error:#}");
     }
 }
 

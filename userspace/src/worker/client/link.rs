@@ -3,12 +3,16 @@
 //! ```text
 //!  Resolving ─► Connecting ─► Up ─(lost)─► Pause ─► Resolving …      Over: nothing more is tried
 //! ```
+//! With a ticket of an earlier connection it has a session while it is connecting, and requests go out before the gateway
+//! has said a word (early data). If the gateway refuses them, nobody has read them: they are asked again, see
+//! [`Established`].
+//!
 //! [`Pool`](super::pool::Pool) owns links and calls them; a link knows nothing of the others.
 
 use super::{
     ClientConfig,
     paths::source_towards,
-    trouble::{explain, is_verification_failure, no_answer},
+    trouble::{explain, is_handshake_failure, is_verification_failure, no_answer},
 };
 use crate::worker::{
     core::Core,
@@ -53,6 +57,8 @@ pub(super) enum State {
         remote: SocketAddr,
         until: Instant,
         rest: VecDeque<SocketAddr>,
+        /// With a ticket: what was opened in early data.
+        early: Option<Box<Session>>,
     },
     Up(Up),
     Pause {
@@ -71,6 +77,33 @@ pub(super) struct Up {
     /// before its certificate is judged.
     pub(super) accepted: bool,
     pub(super) going_away: bool,
+}
+
+/// Where a stream can be opened.
+pub(super) struct Way<'a> {
+    pub(super) conn: ConnId,
+    pub(super) session: &'a mut Session,
+    /// The gateway has not spoken yet, and may refuse what is said.
+    pub(super) early: bool,
+    pub(super) going_away: bool,
+}
+
+impl Way<'_> {
+    /// Whether the gateway has said that it has this, now or when it gave the ticket.
+    pub(super) fn offers(&self, what: fn(&masque::Settings) -> bool) -> bool {
+        self.session.peer_settings().is_some_and(what)
+    }
+}
+
+/// What came of a handshake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Established {
+    /// A tunnel.
+    Up,
+    /// A tunnel, but the gateway has refused the early data: no stream of it exists any more.
+    UpAnew,
+    /// Nothing.
+    Nothing,
 }
 
 impl Link {
@@ -101,6 +134,19 @@ impl Link {
     pub(super) fn up(&mut self) -> Option<&mut Up> {
         match &mut self.state {
             State::Up(up) => Some(up),
+            _ => None,
+        }
+    }
+
+    /// Where it takes streams, if it does.
+    pub(super) fn way(&mut self) -> Option<Way<'_>> {
+        match &mut self.state {
+            State::Up(Up { conn, session, going_away, .. }) => {
+                Some(Way { conn: *conn, session, early: false, going_away: *going_away })
+            }
+            State::Connecting { conn, early: Some(session), .. } => {
+                Some(Way { conn: *conn, session, early: true, going_away: false })
+            }
             _ => None,
         }
     }
@@ -195,7 +241,8 @@ impl Link {
                 Ok(conn) => {
                     tracing::debug!("handshake with {remote}");
                     let until = now + HANDSHAKE_LIMIT;
-                    self.state = State::Connecting { conn, remote, until, rest: candidates };
+                    let early = early_session(core, config, conn);
+                    self.state = State::Connecting { conn, remote, until, rest: candidates, early };
                     return;
                 }
                 Err(error) => last = format!("{remote}: {error}"),
@@ -237,20 +284,26 @@ impl Link {
         }
     }
 
-    /// The handshake is done on our side. True if a tunnel came of it.
-    pub(super) fn connected(&mut self, core: &mut Core) -> bool {
-        let State::Connecting { conn, remote, .. } = self.state else { return false };
-        let Some(mut quic) = core.engine.connection(conn) else { return false };
-        let h3 = masque::Connection::client(h3_config());
-        match Session::open(h3, &mut quic) {
+    /// The handshake is done on our side.
+    pub(super) fn connected(&mut self, core: &mut Core) -> Established {
+        let State::Connecting { conn, remote, early, .. } = &mut self.state else {
+            return Established::Nothing;
+        };
+        let (conn, remote, early) = (*conn, *remote, early.take());
+        let Some(mut quic) = core.engine.connection(conn) else { return Established::Nothing };
+        let refused = early.is_some() && !quic.early_data_accepted();
+        let session = match early.filter(|_| !refused) {
+            Some(session) => Ok(session),
+            None => Session::open(masque::Connection::client(h3_config()), &mut quic).map(Box::new),
+        };
+        match session {
             Ok(session) => {
-                let session = Box::new(session);
                 self.state = State::Up(Up { conn, session, remote, accepted: false, going_away: false });
-                true
+                if refused { Established::UpAnew } else { Established::Up }
             }
             Err(error) => {
                 close(&mut quic, &error);
-                false
+                Established::Nothing
             }
         }
     }
@@ -277,6 +330,17 @@ impl Link {
         let fatal = is_verification_failure(reason);
         let host = &config.host;
         match &mut self.state {
+            State::Connecting { rest, remote, early: Some(_), .. } if is_handshake_failure(reason) => {
+                // A ticket that the gateway can't stand: no other of them is tried, and the same address at once.
+                tracing::info!(
+                    "the gateway refused a session ticket ({}): once more without",
+                    explain(reason)
+                );
+                config.early.tickets.forget();
+                let mut rest = std::mem::take(rest);
+                rest.push_front(*remote);
+                self.connect(core, now, config, rest);
+            }
             State::Connecting { rest, remote, .. } => {
                 let error = format!("gateway {host} ({remote}): {}", explain(reason));
                 let rest = std::mem::take(rest);
@@ -356,6 +420,20 @@ impl Link {
             State::Pause { until } if until <= now => self.resolve(core, now, config),
             State::Connecting { until, .. } if until <= now => self.handshake_expired(core, now, config),
             _ => {}
+        }
+    }
+}
+
+/// A session in early data, where a ticket permits it.
+fn early_session(core: &mut Core, config: &ClientConfig, conn: ConnId) -> Option<Box<Session>> {
+    let mut quic = core.engine.connection(conn).filter(|quic| quic.has_early_data())?;
+    let h3 = masque::Connection::client(h3_config()).remembering(config.early.settings.get());
+    match Session::open(h3, &mut quic) {
+        Ok(session) => Some(Box::new(session)),
+        Err(error) => {
+            // The remembered limits were too narrow; those of the handshake may be wider.
+            tracing::debug!("no early data: {error}");
+            None
         }
     }
 }

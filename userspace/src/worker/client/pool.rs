@@ -7,12 +7,13 @@
 
 use super::{
     ClientConfig,
-    link::{Link, Up},
+    link::{Established, Link, Up, Way},
 };
 use crate::worker::{
     core::Core,
     session::{Session, Slot},
 };
+use masque::Settings;
 use std::{net::SocketAddr, time::Instant};
 use tunnel::{CloseReason, ConnId, StreamId};
 use upstream::resolver::ResolveError;
@@ -59,9 +60,9 @@ impl Pool {
         self.settle(now, config, index.into())
     }
 
-    /// True if there is a tunnel more than before.
-    pub(super) fn connected(&mut self, core: &mut Core, conn: ConnId) -> bool {
-        self.link_of(conn).is_some_and(|link| link.connected(core))
+    /// A handshake is done on our side.
+    pub(super) fn connected(&mut self, core: &mut Core, conn: ConnId) -> Established {
+        self.link_of(conn).map_or(Established::Nothing, |link| link.connected(core))
     }
 
     /// The gateway has spoken on a connection for the first time.
@@ -123,41 +124,60 @@ impl Pool {
         }
     }
 
-    /// The session on a connection, while it is up.
+    /// The session on a connection, while it is up or in early data.
     pub(super) fn session_on(&mut self, conn: ConnId) -> Option<&mut Session> {
-        self.link_of(conn).and_then(Link::up).map(|up| &mut *up.session)
+        self.link_of(conn).and_then(Link::way).map(|way| way.session)
     }
 
-    /// Opens a request stream on the least loaded tunnel that has credit for one; one that is going away only where
-    /// there is no other. `None`: no tunnel is up, or none has credit; both come with an event.
+    /// Opens a request stream on the least loaded tunnel that has credit for one; in early data, or on one that is going
+    /// away, only where there is no other. `None`: no tunnel is up, or none has credit; both come with an event.
+    ///
+    /// Whoever asks must be ready to ask again: see [`Client::ask_again`](super::Client::ask_again).
     pub(super) fn open(&mut self, core: &mut Core) -> Option<(ConnId, StreamId)> {
-        self.open_where(core, |_| true)
+        self.open_least_loaded(core, |_| true)
     }
 
-    /// The same for an extended CONNECT, which the gateway has to have announced (RFC 9220 section 3).
+    /// As [`Self::open`], on a tunnel whose gateway has offered extended CONNECT, now or when it gave the ticket.
+    pub(super) fn open_extended_early(&mut self, core: &mut Core) -> Option<(ConnId, StreamId)> {
+        self.open_least_loaded(core, |way| way.offers(Settings::enable_connect_protocol))
+    }
+
+    fn open_least_loaded(
+        &mut self,
+        core: &mut Core,
+        fits: impl Fn(&Way<'_>) -> bool,
+    ) -> Option<(ConnId, StreamId)> {
+        let mut ways: Vec<Way<'_>> = self.links.iter_mut().filter_map(Link::way).filter(fits).collect();
+        ways.sort_by_key(|way| (way.early, way.going_away, way.session.slots.len()));
+        ways.into_iter().find_map(|way| {
+            let stream = core.engine.connection(way.conn).and_then(|mut quic| quic.open_bi())?;
+            Some((way.conn, stream))
+        })
+    }
+
+    /// The same for those who would not ask again: never in early data.
     pub(super) fn open_extended(&mut self, core: &mut Core) -> Option<(ConnId, StreamId)> {
-        self.open_where(core, |session| {
-            session.peer_settings().is_some_and(masque::Settings::enable_connect_protocol)
-        })
+        self.open_where(core, Settings::enable_connect_protocol)
     }
 
-    fn open_where(&mut self, core: &mut Core, fits: impl Fn(&Session) -> bool) -> Option<(ConnId, StreamId)> {
-        let load = |up: &&mut Up| (up.going_away, up.session.slots.len());
-        let mut ups: Vec<&mut Up> =
-            self.links.iter_mut().filter_map(Link::up).filter(|up| fits(&up.session)).collect();
-        ups.sort_by_key(load);
-        ups.into_iter().find_map(|up| {
-            let stream = core.engine.connection(up.conn).and_then(|mut quic| quic.open_bi())?;
-            Some((up.conn, stream))
-        })
+    /// As [`Self::open`], on a tunnel whose gateway has offered something; never in early data.
+    pub(super) fn open_where(
+        &mut self,
+        core: &mut Core,
+        offers: fn(&Settings) -> bool,
+    ) -> Option<(ConnId, StreamId)> {
+        self.open_least_loaded(core, |way| !way.early && way.offers(offers))
     }
 
     /// A gateway has spoken, and offered no extended CONNECT.
     pub(super) fn lacks_extended(&mut self) -> bool {
-        self.links
-            .iter_mut()
-            .filter_map(Link::up)
-            .any(|up| up.session.peer_settings().is_some_and(|settings| !settings.enable_connect_protocol()))
+        self.lacks(Settings::enable_connect_protocol)
+    }
+
+    /// A gateway has spoken, and has not offered something.
+    pub(super) fn lacks(&mut self, offers: fn(&Settings) -> bool) -> bool {
+        let lacks = |up: &mut Up| up.session.peer_settings().is_some_and(|settings| !offers(settings));
+        self.links.iter_mut().filter_map(Link::up).any(lacks)
     }
 
     /// This stream of this connection belongs to `slot`'s owner from now on.

@@ -15,6 +15,11 @@ pub(super) fn is_verification_failure(reason: &CloseReason) -> bool {
     )
 }
 
+/// One of the two stacks refused the handshake itself: a ticket may have been the reason.
+pub(super) fn is_handshake_failure(reason: &CloseReason) -> bool {
+    matches!(reason, CloseReason::Transport { .. } | CloseReason::PeerTransport { .. })
+}
+
 /// The end of a connection in words, and the next step where there is one.
 pub(super) fn explain(reason: &CloseReason) -> String {
     let advice = match reason {

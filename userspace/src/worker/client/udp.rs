@@ -8,6 +8,7 @@
 //! a local sender doesn't make a request of each datagram.
 
 mod ask;
+pub(super) use ask::read_answer;
 mod socks;
 
 use super::{Client, Listen};
@@ -199,6 +200,9 @@ impl Client {
         let outside = Outside::Local { socket: source.socket, ends, header: header.clone() };
         let key = core.udp.insert(outside, Phase::Waiting, core.now);
         core.udp.totals.opened += 1;
+        if let Some(flow) = core.udp.get_mut(key) {
+            flow.to = self.destination(flow).map(|to| to.authority().into()).unwrap_or_default();
+        }
         core.send_from_local(key, payload);
         self.udp.flows.entry(source).or_default().insert(header, key);
         self.udp.waiting.push_back(key);
@@ -272,6 +276,9 @@ impl Client {
 
     /// The connection under some flows has ended.
     pub(super) fn udp_connection_ended(&mut self, core: &mut Core, conn: ConnId) {
+        if let Some(session) = self.pool.session_on(conn) {
+            datagrams::count_lost(core, session, conn);
+        }
         for key in core.udp.keys_on(conn) {
             self.end_udp(core, key, &Gone::Lost);
         }

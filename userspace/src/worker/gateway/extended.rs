@@ -2,7 +2,7 @@
 
 use super::{Gateway, Refusal};
 use crate::worker::{core::Core, gateway::Asker, ledger::FlowPermit};
-use masque::{HostPort, Request, RequestReader};
+use masque::{Request, RequestReader};
 use tunnel::{ConnId, StreamId};
 
 /// One extended CONNECT whose client has shown who it is.
@@ -12,8 +12,6 @@ pub(super) struct Extended<'a> {
     /// What follows the header section.
     pub(super) reader: RequestReader,
     pub(super) request: &'a Request,
-    /// This gateway, as the client names it.
-    pub(super) authority: &'a HostPort,
     /// The expanded URI template.
     pub(super) path: &'a str,
     /// Who it is, and what it may do.

@@ -56,7 +56,7 @@ impl Refusal {
 
 impl GatewayConfig {
     /// What the client of that name may do.
-    pub(in crate::worker) fn client_policy(&self, name: &str) -> Arc<ClientPolicy> {
+    pub(crate) fn client_policy(&self, name: &str) -> Arc<ClientPolicy> {
         self.users.as_ref().map_or_else(Arc::default, |users| users.policy(name).clone())
     }
 }

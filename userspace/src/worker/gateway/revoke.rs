@@ -8,15 +8,16 @@ use crate::{
     cli::Destination,
     worker::{
         core::{Core, End},
-        flows::Flow,
+        ledger::FlowPermit,
         mail::Who,
         poll::FlowKey,
         session::{Session, abandon, quic_code},
+        udp::{Gone, Outside},
     },
 };
 use ::upstream::users::ClientPolicy;
 use masque::Code;
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, net::SocketAddr, sync::Arc};
 use tunnel::ConnId;
 
 /// What a new configuration cost.
@@ -59,7 +60,8 @@ impl Gateway {
         }
         let gone = self.connections_of(|session| !self.config.still_admits(session));
         let connections = self.dismiss(core, gone, b"this client is no longer admitted");
-        let flows = self.cut_forbidden(core, &changed) + self.cut_networks(core);
+        let listens_and_networks = self.revoke_listens(core) + self.cut_networks(core);
+        let flows = self.cut_forbidden(core, &changed) + listens_and_networks;
         core.totals.closed_revoked += connections;
         core.totals.flows_revoked += flows;
         Revoked { connections, flows }
@@ -99,21 +101,29 @@ impl Gateway {
 
     /// Resets running flows of these clients to where they may not go any more.
     fn cut_forbidden(&mut self, core: &mut Core, changed: &HashMap<Arc<str>, Arc<ClientPolicy>>) -> u64 {
+        let policy_of =
+            |permit: &Option<FlowPermit>| permit.as_ref().and_then(|permit| changed.get(permit.client()));
         let forbidden = core.flows.select(|flow| {
-            let policy = flow.permit.as_ref().and_then(|permit| changed.get(permit.client()));
-            policy.is_some_and(|policy| !self.permits(policy, flow))
+            let peer = || flow.socket.peer_addr().ok().and_then(|peer| peer.as_socket());
+            policy_of(&flow.permit).is_some_and(|policy| !self.permits(policy, &flow.to, peer()))
         });
-        let count = forbidden.len() as u64;
+        let forbidden_udp = core.udp.keys(|flow| match flow.outside {
+            Outside::Upstream { remote, .. } => {
+                policy_of(&flow.permit).is_some_and(|policy| !self.permits(policy, &flow.to, Some(remote)))
+            }
+            Outside::Local { .. } => false,
+        });
+        let count = forbidden.len() + forbidden_udp.len();
         forbidden.into_iter().for_each(|key| self.cut(core, key));
-        count
+        forbidden_udp.into_iter().for_each(|key| self.end_udp(core, key, &Gone::Refused));
+        count as u64
     }
 
-    fn permits(&self, policy: &ClientPolicy, flow: &Flow) -> bool {
-        let Ok(Destination { host, port }) = flow.to.parse() else { return true };
-        let peer = flow.socket.peer_addr().ok().and_then(|peer| peer.as_socket());
+    /// Without a peer, it is connecting still.
+    fn permits(&self, policy: &ClientPolicy, to: &str, peer: Option<SocketAddr>) -> bool {
+        let Ok(Destination { host, port }) = to.parse() else { return true };
         match peer {
             Some(peer) => policy.check(&self.config.policy, Some(&host), peer).is_ok(),
-            // It is connecting still.
             None => policy.check_name_possible(&self.config.policy, &host, port).is_ok(),
         }
     }

@@ -187,7 +187,7 @@ impl Gateway {
 }
 
 /// A non-blocking TCP socket on its way to `address`.
-fn start_connect(address: SocketAddr) -> io::Result<Socket> {
+pub(in crate::worker) fn start_connect(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     socket.set_tcp_nodelay(true)?;
     // An upstream that vanished in silence is noticed, by the system's intervals (tcp_keepalive_time and so on).

@@ -22,7 +22,7 @@ use ip::{
 };
 use masque::CONTEXT_PAYLOAD;
 use slab::Slab;
-use std::time::Instant;
+use std::{net::IpAddr, time::Instant};
 use tunnel::{ConnMut, Engine};
 
 /// The room that one super-packet of full segments takes in QUIC's datagram buffer, its records included.
@@ -120,6 +120,7 @@ impl<'a> Outbound<'a> {
         if !self.ledger.take(session.account, Way::Received, bytes, self.now) {
             return self.totals.over_rate += split.count() as u64;
         }
+        session.to_tunnel_bytes += bytes as u64;
         let mut carrier = Carrier {
             arena: self.arena,
             drops: self.drops,
@@ -154,18 +155,48 @@ impl<'a> Outbound<'a> {
 
     /// Tells the sender of a packet what is wrong with it, as often as may be.
     fn complain(&mut self, view: &View, packet: &[u8], trouble: Trouble) {
-        let from = match self.side {
-            Side::Gateway(realm) => realm.gateway_address(view.source.is_ipv4()),
-            // The client's own kernel is told; it knows no router behind its device.
-            Side::Client { .. } => Some(view.destination),
-            Side::Off => None,
-        };
+        let from = self.own_address(view);
         if self.errors.len() >= ERRORS_MAX || !self.tokens.take(self.now) {
             return;
         }
         if let Some(error) = from.and_then(|from| icmp::error(packet, view, from, trouble)) {
             self.totals.icmp_sent += 1;
             self.errors.push(error.into());
+        }
+    }
+
+    /// What this end's ICMP errors about a packet come from.
+    fn own_address(&self, view: &View) -> Option<IpAddr> {
+        let is_ipv4 = view.source.is_ipv4();
+        match self.side {
+            Side::Gateway(realm) => realm.gateway_address(is_ipv4),
+            // The client's own kernel is told; it knows no router behind its device.
+            Side::Client { .. } if self.behind_router => Some(view.destination),
+            // Its address in the tunnel comes first.
+            Side::Client { own, .. } => {
+                let own =
+                    own.iter().find(|prefix| prefix.is_ipv4() == is_ipv4 && prefix.first() == prefix.last());
+                Some(own.map_or(view.destination, |prefix| prefix.first()))
+            }
+            Side::Off => None,
+        }
+    }
+
+    /// Tells the sender of a packet that came through the tunnel why the network refused it.
+    pub(super) fn refused(&mut self, packet: &[u8], trouble: Trouble) {
+        let Ok(view) = View::read_unsummed(packet) else { return };
+        let from = match self.side {
+            Side::Client { own, .. } => {
+                let is_ipv4 = view.source.is_ipv4();
+                own.iter().find(|prefix| prefix.is_ipv4() == is_ipv4).map(|prefix| prefix.first())
+            }
+            _ => self.own_address(&view),
+        };
+        if let Some(error) = from.and_then(|from| icmp::error(packet, &view, from, trouble))
+            && self.tokens.take(self.now)
+        {
+            self.totals.icmp_sent += 1;
+            self.packet(Vnet::NONE, &error);
         }
     }
 

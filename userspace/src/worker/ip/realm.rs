@@ -3,6 +3,7 @@
 //! Changed when a session begins or ends; read for packets. A worker remembers what it looked up ([`Finder`]) for as long
 //! as the version stays, so that packets take no lock.
 
+use super::Ground;
 use crate::worker::{mail::Mailbox, poll::FlowKey};
 use ip::{
     Prefix,
@@ -35,8 +36,8 @@ pub(crate) struct Realm {
     reachable: Arc<[Prefix]>,
     gateway_addresses: Vec<(IpAddr, u8)>,
     mailboxes: OnceLock<Vec<Mailbox>>,
-    /// The device, for routes to networks behind clients. `None`: there is none whose routes the kernel knows.
-    network: Mutex<Option<tun::Network>>,
+    /// For routes to networks behind clients.
+    network: Mutex<Option<Ground>>,
 }
 
 struct Book {
@@ -77,8 +78,8 @@ impl Realm {
         let _ = self.mailboxes.set(mailboxes.to_vec());
     }
 
-    /// The device whose routes follow the clients' networks.
-    pub(crate) fn set_network(&self, network: tun::Network) {
+    /// The network whose routes follow the clients' networks.
+    pub(crate) fn set_network(&self, network: Ground) {
         *self.network() = Some(network);
     }
 
@@ -173,7 +174,7 @@ impl Realm {
         }
     }
 
-    fn network(&self) -> MutexGuard<'_, Option<tun::Network>> {
+    fn network(&self) -> MutexGuard<'_, Option<Ground>> {
         self.network.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -36,6 +36,10 @@ pub(in crate::worker) struct IpSession {
     pub(in crate::worker) networks: Vec<Prefix>,
     /// Gateway: the client's packets have an address to come from; before, it may say which it wants.
     pub(in crate::worker) is_addressed: bool,
+    /// Packets taken from the tunnel, and given to it.
+    pub(in crate::worker) from_tunnel_bytes: u64,
+    pub(in crate::worker) to_tunnel_bytes: u64,
+    pub(in crate::worker) since: Instant,
     settled_at: Instant,
     /// The MTU once path MTU discovery has come as far as it may.
     expected_mtu_bytes: usize,
@@ -92,6 +96,9 @@ impl IpSession {
             addresses: Vec::new(),
             networks: Vec::new(),
             is_addressed: false,
+            from_tunnel_bytes: 0,
+            to_tunnel_bytes: 0,
+            since: now,
             settled_at: now + SETTLING,
             expected_mtu_bytes: 0,
             generation: 0,

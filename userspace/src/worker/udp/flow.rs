@@ -1,6 +1,9 @@
 //! One UDP flow: datagrams between a request stream and a socket.
 
-use super::{On, Totals};
+use super::{
+    On, Totals,
+    queue::{Bounds, Queue},
+};
 use crate::worker::{
     account::Way,
     arena::Arena,
@@ -14,7 +17,7 @@ use bytes::Bytes;
 use masque::{CONTEXT_PAYLOAD, Capsule, Code, ResponseReader, udp_payload};
 use rustix::io::Errno;
 use slab::Slab;
-use std::{collections::VecDeque, io, net::SocketAddr, sync::Arc, time::Instant};
+use std::{io, net::SocketAddr, sync::Arc, time::Instant};
 use tunnel::{ConnMut, StreamId};
 use udp::{DatagramSocket, Ends, Scratch, Sent, Trouble};
 
@@ -92,7 +95,7 @@ pub(in crate::worker) struct UdpFlow {
     /// Gateway: whose flow it is, and its place among that client's.
     pub(in crate::worker) owner: Owner,
     pub(in crate::worker) permit: Option<FlowPermit>,
-    /// Gateway: the destination as it was asked for; for people.
+    /// The destination as it was asked for; for people.
     pub(in crate::worker) to: Box<str>,
     /// For the socket.
     out: Queue,
@@ -103,6 +106,10 @@ pub(in crate::worker) struct UdpFlow {
     failed: bool,
     /// The upstream has sent something: an "unreachable" is then for the network to mend.
     heard_outside: bool,
+    /// Payload from the tunnel to the other end, and the other way.
+    pub(in crate::worker) to_outside_bytes: u64,
+    pub(in crate::worker) from_outside_bytes: u64,
+    pub(in crate::worker) since: Instant,
     pub(super) last_active: Instant,
     pub(super) generation: u32,
     pub(super) queued: bool,
@@ -167,6 +174,9 @@ impl UdpFlow {
             writable: true,
             failed: false,
             heard_outside: false,
+            to_outside_bytes: 0,
+            from_outside_bytes: 0,
+            since: now,
             last_active: now,
             generation,
             queued: false,
@@ -232,9 +242,10 @@ impl UdpFlow {
         now: Instant,
     ) {
         self.last_active = now;
+        self.from_outside_bytes += payload.len() as u64;
         match (&mut self.phase, quic) {
             (Phase::Open(tunnel), Some(mut quic)) => {
-                totals.from_socket(payload.len());
+                totals.note_from_socket(payload.len());
                 tunnel.send(&mut quic, arena, CONTEXT_PAYLOAD, payload, drops);
             }
             _ => totals.not_opened += self.held.push(Bytes::copy_from_slice(payload)),
@@ -246,7 +257,7 @@ impl UdpFlow {
         if let Phase::Open(tunnel) = &mut self.phase {
             tunnel.flush(&mut tools.quic, tools.drops);
             while let Some(payload) = self.held.pop() {
-                tools.totals.from_socket(payload.len());
+                tools.totals.note_from_socket(payload.len());
                 tunnel.send(&mut tools.quic, tools.arena, CONTEXT_PAYLOAD, &payload, tools.drops);
             }
         }
@@ -311,6 +322,7 @@ impl UdpFlow {
                     for payload in self.out.take(count) {
                         tools.totals.datagrams_to_sockets += 1;
                         tools.totals.bytes_to_sockets += payload.len() as u64;
+                        self.to_outside_bytes += payload.len() as u64;
                     }
                 }
                 // An edge tells when a flow's own socket has room; a shared one is not waited for.
@@ -340,8 +352,9 @@ impl UdpFlow {
         while self.readable && moved < QUOTA {
             let Tools { quic, arena, scratch, totals, drops, ledger, now, .. } = &mut *tools;
             let received = socket.receive(scratch, &mut |_, payload| {
-                totals.from_socket(payload.len());
+                totals.note_from_socket(payload.len());
                 if ledger.take(self.owner, Way::Received, payload.len(), *now) {
+                    self.from_outside_bytes += payload.len() as u64;
                     tunnel.send(quic, arena, CONTEXT_PAYLOAD, payload, drops);
                 } else {
                     totals.over_rate += 1;
@@ -389,7 +402,7 @@ impl UdpFlow {
 }
 
 impl Totals {
-    fn from_socket(&mut self, payload_bytes: usize) {
+    fn note_from_socket(&mut self, payload_bytes: usize) {
         self.datagrams_from_sockets += 1;
         self.bytes_from_sockets += payload_bytes as u64;
     }
@@ -398,104 +411,4 @@ impl Totals {
 /// The device cuts no segments, after which the socket has given that up.
 fn is_about_segments(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::IO | Errno::INVAL | Errno::OPNOTSUPP))
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Bounds {
-    count: usize,
-    bytes: usize,
-}
-
-/// Payloads, oldest first.
-#[derive(Debug)]
-struct Queue {
-    items: VecDeque<Bytes>,
-    bytes: usize,
-    max: Bounds,
-}
-
-impl Queue {
-    fn new(max: Bounds) -> Self {
-        Self { items: VecDeque::new(), bytes: 0, max }
-    }
-
-    /// Adds a payload. Says how many older ones had to go.
-    fn push(&mut self, payload: Bytes) -> u64 {
-        let mut dropped = 0;
-        while (self.items.len() >= self.max.count || self.bytes + payload.len() > self.max.bytes)
-            && self.pop().is_some()
-        {
-            dropped += 1;
-        }
-        self.bytes += payload.len();
-        self.items.push_back(payload);
-        dropped
-    }
-
-    fn pop(&mut self) -> Option<Bytes> {
-        let payload = self.items.pop_front()?;
-        self.bytes -= payload.len();
-        Some(payload)
-    }
-
-    fn take(&mut self, count: usize) -> impl Iterator<Item = Bytes> {
-        let count = count.min(self.items.len());
-        self.bytes -= self.items.iter().take(count).map(Bytes::len).sum::<usize>();
-        self.items.drain(..count)
-    }
-
-    /// How many of the first have one size, as the kernel wants it: at most `max`, the last may be shorter.
-    fn run_len(&self, max: usize) -> usize {
-        let size = self.items.front().map_or(0, Bytes::len);
-        let same = self.items.iter().take(max).take_while(|payload| payload.len() == size).count();
-        let shorter = self.items.get(same).is_some_and(|next| same < max && (1..size).contains(&next.len()));
-        same + usize::from(shorter)
-    }
-
-    /// What waits longer than a turn must not hold whole receive slabs of 64 KiB.
-    fn copy_out(&mut self) {
-        for payload in &mut self.items {
-            *payload = Bytes::copy_from_slice(payload);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    //! Goal: queues are bounded by count and bytes, and runs are what the kernel can cut.
-    use super::*;
-
-    fn queue(sizes: &[usize]) -> Queue {
-        let mut queue = Queue::new(HELD_MAX);
-        sizes.iter().for_each(|&size| assert_eq!(queue.push(Bytes::from(vec![0; size])), 0));
-        queue
-    }
-
-    #[test]
-    fn runs() {
-        for (sizes, max, want) in [
-            (&[5, 5, 5][..], 64, 3),
-            (&[5, 5, 3, 5], 64, 3),
-            (&[5, 5, 3], 2, 2),
-            (&[5, 0, 5], 64, 1),
-            (&[5, 6], 64, 1),
-            (&[0, 0], 1, 1),
-            (&[5, 3], 1, 1),
-        ] {
-            assert_eq!(queue(sizes).run_len(max), want, "{sizes:?} of at most {max}");
-        }
-    }
-
-    #[test]
-    fn the_oldest_make_room() {
-        let mut queue = Queue::new(HELD_MAX);
-        let dropped: u64 = (0..HELD_MAX.count + 5).map(|n| queue.push(Bytes::from(vec![0; n]))).sum();
-        assert_eq!((dropped, queue.pop().map(|first| first.len())), (5, Some(5)));
-        let taken: usize = queue.take(3).map(|payload| payload.len()).sum();
-        assert_eq!(taken, 6 + 7 + 8);
-        assert_eq!(queue.bytes, queue.items.iter().map(Bytes::len).sum::<usize>());
-        let mut queue = Queue::new(HELD_MAX);
-        let dropped: u64 = (0..10).map(|_| queue.push(Bytes::from(vec![0; 65_000]))).sum();
-        assert_eq!((dropped, queue.items.len()), (6, 4));
-    }
 }

@@ -86,6 +86,12 @@ impl Ticket {
         self.issued_unix_s
     }
 
+    /// Bytes of memory.
+    pub fn size_bytes(&self) -> usize {
+        let chain: usize = self.chain.iter().map(Vec::len).sum();
+        size_of::<Self>() + self.message.len() + self.psk.len() + self.quic_params.len() + chain
+    }
+
     /// For a file that is ours alone: it holds the PSK.
     pub fn to_bytes(&self) -> Zeroizing<Vec<u8>> {
         let mut out = Zeroizing::new(Vec::with_capacity(512));

@@ -25,11 +25,25 @@ impl Client {
                 self.udp.waiting.pop_front();
                 continue;
             }
-            let Some((conn, stream)) = self.pool.open_extended(core) else {
+            let Some((conn, stream)) = self.pool.open_extended_early(core) else {
                 return self.say_missing();
             };
             self.udp.waiting.pop_front();
             self.ask_udp(core, key, conn, stream);
+        }
+    }
+
+    /// Flows that asked on this connection, and have no answer, wait again, with the datagrams that are held for it.
+    pub(in crate::worker::client) fn ask_udp_again(&mut self, core: &mut Core, conn: tunnel::ConnId) {
+        for key in core.udp.keys_on(conn) {
+            let Some(flow) = core.udp.get_mut(key) else { continue };
+            if matches!(flow.phase, Phase::Asked(_)) {
+                flow.phase = Phase::Waiting;
+                if let Some((conn, stream)) = flow.on.take() {
+                    self.pool.release(conn, stream);
+                }
+                self.udp.waiting.push_front(key);
+            }
         }
     }
 
@@ -111,7 +125,7 @@ impl Client {
 }
 
 /// The final response's header section, once it is there.
-fn read_answer(
+pub(in crate::worker::client) fn read_answer(
     reader: &mut ResponseReader,
     quic: &mut ConnMut<'_>,
     stream: StreamId,

@@ -1,0 +1,65 @@
+//! The state directory: where it is, and the disk level of the caches in it.
+
+use super::secrets;
+use cache::{Disk, Loudness};
+use std::{
+    env,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+use tunnel::Secrets;
+
+/// Where a daemon of root keeps its state.
+pub(crate) const SYSTEM_DIRECTORY: &str = "/var/lib/beam";
+
+/// An open state directory. Caches have a directory of their own in it, which is narrowed to 0700.
+pub(crate) struct State {
+    disk: Option<Arc<Disk>>,
+    secrets: Secrets,
+}
+
+impl State {
+    /// The gateway's. Where the directory can't be used, that is said once, and everything lasts for this run only.
+    pub(crate) fn gateway(directory: &Path) -> Self {
+        let (secrets, loudness) = match secrets::load_or_make(&directory.join("secrets")) {
+            Ok(secrets) => (secrets, Loudness::Warning),
+            Err((secrets, error)) => {
+                tracing::warn!(
+                    "session tickets, tokens and secrets last for this run only: {error:#}; run: mkdir -p -m 700 {}, or give --state-dir DIR",
+                    directory.display()
+                );
+                (secrets, Loudness::Debug)
+            }
+        };
+        let disk = Disk::new(&directory.join("cache").join("gateway.redb"), loudness);
+        Self { disk: Some(disk), secrets }
+    }
+
+    /// The client's. A directory that nobody named is used if it can be.
+    pub(crate) fn client(named: Option<&Path>) -> Self {
+        let loudness = if named.is_some() { Loudness::Warning } else { Loudness::Debug };
+        let directory = named.map(Path::to_owned).or_else(users_directory);
+        let disk =
+            directory.map(|directory| Disk::new(&directory.join("cache").join("client.redb"), loudness));
+        // A client's connections end with it, and nobody but it reads its CIDs.
+        Self { disk, secrets: Secrets::random() }
+    }
+
+    pub(crate) fn disk(&self) -> Option<Arc<Disk>> {
+        self.disk.clone()
+    }
+
+    pub(crate) fn secrets(&self) -> &Secrets {
+        &self.secrets
+    }
+}
+
+/// As the XDG Base Directory Specification has it; root's is the system's.
+fn users_directory() -> Option<PathBuf> {
+    if rustix::process::geteuid().is_root() {
+        return Some(SYSTEM_DIRECTORY.into());
+    }
+    let absolute = |name| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let state = absolute("XDG_STATE_HOME").or_else(|| Some(absolute("HOME")?.join(".local/state")));
+    state.map(|state| state.join("beam"))
+}

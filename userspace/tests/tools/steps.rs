@@ -1,0 +1,113 @@
+//! A wire between client and gateway that takes turns, so that round trips can be counted without a clock.
+//!
+//! ```text
+//!  client's turn: everything that it says until it falls silent is held ─► passed on at once
+//!  gateway's turn: the same, back                                       ─► one round trip more
+//! ```
+//! However slow the machine is, what needs an answer can't overtake it.
+
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crate::rig::patiently;
+
+/// Silence that ends a turn: longer than either end thinks, and than the ACK delays of QUIC.
+const SILENCE: Duration = Duration::from_millis(100);
+/// How soon the thread notices that the relay is gone.
+const STOP_LOOK: Duration = Duration::from_millis(50);
+
+/// Runs until dropped.
+pub(crate) struct Steps {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    round_trips: AtomicU64,
+    /// What the client said first, and how many bytes the gateway answered to it.
+    first_flight: Mutex<Vec<Vec<u8>>>,
+    first_answer_bytes: AtomicU64,
+    stop: AtomicBool,
+}
+
+impl Steps {
+    /// Between whoever speaks to `front` and the gateway, on loopback. A client takes tickets of one address only, hence
+    /// it is the caller's.
+    pub(crate) fn start(front: SocketAddr, gateway: SocketAddr) -> Self {
+        let front = UdpSocket::bind(front).unwrap();
+        let back = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        back.connect(gateway).unwrap();
+        let shared = Arc::<Shared>::default();
+        let of_thread = shared.clone();
+        let thread = std::thread::spawn(move || of_thread.take_turns(&front, &back));
+        Self { shared, thread: Some(thread) }
+    }
+
+    /// Answers of the gateway that were passed on.
+    pub(crate) fn round_trips(&self) -> u64 {
+        self.shared.round_trips.load(Ordering::SeqCst)
+    }
+
+    /// The datagrams that the client sent before it had heard anything.
+    pub(crate) fn first_flight(&self) -> Vec<Vec<u8>> {
+        self.shared.first_flight.lock().unwrap().clone()
+    }
+
+    /// The size of the gateway's answer to it.
+    pub(crate) fn first_answer_bytes(&self) -> u64 {
+        self.shared.first_answer_bytes.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Steps {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::SeqCst);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Shared {
+    fn take_turns(&self, front: &UdpSocket, back: &UdpSocket) {
+        let mut is_first = true;
+        while !self.stop.load(Ordering::SeqCst) {
+            let (said, Some(client)) = self.listen(front, STOP_LOOK) else { continue };
+            said.iter().for_each(|datagram| drop(back.send(datagram)));
+            let (answer, _) = self.listen(back, patiently(SILENCE));
+            if is_first {
+                *self.first_flight.lock().unwrap() = said;
+                let bytes = answer.iter().map(|datagram| datagram.len() as u64).sum();
+                self.first_answer_bytes.store(bytes, Ordering::SeqCst);
+                is_first = answer.is_empty();
+            }
+            self.round_trips.fetch_add(u64::from(!answer.is_empty()), Ordering::SeqCst);
+            answer.iter().for_each(|datagram| drop(front.send_to(datagram, client)));
+        }
+    }
+
+    /// What one end says until it falls silent, if it begins within `begin`; and who it is.
+    fn listen(&self, socket: &UdpSocket, begin: Duration) -> (Vec<Vec<u8>>, Option<SocketAddr>) {
+        let (mut said, mut who) = (Vec::new(), None);
+        let mut buffer = vec![0; 1 << 16];
+        socket.set_read_timeout(Some(begin)).unwrap();
+        while !self.stop.load(Ordering::SeqCst) {
+            match socket.recv_from(&mut buffer) {
+                Ok((length, from)) => {
+                    who = Some(from);
+                    said.push(buffer[..length].to_vec());
+                    socket.set_read_timeout(Some(patiently(SILENCE))).unwrap();
+                }
+                Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => break,
+                // An ICMP error about an earlier datagram: the gateway is away.
+                Err(_) => {}
+            }
+        }
+        (said, who)
+    }
+}
