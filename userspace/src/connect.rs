@@ -144,7 +144,7 @@ fn quic_client(
     let mut options = transport::TransportOptions::client();
     options.congestion = serve::congestion(args.cc);
     options.keep_alive = (!args.keepalive.is_zero()).then_some(args.keepalive);
-    let early = AtClient::open(state, of, 1);
+    let early = AtClient::open(state, of, args.pool);
     let quic = tls::resuming_client(tls, early.tickets.clone()).map_err(Failure::config)?;
     let transport = Arc::new(options.build());
     Ok((transport::client_config_with_tokens(quic, transport, early.tokens.clone()), early))

@@ -57,6 +57,45 @@ fn a_restarted_client_has_its_first_byte_after_one_round_trip() {
     gateway.stop();
 }
 
+// RFC 9114 section 7.2.4.2. Goal: extended CONNECT in early data, by the settings that the gateway had when it gave the
+// ticket: the first UDP payload is back after 2 round trips (the question, then the datagram), not 4 (the handshake, the
+// settings, the question, the datagram). Method: `-L .../udp` to an echo; the datagram is sent when the listener is there,
+// which is before the handshake.
+#[test]
+fn udp_is_asked_for_in_early_data() {
+    let place = Place::new();
+    let gateway = place.gateway(&[]);
+    let echo = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let to = echo.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let mut buffer = [0; 2048];
+        while let Ok((length, from)) = echo.recv_from(&mut buffer) {
+            let _ = echo.send_to(&buffer[..length], from);
+        }
+    });
+    let mut measure = || {
+        let relay = Steps::start(place.relay, place.address);
+        let mut client = place.udp_client(place.relay, to, "client");
+        let line = client.process.wait_for_line("-L listens on ", LIMIT);
+        let local = line.split("listens on ").nth(1).unwrap().split_whitespace().next().unwrap().to_owned();
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        socket.set_read_timeout(Some(LIMIT)).unwrap();
+        socket.connect(local.trim_end_matches(['/', 'u', 'd', 'p'])).unwrap();
+        socket.send(b"anyone?").unwrap();
+        let mut buffer = [0; 64];
+        assert_eq!(socket.recv(&mut buffer).unwrap(), 7);
+        let round_trips = relay.round_trips();
+        assert!(client.process.terminate(LIMIT).success());
+        round_trips
+    };
+    let (full, early) = (measure(), measure());
+    println!("round trips to the first UDP payload: full {full}, 0-RTT {early}");
+    assert_eq!(early, 2);
+    assert!(full > early);
+    assert_eq!(gateway.count("early_connections"), 1);
+    gateway.stop();
+}
+
 /// Sends a flight again, from ten other ports, and waits until the gateway has taken it all in.
 fn replay_ten_times(place: &Place, gateway: &Gateway, flight: &[Vec<u8>]) {
     let received = || over_workers(&read_status(&gateway.control), "kernel_rx_packets");

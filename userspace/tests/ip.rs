@@ -11,7 +11,11 @@ mod tools;
 use pair::{LIMIT, Place, TUNNEL_PORT, path, until, words};
 use rig::{Beam, GATEWAY_V4, Ns, ORIGIN_V4, ORIGIN_V6, Proc, Rig, authority, python, root_or_skip};
 use serde_json::Value;
-use std::{fs, process::Stdio};
+use std::{
+    fs,
+    process::Stdio,
+    sync::atomic::{AtomicU32, Ordering},
+};
 use tools::{counter, dropped, until_counter};
 
 const POOL: &[&str] = &["--ip-pool", "198.18.64.0/24", "--ip-pool", "2001:db8:64::/64"];
@@ -54,7 +58,11 @@ fn client(place: &Place, name: &str, more: &[&str]) -> Beam {
     let mut args = vec!["connect".into(), url, "--ca".into(), path(&place.pki.ca)];
     args.extend(["--token-file".into(), token]);
     args.extend(more.iter().map(|&arg| arg.to_owned()));
-    Beam::launch(&place.rig, Ns::Client, name, &words(&args))
+    // Each device has a daemon, and each daemon a control socket of its own.
+    let device = more.iter().skip_while(|&&arg| arg != "--tun").nth(1).expect("these clients have a device");
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let control = format!("{name}-{device}-{}", COUNT.fetch_add(1, Ordering::Relaxed));
+    Beam::launch(&place.rig, Ns::Client, &control, &words(&args))
 }
 
 /// A client whose device has its addresses and routes.
@@ -220,7 +228,6 @@ fn addresses_are_kept_and_run_out() {
         .map(|n| {
             let device = format!("beam{n}");
             let carrier = client(&place, "site", &["--xdp", "off", "--tun", &device]);
-            // Two clients with one control socket: only their logs are asked here.
             if n < 5 {
                 carrier.process.wait_for_line(&format!("{device}: 198.18.64."), LIMIT);
             }

@@ -113,11 +113,22 @@ impl Place {
 
     /// The same to some other destination.
     pub(crate) fn client_to(&self, gateway: SocketAddr, to: &str, name: &str, more: &[&str]) -> Client {
+        let more = [&["--once", "-W", to], more].concat();
+        self.launch(gateway, name, &more)
+    }
+
+    /// A client whose `-L` on some port carries UDP to `to`.
+    pub(crate) fn udp_client(&self, gateway: SocketAddr, to: SocketAddr, name: &str) -> Client {
+        let forward = format!("0:{to}/udp");
+        self.launch(gateway, name, &["-L", &forward, "--state-dir", &path(&self.file(name))])
+    }
+
+    fn launch(&self, gateway: SocketAddr, name: &str, more: &[&str]) -> Client {
         let control = self.file(&format!("{name}.sock"));
         let mut command = Command::new(binary());
-        command.args(["connect", &format!("https://{gateway}"), "--xdp", "off", "--once", "-v"]);
+        command.args(["connect", &format!("https://{gateway}"), "--xdp", "off", "-v"]);
         command.args(["--ca", &path(&self.pki.ca), "--token-file", &path(&self.file("alice.token"))]);
-        command.args(["-W", to, "--control", &path(&control)]).args(more);
+        command.args(["--control", &path(&control)]).args(more);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         Client { process: Proc::spawn(name, &mut command), control }
     }
