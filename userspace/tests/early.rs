@@ -73,14 +73,14 @@ fn udp_is_asked_for_in_early_data() {
             let _ = echo.send_to(&buffer[..length], from);
         }
     });
-    let mut measure = || {
+    let measure = || {
         let relay = Steps::start(place.relay, place.address);
         let mut client = place.udp_client(place.relay, to, "client");
-        let line = client.process.wait_for_line("-L listens on ", LIMIT);
-        let local = line.split("listens on ").nth(1).unwrap().split_whitespace().next().unwrap().to_owned();
+        let line = client.process.wait_for_line("-L listens on UDP ", LIMIT);
+        let local = line.split("on UDP ").nth(1).unwrap().split_whitespace().next().unwrap().to_owned();
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         socket.set_read_timeout(Some(LIMIT)).unwrap();
-        socket.connect(local.trim_end_matches(['/', 'u', 'd', 'p'])).unwrap();
+        socket.connect(local).unwrap();
         socket.send(b"anyone?").unwrap();
         let mut buffer = [0; 64];
         assert_eq!(socket.recv(&mut buffer).unwrap(), 7);
