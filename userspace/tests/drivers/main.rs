@@ -11,7 +11,7 @@
 
 mod bench;
 mod cases;
-#[allow(dead_code, clippy::unwrap_used, reason = "its own tests use the rest of it, and allow it")]
+#[allow(clippy::unwrap_used, reason = "its own tests use the rest of it, and allow it")]
 #[path = "../../../xdp-ebpf/tests/craft/mod.rs"]
 mod craft;
 #[path = "../rig/packet.rs"]
