@@ -7,6 +7,7 @@
 //! [`pool`] keeps the connections, [`flows`] the local TCP connections; what is heard on a connection arrives here and is
 //! given to the one that its stream belongs to.
 
+mod early;
 mod flows;
 mod ip;
 mod link;
@@ -18,7 +19,6 @@ mod udp;
 
 use self::{
     ip::IpClient,
-    link::Established,
     paths::Changes,
     pool::{NothingLeft, Pool},
     reverse::Reverse,
@@ -205,30 +205,6 @@ impl Client {
             let at = self.paths_looked.map_or(now, |looked| now.max(looked + PATHS_INTERVAL));
             self.paths_due.get_or_insert(at);
         }
-    }
-
-    fn connected(&mut self, core: &mut Core, conn: ConnId) {
-        let established = self.pool.connected(core, conn);
-        if established == Established::UpAnew {
-            core.totals.early_refused += 1;
-            tracing::debug!("the gateway refused early data: asking again");
-            self.ask_again(core, conn);
-        }
-        if established != Established::Nothing {
-            self.ask_all_waiting(core);
-        }
-    }
-
-    fn ask_all_waiting(&mut self, core: &mut Core) {
-        self.ask_waiting(core);
-        self.ask_udp_waiting(core);
-    }
-
-    /// What was asked in early data came to nothing: those who asked wait again, in front of the others. None of them has
-    /// an answer, nor has sent more than the question.
-    fn ask_again(&mut self, core: &mut Core, conn: ConnId) {
-        self.ask_flows_again(core, conn);
-        self.ask_udp_again(core, conn);
     }
 
     /// The connection is gone. Flows on it are reset, but for those whose bytes have all arrived; those that wait go on

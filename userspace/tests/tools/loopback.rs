@@ -49,6 +49,16 @@ impl Origin {
     }
 }
 
+/// A UDP port that nobody has, nor gets by asking for any: below the ephemeral ones, by process and `number`.
+fn free_port(number: u32) -> SocketAddr {
+    const FIRST: u32 = 12_000;
+    const COUNT: u32 = 20_000;
+    let begin = std::process::id().wrapping_mul(64).wrapping_add(number);
+    let candidates = (0..COUNT).step_by(64).map(|step| FIRST + begin.wrapping_add(step) % COUNT);
+    let mut addresses = candidates.map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port as u16)));
+    addresses.find(|address| UdpSocket::bind(address).is_ok()).expect("some port is free")
+}
+
 /// The files of one test, a port for its gateway, and the origin.
 pub(crate) struct Place {
     pub(crate) directory: PathBuf,
@@ -67,8 +77,7 @@ impl Place {
         let directory = std::env::temp_dir().join(format!("beam-early-{}-{number}", std::process::id()));
         let _ = fs::remove_dir_all(&directory);
         fs::create_dir_all(&directory).unwrap();
-        let probes = [(); 2].map(|()| UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
-        let [address, relay] = probes.map(|probe| probe.local_addr().unwrap());
+        let [address, relay] = [0, 1].map(|offset| free_port(2 * number + offset));
         Self {
             pki: Pki::create(&directory),
             users: write_users(&directory, &[("alice", "a-token-of-this-test")]),

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use crate::pair::until;
 use crate::rig::patiently;
 
 /// Silence that ends a turn: longer than either end thinks, and than the ACK delays of QUIC.
@@ -38,7 +39,10 @@ impl Steps {
     /// Between whoever speaks to `front` and the gateway, on loopback. A client takes tickets of one address only, hence
     /// it is the caller's.
     pub(crate) fn start(front: SocketAddr, gateway: SocketAddr) -> Self {
-        let front = UdpSocket::bind(front).unwrap();
+        // A process that another test is starting holds, until it is another program, what this one had open: the socket
+        // of an earlier relay, too.
+        let bound = until("the port is free again", || UdpSocket::bind(front), Result::is_ok);
+        let front = bound.unwrap();
         let back = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         back.connect(gateway).unwrap();
         let shared = Arc::<Shared>::default();

@@ -11,6 +11,7 @@
 
 use super::{
     ClientConfig,
+    early::{Established, Way, early_session},
     paths::source_towards,
     trouble::{explain, is_handshake_failure, is_verification_failure, no_answer},
 };
@@ -77,33 +78,6 @@ pub(super) struct Up {
     /// before its certificate is judged.
     pub(super) accepted: bool,
     pub(super) going_away: bool,
-}
-
-/// Where a stream can be opened.
-pub(super) struct Way<'a> {
-    pub(super) conn: ConnId,
-    pub(super) session: &'a mut Session,
-    /// The gateway has not spoken yet, and may refuse what is said.
-    pub(super) early: bool,
-    pub(super) going_away: bool,
-}
-
-impl Way<'_> {
-    /// Whether the gateway has said that it has this, now or when it gave the ticket.
-    pub(super) fn offers(&self, what: fn(&masque::Settings) -> bool) -> bool {
-        self.session.peer_settings().is_some_and(what)
-    }
-}
-
-/// What came of a handshake.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Established {
-    /// A tunnel.
-    Up,
-    /// A tunnel, but the gateway has refused the early data: no stream of it exists any more.
-    UpAnew,
-    /// Nothing.
-    Nothing,
 }
 
 impl Link {
@@ -426,20 +400,6 @@ impl Link {
             State::Pause { until } if until <= now => self.resolve(core, now, config),
             State::Connecting { until, .. } if until <= now => self.handshake_expired(core, now, config),
             _ => {}
-        }
-    }
-}
-
-/// A session in early data, where a ticket permits it.
-fn early_session(core: &mut Core, config: &ClientConfig, conn: ConnId) -> Option<Box<Session>> {
-    let mut quic = core.engine.connection(conn).filter(|quic| quic.has_early_data())?;
-    let h3 = masque::Connection::client(h3_config()).remembering(config.early.settings.get());
-    match Session::open(h3, &mut quic) {
-        Ok(session) => Some(Box::new(session)),
-        Err(error) => {
-            // The remembered limits were too narrow; those of the handshake may be wider.
-            tracing::debug!("no early data: {error}");
-            None
         }
     }
 }

@@ -7,7 +7,8 @@
 
 use super::{
     ClientConfig,
-    link::{Established, Link, Up, Way},
+    early::{Established, Way},
+    link::{Link, Up},
 };
 use crate::worker::{
     core::Core,
