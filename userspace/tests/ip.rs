@@ -265,11 +265,11 @@ fn networks_behind_clients_are_permitted_and_dont_overlap() {
     // Overlapping: permitted to that client, but somebody's already.
     let tun = ["--xdp", "off", "--tun", "beam1", "--announce", "10.7.0.0/16"];
     let second = client(&place, "site", &tun);
-    second.process.wait_for_line("the gateway refused a network of --announce", LIMIT);
+    second.process.wait_for_line("a network of --announce isn't permitted", LIMIT);
     gateway.process.wait_for_line("10.7.0.0/16 overlaps 10.7.1.0/24, which is taken", LIMIT);
     drop(second);
     let bob = client(&place, "bob", &["--xdp", "off", "--tun", "beam2", "--announce", "10.8.0.0/16"]);
-    bob.process.wait_for_line("the gateway refused a network of --announce", LIMIT);
+    bob.process.wait_for_line("a network of --announce isn't permitted", LIMIT);
     assert!(counter(&gateway.status(), "ip_routes_refused") >= 2);
     must_ping(&place, Ns::Origin, &["10.7.1.9"]);
 }

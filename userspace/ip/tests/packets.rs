@@ -1,5 +1,6 @@
 //! Goal: views, hop limits, checksums, ICMP errors and fragments are as the RFCs say. Method: packets built and read by
 //! etherparse, which knows nothing of this crate; damaged and random bytes.
+#![allow(clippy::unwrap_used, reason = "clippy knows test functions, but not their helpers")]
 
 use etherparse::{Icmpv4Type, Icmpv6Type, NetSlice, PacketBuilder, SlicedPacket, TransportSlice};
 use ip::{

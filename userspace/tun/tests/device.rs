@@ -1,6 +1,7 @@
 //! Goal: a device is made with its queues, gets addresses, MTU and routes, refuses a taken name by saying so, carries
 //! packets both ways, super-packets too, and is gone with its descriptors. Method: a network namespace of this process's
 //! own (a thread that unshares it); kernel sockets as the peers.
+#![allow(clippy::unwrap_used, reason = "clippy knows test functions, but not their helpers")]
 
 use bytes::Bytes;
 use ip::{InnerPort, InnerSink, Split, View, Vnet, vnet::Gso};

@@ -27,7 +27,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use tunnel::{ConnId, Read, StreamId};
+use tunnel::{ConnId, Read, StreamId, VarInt};
 
 /// Between a refusal and the next request; it doubles up to [`PAUSE_MAX`].
 const PAUSE_FIRST: Duration = Duration::from_secs(1);
@@ -54,7 +54,9 @@ pub(super) struct IpClient {
     installed: Vec<Prefix>,
     /// The device's MTU, while it is up.
     mtu_bytes: Option<usize>,
+    /// Requests in a row that led to no session that lasted.
     refusals: u32,
+    opened_at: Instant,
 }
 
 enum State {
@@ -79,6 +81,7 @@ impl IpClient {
             installed: Vec::new(),
             mtu_bytes: None,
             refusals: 0,
+            opened_at: Instant::now(),
         }
     }
 
@@ -234,7 +237,8 @@ impl Client {
                     Read::Chunk(bytes) => asked.reader.push(bytes),
                     Read::Fin => asked.reader.finish(),
                     Read::Blocked => return,
-                    Read::Reset(code) => return self.ip_refused(core, &format!("reset with code {code}")),
+                    // A session that ends at once may overtake its own beginning.
+                    Read::Reset(code) => return self.ip_refused(core, &reset_reason(code)),
                     Read::Gone => return self.ip_refused(core, "the stream is gone"),
                 },
                 Err(error) => {
@@ -266,7 +270,7 @@ impl Client {
         session.rules = Rules::default();
         let key = core.ip.insert(session);
         ip.state = State::Open { key };
-        ip.refusals = 0;
+        ip.opened_at = core.now;
         self.pool.assign(conn, stream, Slot::Ip(key));
         self.share_ip(core);
         self.advance_ip(core, key);
@@ -355,16 +359,14 @@ impl Client {
         }
         self.pool.release(conn, stream);
         let why = match broken {
-            Some(Broken::Reset(code)) if *code == quic_code(Code::H3_REQUEST_REJECTED) => {
-                "the gateway refused a network of --announce: it isn't permitted by routes= in its users file, or is somebody else's"
-            }
-            Some(Broken::Reset(code)) if *code == quic_code(Code::H3_EXCESSIVE_LOAD) => {
-                "the gateway has no address left"
-            }
-            Some(Broken::Protocol { .. }) => "the gateway broke the protocol of IP sessions",
-            _ => "the gateway ended the IP session",
+            Some(Broken::Reset(code)) => reset_reason(*code),
+            Some(Broken::Protocol { .. }) => "it broke the protocol".to_owned(),
+            _ => "no reason given".to_owned(),
         };
-        self.pause_ip(core, why);
+        if let Some(ip) = self.ip.as_mut().filter(|ip| core.now > ip.opened_at + PAUSE_MAX) {
+            ip.refusals = 0;
+        }
+        self.pause_ip(core, &format!("the gateway ended the IP session: {why}"));
     }
 
     fn pause_ip(&mut self, core: &mut Core, why: &str) {
@@ -403,6 +405,18 @@ impl Client {
             _ => {}
         }
     }
+}
+
+/// What the gateway means by resetting the stream.
+fn reset_reason(code: VarInt) -> String {
+    if code == quic_code(Code::H3_REQUEST_REJECTED) {
+        return "a network of --announce isn't permitted by routes= in its users file, or is somebody else's"
+            .to_owned();
+    }
+    if code == quic_code(Code::H3_EXCESSIVE_LOAD) {
+        return "it has no address left".to_owned();
+    }
+    format!("stream reset with code {code}")
 }
 
 /// A refusal in words, and what a user can do about it.
