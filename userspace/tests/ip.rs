@@ -32,7 +32,10 @@ const INNER_GATEWAY: &str = "198.18.64.1";
 fn place() -> Place {
     let rig = Rig::new();
     let mut place = Place::on(rig);
-    place.users = rig::write_users(place.rig.directory(), &[("alice", "a"), ("bob", "b"), ("site", "s")]);
+    place.users = rig::write_users(
+        place.rig.directory(),
+        &[("alice", "a"), ("bob", "b"), ("site", "s"), ("late", "l")],
+    );
     let text = fs::read_to_string(&place.users).unwrap();
     let lines = text.lines().map(|line| match line.starts_with("site") {
         true => format!("{line} routes=10.7.0.0/16\n"),
@@ -223,20 +226,22 @@ fn addresses_are_kept_and_run_out() {
     until_counter(&alice, "ip_sessions_opened", 2);
     must_ping(&place, Ns::Client, &["-I", "beam0", &origin]);
 
-    // Four more would fit; then the pool says so, by 503.
-    let carriers: Vec<Beam> = (2..6)
+    // Three more fit. Then the pool says so: by 503 to somebody new, by an end that tells why to one whose older
+    // sessions might have handed theirs over.
+    let on = |name: &str, device: &str| client(&place, name, &["--xdp", "off", "--tun", device]);
+    let _carriers: Vec<Beam> = (2..5)
         .map(|n| {
             let device = format!("beam{n}");
-            let carrier = client(&place, "site", &["--xdp", "off", "--tun", &device]);
-            if n < 5 {
-                carrier.process.wait_for_line(&format!("{device}: 198.18.64."), LIMIT);
-            }
+            let carrier = on("site", &device);
+            carrier.process.wait_for_line(&format!("{device}: 198.18.64."), LIMIT);
             carrier
         })
         .collect();
-    let refused = carriers.last().unwrap();
-    refused.process.wait_for_line("the gateway refused an IP session: 503", LIMIT);
-    assert!(counter(&gateway.status(), "ip_pool_exhausted") >= 1);
+    let newcomer = on("late", "beam5");
+    newcomer.process.wait_for_line("the gateway refused an IP session: 503", LIMIT);
+    let one_more = on("site", "beam6");
+    one_more.process.wait_for_line("it has no address left", LIMIT);
+    assert!(counter(&gateway.status(), "ip_pool_exhausted") >= 2);
     // Others run on.
     must_ping(&place, Ns::Client, &["-I", "beam0", &origin]);
     // A route that isn't advertised, and one that would swallow the tunnel itself.

@@ -164,8 +164,14 @@ impl Gateway {
                 assigned.push(Address { request_id: 0, prefix: IpPrefix::host(address) });
             }
         }
+        let empty_handed = session.addresses.is_empty() && session.networks.is_empty();
         core.ip.totals.addresses_moved += moved.len() as u64;
         self.assign(core, &realm, key, assigned);
+        if empty_handed {
+            // An older session of the client has its address. Without one nothing could come of this one.
+            core.ip.totals.pool_exhausted += 1;
+            return self.end_ip(core, key, Some(&NO_ADDRESS));
+        }
         for (address, before) in moved {
             match realm.mailbox(before.worker) {
                 Some(mailbox) if before.worker != core.id => {
