@@ -83,11 +83,16 @@ impl LanPort {
 
     /// Takes over news about routes and links. Fails once the interface is gone.
     fn follow(&mut self) -> io::Result<()> {
+        self.refresh();
+        self.queue.follow(self.hops.interface_exists())
+    }
+
+    /// Takes over news about routes, neighbours and links.
+    fn refresh(&mut self) {
         if self.hops.refresh() && !self.waiting.is_empty() {
             // What waited goes before what comes now.
             self.again_at = None;
         }
-        self.queue.follow(self.hops.interface_exists())
     }
 
     /// Queues a packet, or says why not.
@@ -197,6 +202,8 @@ impl InnerPort for LanPort {
     }
 
     fn send(&mut self, packet: Bytes) {
+        // A port that was idle for long has heard nothing for as long.
+        self.refresh();
         self.send_or_park(packet, None);
     }
 
