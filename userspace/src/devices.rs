@@ -43,7 +43,7 @@ fn follow_link(device: &Device) {
         if link == LinkState::Removed {
             return;
         }
-        let alert = alert(device);
+        let alert = lan_alert(device);
         if alert != alerted {
             alert.iter().for_each(|alert| tracing::warn!("{alert}"));
             alerted = alert;
@@ -135,6 +135,22 @@ pub(crate) fn status(interface: &Device) -> InterfaceStatus {
         alert: alert(interface),
         steering: merge(interface.steering_counters().into_iter()),
     }
+}
+
+/// The same of the LAN.
+pub(crate) fn lan_status(device: &Device) -> InterfaceStatus {
+    InterfaceStatus { alert: lan_alert(device), ..status(device) }
+}
+
+/// A LAN whose packets can't be addressed any more; else as any interface.
+fn lan_alert(device: &Device) -> Option<String> {
+    let Some(seen) = device.unmirrored() else { return alert(device) };
+    Some(format!(
+        "packets to the LAN {} are dropped (lan_tx_unroutable): beam addresses them by the main routing table alone, and \
+         now there is {seen}. {}",
+        device.name(),
+        seen.mend()
+    ))
 }
 
 /// A lost program or queues without a socket, and what to do about them.

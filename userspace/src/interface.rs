@@ -91,11 +91,8 @@ pub(crate) fn open(args: &PathArgs, bind: SocketAddr, sharing: Sharing) -> Resul
                 }
             }
         }
-        if interface.replies_by_kernel() {
-            let why = format!(
-                "{}: sends by the kernel: this host routes by policy rules, VRFs or source routes (`ip rule`), which are not mirrored",
-                interface.name()
-            );
+        if let Some(seen) = interface.unmirrored() {
+            let why = format!("{}: sends by the kernel, since this host has {seen}", interface.name());
             tracing::warn!("{why}");
             lanes.iter_mut().skip(first_lane).for_each(|lane| lane.facts.why.push(why.clone()));
         }

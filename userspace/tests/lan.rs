@@ -275,7 +275,41 @@ fn a_gateway_s_lan_serves_a_client_with_a_tun_device() {
         assert!(number(&steering, name) > 0, "{name}: {steering:#}");
     }
 
+    nobody_on_the_lan_is_behind_the_tunnel(&world, &gateway);
+    what_cant_be_addressed_is_said(&world, &gateway);
     the_gateway_routes(&world, &gateway);
+}
+
+/// A LAN host that sends from an address of the pool, be it lent or not, or the gateway's own (RFC 2827).
+fn nobody_on_the_lan_is_behind_the_tunnel(world: &World, gateway: &Beam) {
+    let spoofed = || dropped(&gateway.status(), "ip_spoofed_source");
+    assert_eq!(spoofed(), 0);
+    for (source, to) in [("198.18.64.1", LENT[0]), ("198.18.64.9", LENT[0]), ("2001:db8:64::9", LENT[1])] {
+        let length = if source.contains(':') { 128 } else { 32 };
+        let address = format!("{source}/{length}");
+        world.place.rig.ip(Ns::Origin, &["address", "add", &address, "dev", "lo"]);
+        let before = spoofed();
+        let said = world.ping(Host::Origin, &["-c", "2", "-W", "1", "-I", source, to]);
+        assert!(said.contains("2 packets transmitted, 0 received"), "{said}");
+        assert_eq!(spoofed() - before, 2, "{source}");
+        world.place.rig.ip(Ns::Origin, &["address", "del", &address, "dev", "lo"]);
+    }
+}
+
+/// A policy rule that comes while the gateway runs.
+fn what_cant_be_addressed_is_said(world: &World, gateway: &Beam) {
+    let alert = || interface(&gateway.status(), "g1")["alert"].as_str().unwrap_or_default().to_owned();
+    assert_eq!(alert(), "");
+    let rule = ["from", "198.18.9.9", "table", "7", "pref", "77"];
+    world.place.rig.ip(Ns::Gateway, &[&["rule", "add"], &rule[..]].concat());
+    let says = "packets to the LAN g1 are dropped";
+    until("the alert", alert, |alert| alert.contains(says) && alert.ends_with("ip rule del pref 77."));
+    gateway.process.wait_for_line(says, LIMIT);
+    let said = world.ping(Host::Client, &["-c", "1", &ORIGIN_V4.to_string()]);
+    assert!(said.contains("From 198.18.64.1 icmp_seq=1 Destination Host Unreachable"), "{said}");
+    world.place.rig.ip(Ns::Gateway, &[&["rule", "del"], &rule[..]].concat());
+    until("the alert to go", alert, String::is_empty);
+    world.must_ping(Host::Client, &[&ORIGIN_V4.to_string()]);
 }
 
 /// Hop limits run out, packets are too big, hosts aren't there: the gateway says so to whoever is concerned.
@@ -397,6 +431,10 @@ fn what_can_t_be_a_lan_is_refused() {
     refused(&["-i", "g0", "--lan", "g0"], 3, "is the tunnel's own --interface");
     refused(&["--lan", "g7"], 4, "--lan: no interface g7");
     refused(&["--lan", "g1", "--tun", "beam0"], 2, "cannot be used with");
-    place.rig.ip(Ns::Gateway, &["rule", "add", "from", "198.18.9.9", "table", "7"]);
-    refused(&["--lan", "g1"], 4, "this host routes by policy rules");
+    place.rig.ip(Ns::Gateway, &["rule", "add", "from", "198.18.9.9", "table", "7", "pref", "77"]);
+    refused(
+        &["--lan", "g1"],
+        4,
+        "policy rule 77 (see: ip rule). If nothing needs the rule: ip rule del pref 77.",
+    );
 }
