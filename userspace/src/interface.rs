@@ -181,12 +181,28 @@ pub(crate) fn open_lan(
         )));
     }
     let config = xsk::Config { queues: xsk::Queues::All, ..config(args, name, mode) };
-    let (interface, ports) = xsk::open_lan(&config).map_err(|error| match error {
-        xsk::OpenError::Config { .. } => Failure::config(error),
-        error => Failure::Preflight(anyhow!("--lan: {error}")),
-    })?;
+    let (interface, ports) = xsk::open_lan(&config).map_err(lan_failure)?;
     ports.iter().for_each(|port| say(name, port.report()));
     Ok((interface, ports))
+}
+
+/// The errors speak of `--interface` and `--xdp off`: for a LAN the next thing to try is another one.
+fn lan_failure(error: xsk::OpenError) -> Failure {
+    use xsk::OpenError;
+    match error {
+        OpenError::Config { .. } => Failure::config(error),
+        OpenError::NoSuchInterface { interface, available } => Failure::Preflight(anyhow!(
+            "--lan: no interface {interface}; there are: {}. Choose the one that the LAN is on",
+            available.join(", ")
+        )),
+        OpenError::NotEthernet { .. }
+        | OpenError::XdpUnsupported { .. }
+        | OpenError::NoXdpSockets { .. }
+        | OpenError::Load { .. } => Failure::Preflight(anyhow!(
+            "--lan: {error} (for a LAN: choose another one, or use --tun, and let the kernel route)"
+        )),
+        error => Failure::Preflight(anyhow!("--lan: {error}")),
+    }
 }
 
 /// Where XDP runs; `None` for nowhere.

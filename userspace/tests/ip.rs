@@ -15,7 +15,7 @@ use std::{
     fs,
     sync::atomic::{AtomicU32, Ordering},
 };
-use tools::network::{iperf3, iperf3_server, must_ping, ping, run};
+use tools::network::{iperf3, must_ping, ping, run};
 use tools::{counter, dropped, until_counter};
 
 const POOL: &[&str] = &["--ip-pool", "198.18.64.0/24", "--ip-pool", "2001:db8:64::/64"];
@@ -110,10 +110,9 @@ fn packets_travel_as_through_a_router() {
 
     path_mtu(&place, &gateway);
 
-    let _server = iperf3_server(&place.rig.netns(Ns::Origin));
     for (direction, receiver) in [(&[][..], &gateway), (&["-R"][..], &client)] {
         let before = tun_counters(receiver);
-        let end = iperf3(&place.rig.netns(Ns::Client), &v4, direction);
+        let end = iperf3(&place.rig.netns(Ns::Client), &place.rig.netns(Ns::Origin), &v4, direction);
         assert!(end["sum_received"]["bytes"].as_u64().unwrap() > 10_000_000, "{end:#}");
         let after = tun_counters(receiver);
         let (packets, writes) = (after.0 - before.0, after.1 - before.1);
@@ -123,7 +122,12 @@ fn packets_travel_as_through_a_router() {
         );
     }
     // Slow enough that nothing has to be dropped: 100 datagrams of 1250 bytes, each arrives.
-    let end = iperf3(&place.rig.netns(Ns::Client), &v4, &["-u", "-b", "1M", "-l", "1250"]);
+    let end = iperf3(
+        &place.rig.netns(Ns::Client),
+        &place.rig.netns(Ns::Origin),
+        &v4,
+        &["-u", "-b", "1M", "-l", "1250"],
+    );
     assert_eq!(end["sum"]["lost_packets"], 0, "{end:#}");
     assert!(end["sum"]["packets"].as_u64().unwrap() >= 95, "{end:#}");
 

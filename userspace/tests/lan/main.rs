@@ -102,7 +102,6 @@ fn a_worker_without_a_queue_of_the_lan_hands_its_packets_over() {
         world.must_ping(Host::Client, &[&to]);
     }
     LENT.iter().for_each(|to| world.must_ping(Host::Origin, &[to]));
-    let _server = world.iperf3_server();
     for direction in [&[][..], &["-R"]] {
         let end = world.iperf3(Host::Client, &ORIGIN_V4.to_string(), direction);
         assert!(end["sum_received"]["bytes"].as_u64().unwrap() > 5_000_000, "{direction:?}: {end:#}");
@@ -135,7 +134,8 @@ fn what_can_t_be_a_lan_is_refused() {
     };
     refused(&["--xdp", "off", "--lan", "g1"], 3, "--lan works by AF_XDP only");
     refused(&["-i", "g0", "--lan", "g0"], 3, "is the tunnel's own --interface");
-    refused(&["--lan", "g7"], 4, "--lan: no interface g7");
+    refused(&["--lan", "g7"], 4, "--lan: no interface g7; there are: lo, g0, g1. Choose");
+    refused(&["--lan", "lo"], 4, "or use --tun, and let the kernel route");
     refused(&["--lan", "g1", "--tun", "beam0"], 2, "cannot be used with");
     place.rig.ip(Ns::Gateway, &["rule", "add", "from", "198.18.9.9", "table", "7", "pref", "77"]);
     refused(

@@ -1,7 +1,7 @@
 //! Two LANs, a tunnel between them, and what holds of any traffic.
 
 use crate::pair::{LIMIT, Place, number, words, workers};
-use crate::rig::{Beam, GATEWAY_V4, Ns, ORIGIN_V4, ORIGIN_V6, Proc, must, output};
+use crate::rig::{Beam, GATEWAY_V4, Ns, ORIGIN_V4, ORIGIN_V6, must, output};
 use crate::tools::{counter, dropped, network};
 use serde_json::Value;
 use std::fs;
@@ -111,13 +111,9 @@ impl World {
         network::must_ping(&self.netns(from), args);
     }
 
-    pub(crate) fn iperf3_server(&self) -> Proc {
-        network::iperf3_server(&self.netns(Host::Origin))
-    }
-
     /// To the origin.
     pub(crate) fn iperf3(&self, from: Host, to: &str, args: &[&str]) -> Value {
-        network::iperf3(&self.netns(from), to, args)
+        network::iperf3(&self.netns(from), &self.netns(Host::Origin), to, args)
     }
 
     /// One of the kernel's counters in a namespace.
@@ -155,7 +151,6 @@ pub(crate) fn traffic(world: &World, from: Host, back: [&str; 2]) {
         world.must_ping(from, &[&to]);
     }
     back.iter().for_each(|to| world.must_ping(Host::Origin, &[to]));
-    let _server = world.iperf3_server();
     for to in [ORIGIN_V4.to_string(), ORIGIN_V6.to_string()] {
         for direction in [&[][..], &["-R"]] {
             let end = world.iperf3(from, &to, direction);

@@ -4,7 +4,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use crate::pair::until;
+use crate::pair::{LIMIT, until};
 use crate::rig::{Proc, output};
 
 /// Runs a program; what it printed, on either stream, and whether it was content.
@@ -32,20 +32,24 @@ pub(crate) fn must_ping(netns: &str, args: &[&str]) {
     assert!(good && said.contains(all), "ping {args:?}: {said}");
 }
 
-/// A server that listens.
-pub(crate) fn iperf3_server(netns: &str) -> Proc {
+/// A server for one client. Between two clients a server closes its listener and opens it anew, and whoever connects just
+/// then is reset.
+fn iperf3_server(netns: &str) -> Proc {
     let mut command = Command::new("ip");
-    command.args(["netns", "exec", netns, "iperf3", "-s", "--forceflush"]).stdin(Stdio::null());
-    let server = Proc::spawn("iperf3", command.stdout(Stdio::piped()));
+    command.args(["netns", "exec", netns, "iperf3", "-s", "-1"]).stdin(Stdio::null());
+    let server = Proc::spawn("iperf3", command.stdout(Stdio::null()));
     until("iperf3 listens", || run(netns, "ss", &["-ltn"]).1, |said| said.contains(":5201 "));
     server
 }
 
-/// The result of a second of iperf3 to an address.
-pub(crate) fn iperf3(netns: &str, to: &str, args: &[&str]) -> Value {
+/// The result of a second of iperf3 to an address that a server in namespace `on` has.
+pub(crate) fn iperf3(netns: &str, on: &str, to: &str, args: &[&str]) -> Value {
+    let mut server = iperf3_server(on);
     let (_, said) = run(netns, "iperf3", &[&["-J", "-t", "1", "-c", to], args].concat());
+    let ended = server.wait(LIMIT);
     let result: Value =
         serde_json::from_str(&said).unwrap_or_else(|e| panic!("iperf3 {to} {args:?}: {e}: {said}"));
     assert_eq!(result.get("error"), None, "iperf3 {to} {args:?}: {result:#}");
+    assert!(ended.success(), "iperf3's server: {ended}: {}", server.stderr());
     result["end"].clone()
 }
