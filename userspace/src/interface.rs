@@ -157,7 +157,7 @@ impl LaneFacts {
 }
 
 /// Says aloud how a queue runs.
-fn say(interface: &str, report: &xsk::QueueReport) {
+pub(crate) fn say(interface: &str, report: &xsk::QueueReport) {
     let queue = report.queue;
     for step in &report.steps {
         tracing::warn!("{interface} queue {queue}: stepped down: {step}");

@@ -20,6 +20,7 @@ use rig::{
     root_or_skip,
 };
 use routes::{nobody_on_the_lan_is_behind_the_tunnel, the_gateway_routes, what_cant_be_addressed_is_said};
+use serde_json::Value;
 use std::{
     io::{Read as _, Write as _},
     net::TcpStream,
@@ -85,7 +86,7 @@ fn two_sites_are_joined_without_the_kernel() {
     until("the other site's prefix is not steered any more", passed, |&passed| passed > 0);
 }
 
-// The LAN has one queue, the gateway two workers, and the client's tunnel is the second's.
+// The LAN has one queue, the gateway two workers, and the client's tunnel is the second's. Until a second queue comes.
 #[test]
 fn a_worker_without_a_queue_of_the_lan_hands_its_packets_over() {
     if !root_or_skip("a_worker_without_a_queue_of_the_lan_hands_its_packets_over") {
@@ -116,6 +117,25 @@ fn a_worker_without_a_queue_of_the_lan_hands_its_packets_over() {
     let refused = dropped_like(&status, "lan_tx_");
     // Errors that the gateway sent to the LAN aside, of which there is no cause.
     assert_eq!(outward, sent + refused, "{status:#}");
+
+    // The LAN gets a second queue: it is the second worker's, and nothing is handed over any more.
+    world.run(Host::Gateway, "ethtool", &["-L", "g1", "rx", "2", "tx", "2"]);
+    world.run(Host::Origin, "ethtool", &["-L", "o0", "tx", "2"]);
+    let served = |status: &Value| number(interface(status, "g1"), "queues_served") == 2;
+    let before = until("the new queue is served", || gateway.status(), served);
+    assert_eq!(interface(&before, "g1")["alert"], Value::Null);
+    gateway.process.wait_for_line("g1 queue 1: AF_XDP native-copy", LIMIT);
+    for to in [ORIGIN_V4.to_string(), ORIGIN_V6.to_string()] {
+        world.must_ping(Host::Client, &[&to]);
+    }
+    LENT.iter().for_each(|to| world.must_ping(Host::Origin, &[to]));
+    world.iperf3(Host::Client, &ORIGIN_V4.to_string(), &["-P", "4", "-R"]);
+    let after = gateway.status();
+    assert_eq!(counter(&after, "lan_handed_over"), counter(&before, "lan_handed_over"), "{after:#}");
+    let second = workers(&after).nth(1).unwrap()["frames"].as_array().unwrap();
+    let queue = second.iter().find(|census| census["interface"] == "g1");
+    assert!(queue.is_some_and(|census| census["holds"] == true && census["out"] == 0), "{after:#}");
+    assert_eq!(interface(&after, "g1")["steering"].get("lan_tunnel_no_socket"), None, "{after:#}");
 }
 
 #[test]
