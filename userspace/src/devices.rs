@@ -4,13 +4,14 @@
 //! is so now is in `beam status`.
 
 use crate::{
+    interface,
     status::InterfaceStatus,
     supervisor::{Seat, Supervisor, merge},
     worker::mail::Command,
 };
 use anyhow::Context;
 use std::{sync::Arc, time::Duration};
-use xsk::{Device, Interface, LinkState, OpenError};
+use xsk::{Device, Interface, LanInterface, LinkState, OpenError};
 
 /// Starts the threads.
 pub(crate) fn watch(supervisor: &Arc<Supervisor>) -> anyhow::Result<()> {
@@ -18,47 +19,35 @@ pub(crate) fn watch(supervisor: &Arc<Supervisor>) -> anyhow::Result<()> {
         let supervisor = supervisor.clone();
         std::thread::Builder::new()
             .name(format!("beam-device-{index}"))
-            .spawn(move || follow(&supervisor, index))
+            .spawn(move || {
+                let interface = &supervisor.interfaces[index];
+                follow(interface, || serve_new_queues(&supervisor, interface), |_| None);
+            })
             .context("can't start a thread that watches an interface")?;
     }
     if supervisor.lan.is_some() {
         let supervisor = supervisor.clone();
         std::thread::Builder::new()
             .name("beam-lan".into())
-            .spawn(move || supervisor.lan.as_deref().map(follow_link))
+            .spawn(move || {
+                let Some(lan) = &supervisor.lan else { return };
+                follow(lan, || serve_new_lan_queues(&supervisor, lan), unaddressable);
+            })
             .context("can't start a thread that watches the LAN's interface")?;
     }
     Ok(())
 }
 
-/// Says what becomes of the LAN's link and queues, until the interface is gone. Queues that come get no socket here.
-fn follow_link(device: &Device) {
-    let (mut link, mut alerted, mut seen) = (LinkState::Up, None, 0);
-    loop {
-        let now = device.link_state();
-        if now != link {
-            say_link(device.name(), now);
-            link = now;
-        }
-        if link == LinkState::Removed {
-            return;
-        }
-        let alert = alert(device);
-        if alert != alerted {
-            alert.iter().for_each(|alert| tracing::warn!("{alert}"));
-            alerted = alert;
-        }
-        seen = device.wait_for_change(seen, None);
-    }
-}
-
 /// How soon to try again what the kernel refused for now.
 const RETRY_AFTER: Duration = Duration::from_secs(30);
 
-/// Until the interface is gone.
-fn follow(supervisor: &Supervisor, index: usize) {
-    let interface = &supervisor.interfaces[index];
-    let (mut link, mut seen) = (LinkState::Up, 0);
+/// Until the interface is gone. `trouble` is what else may befall it, in words.
+fn follow(
+    interface: &Device,
+    serve_new_queues: impl Fn() -> Result<(), OpenError>,
+    trouble: impl Fn(&Device) -> Option<String>,
+) {
+    let (mut link, mut troubled, mut seen) = (LinkState::Up, None, 0);
     // The new queues that were last tried, in vain.
     let mut refused = Vec::new();
     loop {
@@ -70,11 +59,16 @@ fn follow(supervisor: &Supervisor, index: usize) {
         if link == LinkState::Removed {
             return;
         }
+        let trouble_now = trouble(interface);
+        if trouble_now != troubled {
+            trouble_now.iter().for_each(|trouble| tracing::warn!("{trouble}"));
+            troubled = trouble_now;
+        }
         let unserved = interface.unserved_queues();
         let mut retry = None;
         if unserved.is_empty() {
             refused.clear();
-        } else if let Err(error) = serve_new_queues(supervisor, interface) {
+        } else if let Err(error) = serve_new_queues() {
             if unserved != refused {
                 tracing::warn!("{}: the new queues can't be served: {error}", interface.name());
                 if let Some(alert) = alert(interface) {
@@ -116,11 +110,30 @@ fn serve_new_queues(supervisor: &Supervisor, interface: &Interface) -> Result<()
             tracing::warn!("{}: no worker takes queue {}", interface.name(), report.queue);
         }
     }
+    say_all_served(interface);
+    Ok(())
+}
+
+/// The same of the LAN, whose queues are shared out as they were at the start.
+fn serve_new_lan_queues(supervisor: &Supervisor, lan: &LanInterface) -> Result<(), OpenError> {
+    for queue in lan.serve_new_queues()? {
+        let report = queue.report().clone();
+        let seat = &supervisor.seats[report.queue as usize % supervisor.seats.len()];
+        if seat.mailbox.command(Command::AddLanQueue(Box::new(queue))) {
+            interface::say(lan.name(), &report);
+        } else {
+            tracing::warn!("{}: no worker takes queue {}", lan.name(), report.queue);
+        }
+    }
+    say_all_served(lan);
+    Ok(())
+}
+
+fn say_all_served(interface: &Device) {
     if interface.unserved_queues().is_empty() {
         let count = interface.served_count();
         tracing::info!("{} has {count} queues now, and all of them have a socket", interface.name());
     }
-    Ok(())
 }
 
 /// What `beam status` says of an interface.
@@ -135,6 +148,22 @@ pub(crate) fn status(interface: &Device) -> InterfaceStatus {
         alert: alert(interface),
         steering: merge(interface.steering_counters().into_iter()),
     }
+}
+
+/// The same of the LAN.
+pub(crate) fn lan_status(device: &Device) -> InterfaceStatus {
+    InterfaceStatus { alert: unaddressable(device).or_else(|| alert(device)), ..status(device) }
+}
+
+/// A LAN whose packets can't be addressed any more.
+fn unaddressable(device: &Device) -> Option<String> {
+    let seen = device.unmirrored()?;
+    Some(format!(
+        "packets to the LAN {} are dropped (lan_tx_unroutable): beam addresses them by the main routing table alone, and \
+         now there is {seen}. {}",
+        device.name(),
+        seen.mend()
+    ))
 }
 
 /// A lost program or queues without a socket, and what to do about them.

@@ -91,11 +91,8 @@ pub(crate) fn open(args: &PathArgs, bind: SocketAddr, sharing: Sharing) -> Resul
                 }
             }
         }
-        if interface.replies_by_kernel() {
-            let why = format!(
-                "{}: sends by the kernel: this host routes by policy rules, VRFs or source routes (`ip rule`), which are not mirrored",
-                interface.name()
-            );
+        if let Some(seen) = interface.unmirrored() {
+            let why = format!("{}: sends by the kernel, since this host has {seen}", interface.name());
             tracing::warn!("{why}");
             lanes.iter_mut().skip(first_lane).for_each(|lane| lane.facts.why.push(why.clone()));
         }
@@ -160,7 +157,7 @@ impl LaneFacts {
 }
 
 /// Says aloud how a queue runs.
-fn say(interface: &str, report: &xsk::QueueReport) {
+pub(crate) fn say(interface: &str, report: &xsk::QueueReport) {
     let queue = report.queue;
     for step in &report.steps {
         tracing::warn!("{interface} queue {queue}: stepped down: {step}");
@@ -184,12 +181,28 @@ pub(crate) fn open_lan(
         )));
     }
     let config = xsk::Config { queues: xsk::Queues::All, ..config(args, name, mode) };
-    let (interface, ports) = xsk::open_lan(&config).map_err(|error| match error {
-        xsk::OpenError::Config { .. } => Failure::config(error),
-        error => Failure::Preflight(anyhow!("--lan: {error}")),
-    })?;
+    let (interface, ports) = xsk::open_lan(&config).map_err(lan_failure)?;
     ports.iter().for_each(|port| say(name, port.report()));
     Ok((interface, ports))
+}
+
+/// The errors speak of `--interface` and `--xdp off`: for a LAN the next thing to try is another one.
+fn lan_failure(error: xsk::OpenError) -> Failure {
+    use xsk::OpenError;
+    match error {
+        OpenError::Config { .. } => Failure::config(error),
+        OpenError::NoSuchInterface { interface, available } => Failure::Preflight(anyhow!(
+            "--lan: no interface {interface}; there are: {}. Choose the one that the LAN is on",
+            available.join(", ")
+        )),
+        OpenError::NotEthernet { .. }
+        | OpenError::XdpUnsupported { .. }
+        | OpenError::NoXdpSockets { .. }
+        | OpenError::Load { .. } => Failure::Preflight(anyhow!(
+            "--lan: {error} (for a LAN: choose another one, or use --tun, and let the kernel route)"
+        )),
+        error => Failure::Preflight(anyhow!("--lan: {error}")),
+    }
 }
 
 /// Where XDP runs; `None` for nowhere.

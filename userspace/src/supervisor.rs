@@ -9,7 +9,7 @@ use crate::{
     protection::ProtectionStatus,
     reload::Reloader,
     show::Cleared,
-    status::{Conservation, FrameStatus, Rates, SCHEMA, Status, Tunnels, WorkerStatus},
+    status::{Conservation, FrameStatus, InterfaceStatus, Rates, SCHEMA, Status, Tunnels, WorkerStatus},
     worker::{
         Ended, Worker,
         mail::{Command, Mailbox},
@@ -323,7 +323,7 @@ impl Supervisor {
             flows_opened: after.iter().map(|s| s.flows_opened).sum(),
             rates: rates(&before, &after, over),
             workers: after.iter().filter_map(|s| self.worker_status(s)).collect(),
-            interfaces: self.devices().map(devices::status).collect(),
+            interfaces: self.interface_statuses(),
             xsk_rx_frames: xsk(|port| port.rx_datagrams),
             xsk_tx_frames: xsk(|port| port.tx_datagrams),
             kernel_udp_packets: after.iter().map(kernel_packets).sum(),
@@ -373,6 +373,11 @@ impl Supervisor {
     fn frames(&self, census: &port::Census) -> FrameStatus {
         let interface = self.devices().find(|interface| interface.index() == census.interface);
         FrameStatus::new(interface.map_or("?", |interface| interface.name()), census)
+    }
+
+    fn interface_statuses(&self) -> Vec<InterfaceStatus> {
+        let of_tunnel = self.interfaces.iter().map(|interface| devices::status(interface));
+        of_tunnel.chain(self.lan.as_deref().map(devices::lan_status)).collect()
     }
 
     /// Every interface with a program of ours.

@@ -9,13 +9,13 @@ mod rig;
 mod tools;
 
 use pair::{LIMIT, Place, TUNNEL_PORT, path, until, words};
-use rig::{Beam, GATEWAY_V4, Ns, ORIGIN_V4, ORIGIN_V6, Proc, Rig, authority, python, root_or_skip};
+use rig::{Beam, GATEWAY_V4, Ns, ORIGIN_V4, ORIGIN_V6, Rig, authority, python, root_or_skip};
 use serde_json::Value;
 use std::{
     fs,
-    process::Stdio,
     sync::atomic::{AtomicU32, Ordering},
 };
+use tools::network::{iperf3, must_ping, ping, run};
 use tools::{counter, dropped, until_counter};
 
 const POOL: &[&str] = &["--ip-pool", "198.18.64.0/24", "--ip-pool", "2001:db8:64::/64"];
@@ -75,47 +75,9 @@ fn client_with_routes(place: &Place, name: &str, more: &[&str]) -> Beam {
     client
 }
 
-/// Runs a program and returns what it printed, on either stream, and whether it was content.
-fn run(place: &Place, ns: Ns, program: &str, args: &[&str]) -> (bool, String) {
-    let out = place.rig.command(ns, program).args(args).output();
-    let out = out.unwrap_or_else(|error| panic!("{program}: {error}; install it: scripts/setup"));
-    let text = [out.stdout, out.stderr].concat();
-    (out.status.success(), String::from_utf8_lossy(&text).into_owned())
-}
-
-fn ping(place: &Place, ns: Ns, args: &[&str]) -> (bool, String) {
-    run(place, ns, "ping", &[&["-n", "-i", "0.2", "-W", "5"], args].concat())
-}
-
-/// Three of three.
-fn must_ping(place: &Place, ns: Ns, args: &[&str]) {
-    let (good, said) = ping(place, ns, &[&["-c", "3"], args].concat());
-    assert!(
-        good && said.contains("3 packets transmitted, 3 received, 0% packet loss"),
-        "ping {args:?}: {said}"
-    );
-}
-
-/// An `iperf3` run from the client's namespace to the origin's; its result.
-fn iperf3(place: &Place, args: &[&str]) -> Value {
-    let to = ORIGIN_V4.to_string();
-    let (_, said) = run(place, Ns::Client, "iperf3", &[&["-J", "-c", &to, "-t", "1"], args].concat());
-    let result: Value =
-        serde_json::from_str(&said).unwrap_or_else(|e| panic!("iperf3 {args:?}: {e}: {said}"));
-    assert_eq!(result.get("error"), None, "iperf3 {args:?}: {result:#}");
-    result["end"].clone()
-}
-
-fn iperf3_server(place: &Place) -> Proc {
-    let mut command = place.rig.command(Ns::Origin, "iperf3");
-    let server = Proc::spawn("iperf3", command.args(["-s", "--forceflush"]).stdout(Stdio::piped()));
-    until("iperf3 listens", || run(place, Ns::Origin, "ss", &["-ltn"]).1, |said| said.contains(":5201 "));
-    server
-}
-
 /// The MTU of a client's device, by the kernel's word.
 fn mtu(place: &Place, device: &str) -> usize {
-    let (_, said) = run(place, Ns::Client, "cat", &[&format!("/sys/class/net/{device}/mtu")]);
+    let (_, said) = run(&place.rig.netns(Ns::Client), "cat", &[&format!("/sys/class/net/{device}/mtu")]);
     said.trim().parse().unwrap_or_else(|e| panic!("{said:?}: {e}"))
 }
 
@@ -133,25 +95,24 @@ fn packets_travel_as_through_a_router() {
     let gateway = gateway(&place, POOL);
     let client = client_with_routes(&place, "alice", TUN);
     let (v4, v6) = (ORIGIN_V4.to_string(), ORIGIN_V6.to_string());
-    must_ping(&place, Ns::Client, &[&v4]);
-    must_ping(&place, Ns::Client, &[&v6]);
-    must_ping(&place, Ns::Origin, &[LENT_V4]);
-    must_ping(&place, Ns::Origin, &[LENT_V6]);
+    must_ping(&place.rig.netns(Ns::Client), &[&v4]);
+    must_ping(&place.rig.netns(Ns::Client), &[&v6]);
+    must_ping(&place.rig.netns(Ns::Origin), &[LENT_V4]);
+    must_ping(&place.rig.netns(Ns::Origin), &[LENT_V6]);
 
     // TTL 1 is enough for the gateway's own address, and not for one behind it (RFC 9484 section 7).
-    let (_, said) = ping(&place, Ns::Client, &["-c", "1", "-t", "1", &v4]);
+    let said = ping(&place.rig.netns(Ns::Client), &["-c", "1", "-t", "1", &v4]);
     assert!(said.contains(&format!("From {INNER_GATEWAY} icmp_seq=1 Time to live exceeded")), "{said}");
-    let (_, said) = ping(&place, Ns::Client, &["-c", "1", "-t", "1", &v6]);
+    let said = ping(&place.rig.netns(Ns::Client), &["-c", "1", "-t", "1", &v6]);
     assert!(said.contains("icmp_seq=1 Time exceeded: Hop limit"), "{said}");
-    let (_, said) = ping(&place, Ns::Client, &["-c", "1", "-t", "2", &v4]);
+    let said = ping(&place.rig.netns(Ns::Client), &["-c", "1", "-t", "2", &v4]);
     assert!(said.contains("1 received"), "{said}");
 
     path_mtu(&place, &gateway);
 
-    let _server = iperf3_server(&place);
     for (direction, receiver) in [(&[][..], &gateway), (&["-R"][..], &client)] {
         let before = tun_counters(receiver);
-        let end = iperf3(&place, direction);
+        let end = iperf3(&place.rig.netns(Ns::Client), &place.rig.netns(Ns::Origin), &v4, direction);
         assert!(end["sum_received"]["bytes"].as_u64().unwrap() > 10_000_000, "{end:#}");
         let after = tun_counters(receiver);
         let (packets, writes) = (after.0 - before.0, after.1 - before.1);
@@ -161,7 +122,12 @@ fn packets_travel_as_through_a_router() {
         );
     }
     // Slow enough that nothing has to be dropped: 100 datagrams of 1250 bytes, each arrives.
-    let end = iperf3(&place, &["-u", "-b", "1M", "-l", "1250"]);
+    let end = iperf3(
+        &place.rig.netns(Ns::Client),
+        &place.rig.netns(Ns::Origin),
+        &v4,
+        &["-u", "-b", "1M", "-l", "1250"],
+    );
     assert_eq!(end["sum"]["lost_packets"], 0, "{end:#}");
     assert!(end["sum"]["packets"].as_u64().unwrap() >= 95, "{end:#}");
 
@@ -171,8 +137,8 @@ fn packets_travel_as_through_a_router() {
     }
     // A packet from another address than the tunnel's stays at home.
     place.rig.ip(Ns::Client, &["address", "add", "203.0.113.7/32", "dev", "beam0"]);
-    let (good, _) = ping(&place, Ns::Client, &["-c", "1", "-W", "1", "-I", "203.0.113.7", &v4]);
-    assert!(!good && dropped(&client.status(), "ip_other_source") >= 1);
+    let said = ping(&place.rig.netns(Ns::Client), &["-c", "1", "-W", "1", "-I", "203.0.113.7", &v4]);
+    assert!(said.contains(" 0 received") && dropped(&client.status(), "ip_other_source") >= 1);
 }
 
 /// The largest packet that fits goes, one byte more is told: to the client's kernel by its own device, to the origin by
@@ -182,22 +148,23 @@ fn path_mtu(place: &Place, gateway: &Beam) {
     let mtu = until("path MTU discovery ends", || mtu(place, "beam0"), settled);
     let (fits, over) = ((mtu - 28).to_string(), (mtu - 27).to_string());
     let v4 = ORIGIN_V4.to_string();
-    must_ping(place, Ns::Client, &["-M", "do", "-s", &fits, &v4]);
-    let (_, said) = ping(place, Ns::Client, &["-c", "1", "-M", "do", "-s", &over, &v4]);
+    must_ping(&place.rig.netns(Ns::Client), &["-M", "do", "-s", &fits, &v4]);
+    let said = ping(&place.rig.netns(Ns::Client), &["-c", "1", "-M", "do", "-s", &over, &v4]);
     assert!(said.contains(&format!("message too long, mtu={mtu}")), "{said}");
-    must_ping(place, Ns::Origin, &["-M", "do", "-s", &fits, LENT_V4]);
+    must_ping(&place.rig.netns(Ns::Origin), &["-M", "do", "-s", &fits, LENT_V4]);
     // The session settles on the MTU that was found: three seconds after its start.
     let too_big = |said: &String| said.contains(&format!("Frag needed and DF set (mtu = {mtu})"));
-    let ask = || ping(place, Ns::Origin, &["-c", "1", "-W", "1", "-M", "do", "-s", "1472", LENT_V4]).1;
+    let ask =
+        || ping(&place.rig.netns(Ns::Origin), &["-c", "1", "-W", "1", "-M", "do", "-s", "1472", LENT_V4]);
     until("the gateway says that it is too big", ask, too_big);
     let over = (mtu - 47).to_string();
-    let (_, said) = ping(place, Ns::Origin, &["-c", "1", "-W", "1", "-M", "do", "-s", &over, LENT_V6]);
+    let said = ping(&place.rig.netns(Ns::Origin), &["-c", "1", "-W", "1", "-M", "do", "-s", &over, LENT_V6]);
     assert!(said.contains(&format!("Packet too big: mtu={mtu}")), "{said}");
     assert!(dropped(&gateway.status(), "ip_too_big") >= 2);
     // IPv4 that may be fragmented is.
     let before = counter(&gateway.status(), "ip_fragmented");
     place.rig.ip(Ns::Origin, &["route", "flush", "cache"]);
-    must_ping(place, Ns::Origin, &["-M", "dont", "-s", "1472", LENT_V4]);
+    must_ping(&place.rig.netns(Ns::Origin), &["-M", "dont", "-s", "1472", LENT_V4]);
     assert_eq!(counter(&gateway.status(), "ip_fragmented") - before, 3);
 }
 
@@ -214,7 +181,7 @@ fn addresses_are_kept_and_run_out() {
     let bob = client(&place, "bob", &bob_tun);
     bob.process.wait_for_line("beam1: 198.18.64.3 to 198.19.0.0/24", LIMIT);
     let origin = ORIGIN_V4.to_string();
-    must_ping(&place, Ns::Client, &["-I", "beam0", &origin]);
+    must_ping(&place.rig.netns(Ns::Client), &["-I", "beam0", &origin]);
 
     // A new gateway knows nobody; each client asks for what it had, whoever comes first.
     first_gateway.process.signal(rustix::process::Signal::KILL);
@@ -224,7 +191,7 @@ fn addresses_are_kept_and_run_out() {
     gateway.process.wait_for_line("alice: IP session with 198.18.64.2", LIMIT * 2);
     gateway.process.wait_for_line("bob: IP session with 198.18.64.3", LIMIT * 2);
     until_counter(&alice, "ip_sessions_opened", 2);
-    must_ping(&place, Ns::Client, &["-I", "beam0", &origin]);
+    must_ping(&place.rig.netns(Ns::Client), &["-I", "beam0", &origin]);
 
     // Three more fit. Then the pool says so: by 503 to somebody new, by an end that tells why to one whose older
     // sessions might have handed theirs over.
@@ -243,7 +210,7 @@ fn addresses_are_kept_and_run_out() {
     one_more.process.wait_for_line("it has no address left", LIMIT);
     assert!(counter(&gateway.status(), "ip_pool_exhausted") >= 2);
     // Others run on.
-    must_ping(&place, Ns::Client, &["-I", "beam0", &origin]);
+    must_ping(&place.rig.netns(Ns::Client), &["-I", "beam0", &origin]);
     // A route that isn't advertised, and one that would swallow the tunnel itself.
     let mut looped = client(&place, "bob", &["--xdp", "off", "--tun", "beam9", "--route", "198.18.0.0/16"]);
     assert_eq!(looped.process.wait(LIMIT).code(), Some(3));
@@ -265,7 +232,7 @@ fn networks_behind_clients_are_permitted_and_dont_overlap() {
     site.process.wait_for_line("--route 203.0.113.0/24 is not set: the gateway carries 198.19.0.0/24", LIMIT);
     gateway.process.wait_for_line("site brings the network 10.7.1.0/24", LIMIT);
     place.rig.ip(Ns::Client, &["address", "add", "10.7.1.9/32", "dev", "lo"]);
-    must_ping(&place, Ns::Origin, &["10.7.1.9"]);
+    must_ping(&place.rig.netns(Ns::Origin), &["10.7.1.9"]);
 
     // Overlapping: permitted to that client, but somebody's already.
     let tun = ["--xdp", "off", "--tun", "beam1", "--announce", "10.7.0.0/16"];
@@ -276,7 +243,7 @@ fn networks_behind_clients_are_permitted_and_dont_overlap() {
     let bob = client(&place, "bob", &["--xdp", "off", "--tun", "beam2", "--announce", "10.8.0.0/16"]);
     bob.process.wait_for_line("a network of --announce isn't permitted", LIMIT);
     assert!(counter(&gateway.status(), "ip_routes_refused") >= 2);
-    must_ping(&place, Ns::Origin, &["10.7.1.9"]);
+    must_ping(&place.rig.netns(Ns::Origin), &["10.7.1.9"]);
 }
 
 #[test]
@@ -319,5 +286,5 @@ fn a_stranger_that_cheats() {
         assert_eq!(dropped(&status, name), wanted, "{name}: {status:#}");
     }
     assert_eq!(counter(&status, "ip_routes_refused"), 1);
-    must_ping(&place, Ns::Client, &["-I", "beam0", &ORIGIN_V4.to_string()]);
+    must_ping(&place.rig.netns(Ns::Client), &["-I", "beam0", &ORIGIN_V4.to_string()]);
 }

@@ -8,7 +8,7 @@ mod pair;
 mod rig;
 mod tools;
 
-use pair::{FORWARD_PORT, Place, number, settled, until, workers};
+use pair::{FORWARD_PORT, LIMIT, Place, number, settled, until, workers};
 use rig::{Beam, GATEWAY_V4, HttpServer, Ns, ORIGIN_V4};
 use serde_json::{Value, json};
 
@@ -65,9 +65,10 @@ fn queues_that_come_get_a_socket() {
 
     // Several clients, so that both queues are met.
     for _ in 0..8 {
-        let client = place.client(GATEWAY_V4, &http.address().to_string(), &["--xdp", "off"]);
+        let mut client = place.client(GATEWAY_V4, &http.address().to_string(), &["--xdp", "off"]);
         place.curl(&[&format!("http://127.0.0.1:{FORWARD_PORT}/300000")]);
-        drop(client);
+        // Stopped, not killed: of a killed one the gateway holds the flow until the idle timeout, if its last words are lost.
+        assert_eq!(client.process.terminate(LIMIT).code(), Some(0));
     }
     let status = settled(&gateway);
     let worker = workers(&status).next().unwrap();

@@ -44,6 +44,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tunnel::{ConnId, ConnMut};
+use xsk::LanPort;
 
 /// ICMP errors of one worker: a thousand a second, a hundred at once.
 const ICMP_EACH: Duration = Duration::from_millis(1);
@@ -71,6 +72,9 @@ pub(crate) trait Network: InnerPort {
     fn census(&mut self) -> Vec<Census> {
         Vec::new()
     }
+
+    /// A LAN has a new queue. What is none drops it, which leaves it to the kernel.
+    fn add_queue(&mut self, _queue: LanPort) {}
 }
 
 impl Network for tun::Queue {}
@@ -132,6 +136,15 @@ impl Ip {
     pub(super) fn set_port(&mut self, poll: &Poll, port: Box<dyn Network>) -> io::Result<()> {
         port.poll_fds().into_iter().try_for_each(|fd| poll.watch_edges(fd, Token::Inner))?;
         self.port = Some(port);
+        self.port_readable = true;
+        Ok(())
+    }
+
+    /// Serves another queue of the LAN.
+    pub(super) fn add_lan_queue(&mut self, poll: &Poll, queue: LanPort) -> io::Result<()> {
+        let Some(port) = &mut self.port else { return Ok(()) };
+        queue.poll_fds().into_iter().try_for_each(|fd| poll.watch_edges(fd, Token::Inner))?;
+        port.add_queue(queue);
         self.port_readable = true;
         Ok(())
     }

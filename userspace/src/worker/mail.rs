@@ -64,6 +64,8 @@ pub(crate) enum Command {
     Stop,
     /// Serve this AF_XDP socket too: its queue came after the start.
     AddPort(Box<dyn Port>),
+    /// The same, of the LAN.
+    AddLanQueue(Box<xsk::LanPort>),
     /// Add what was counted here to the shared accounts.
     Fold(Sender<()>),
     /// Report a part of the connections.

@@ -262,6 +262,11 @@ impl Worker {
                     tracing::error!(%error, "a new queue can't be served");
                 }
             }
+            Command::AddLanQueue(queue) => {
+                if let Err(error) = self.core.ip.add_lan_queue(&self.core.poll, *queue) {
+                    tracing::error!(%error, "a new queue of the LAN can't be served");
+                }
+            }
             Command::Drain => {
                 self.core.draining = true;
                 match &mut self.role {

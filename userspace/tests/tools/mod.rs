@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "test helpers: clippy only knows test functions")]
 
 pub(crate) mod loopback;
+pub(crate) mod network;
 pub(crate) mod quic;
 pub(crate) mod relay;
 pub(crate) mod steps;

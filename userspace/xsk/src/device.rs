@@ -2,7 +2,8 @@
 //! queues, its link. [`crate::Interface`] (a tunnel's datagrams) and [`crate::LanInterface`] (inner packets) build on it.
 
 use crate::{
-    Config, LinkState, Mode, OpenError, QueueMode, QueueReport, Queues, Step, TargetsError, ZeroCopy,
+    Config, LinkState, Mode, OpenError, QueueMode, QueueReport, Queues, Step, TargetsError, Unmirrored,
+    ZeroCopy,
     attach::{AttachError, Hook, Program, Sockets},
     bind::{self, Bound},
     genl,
@@ -358,10 +359,10 @@ impl Device {
         }
     }
 
-    /// True while the host routes by more than its main table (policy rules, source routes) or has more routes than
-    /// the mirror holds: every reply then takes the kernel's path.
+    /// What the host routes by beside its main table, while it does: only the kernel can tell where packets go then. A
+    /// tunnel's take its path; a LAN's have none.
     #[must_use]
-    pub fn replies_by_kernel(&self) -> bool {
+    pub fn unmirrored(&self) -> Option<Unmirrored> {
         self.mirror.tables().routes.beyond_mirror
     }
 

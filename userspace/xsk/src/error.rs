@@ -1,5 +1,6 @@
 //! Why an interface can't be opened: what failed, the value seen, the value needed, the next command.
 
+use crate::Unmirrored;
 use std::io;
 
 /// Set-up failed. All of these mean that the machine isn't ready (exit code 4), but [`OpenError::Config`] (3).
@@ -162,12 +163,14 @@ pub enum OpenError {
     },
     /// Packets to the LAN can't be addressed.
     #[error(
-        "this host routes by policy rules, VRFs or source routes (see: ip rule), which beam doesn't mirror, so it can't \
-         tell where packets to the LAN leave {interface}. Use --tun, and let the kernel route"
+        "beam addresses packets to the LAN {interface} by this host's main routing table, which has to be all that it \
+         routes by, but there is {seen}. {} Or use --tun, and let the kernel route", seen.mend()
     )]
     PolicyRouting {
         /// The interface.
         interface: String,
+        /// The first thing that stands against it.
+        seen: Unmirrored,
     },
     /// Something else the kernel refused.
     #[error("{doing} on {interface} failed: {source}")]

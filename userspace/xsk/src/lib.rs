@@ -54,4 +54,4 @@ pub use error::{OpenError, TargetsError};
 pub use interface::{Interface, open};
 pub use lan::{LanInterface, LanPort, LanPrefixes, open_lan};
 pub use port::XskPort;
-pub use report::{LinkState, QueueMode, QueueReport, SocketStatistics, Step};
+pub use report::{LinkState, QueueMode, QueueReport, SocketStatistics, Step, Unmirrored};

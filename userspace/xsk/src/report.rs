@@ -89,3 +89,53 @@ pub struct SocketStatistics {
     /// Times the kernel looked for TX descriptors and found none.
     pub tx_ring_empty: u64,
 }
+
+/// What a host routes by that isn't in its main table, or more than can be mirrored of that: where packets go, only the
+/// kernel can tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unmirrored {
+    /// A policy rule; VRFs make one, too.
+    Rule {
+        /// Or of IPv4.
+        is_ipv6: bool,
+        /// Its priority, by which `ip rule` knows it.
+        priority: u32,
+    },
+    /// An IPv6 route for packets from some addresses only.
+    SourceRoute,
+    /// More routes than the mirror holds.
+    TooManyRoutes {
+        /// So many it holds.
+        max: usize,
+    },
+}
+
+impl Unmirrored {
+    /// What an operator can do about it: a sentence with a command.
+    #[must_use]
+    pub fn mend(&self) -> String {
+        match self {
+            Self::Rule { is_ipv6, priority } => {
+                format!("If nothing needs the rule: ip {}rule del pref {priority}.", family_flag(*is_ipv6))
+            }
+            Self::SourceRoute => "If nothing needs it, remove it with: ip -6 route del.".to_owned(),
+            Self::TooManyRoutes { max } => format!("Have {max} at most; see: ip route show table main."),
+        }
+    }
+}
+
+impl fmt::Display for Unmirrored {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Rule { is_ipv6, priority } => {
+                write!(f, "policy rule {priority} (see: ip {}rule)", family_flag(*is_ipv6))
+            }
+            Self::SourceRoute => f.write_str("a route by source address (see: ip -6 route, with `from`)"),
+            Self::TooManyRoutes { max } => write!(f, "a main routing table of more than {max} routes"),
+        }
+    }
+}
+
+fn family_flag(is_ipv6: bool) -> &'static str {
+    if is_ipv6 { "-6 " } else { "" }
+}

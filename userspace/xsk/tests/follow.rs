@@ -98,13 +98,13 @@ fn routes_and_rules_are_followed() {
         rig.ours(&format!("ip route del {to} via {via}"));
         rig::wait_for("the route to go", || !sends(port, &far));
     }
-    assert!(!interface.replies_by_kernel());
+    assert_eq!(interface.unmirrored(), None);
     let near = path(&format!("{}:9", PEER[0]));
     assert!(sends(port, &near));
     rig.ours("ip rule add from 198.18.0.1 table 100");
-    rig::wait_for("the rule", || interface.replies_by_kernel() && !sends(port, &near));
+    rig::wait_for("the rule", || interface.unmirrored().is_some() && !sends(port, &near));
     rig.ours("ip rule del from 198.18.0.1 table 100");
-    rig::wait_for("the rule to go", || !interface.replies_by_kernel() && sends(port, &near));
+    rig::wait_for("the rule to go", || interface.unmirrored().is_none() && sends(port, &near));
 }
 
 #[test]

@@ -105,4 +105,8 @@ impl Network for Lan {
     fn census(&mut self) -> Vec<Census> {
         self.queues.iter_mut().map(LanPort::census).collect()
     }
+
+    fn add_queue(&mut self, queue: LanPort) {
+        self.queues.push(queue);
+    }
 }

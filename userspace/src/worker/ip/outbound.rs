@@ -203,6 +203,11 @@ impl<'a> Outbound<'a> {
     /// Whose the packet is, at a gateway.
     fn at_gateway(&mut self, vnet: Vnet, packet: &[u8], split: &Split<'_>) {
         let Side::Gateway(realm) = self.side else { return };
+        // Who sends so from the LAN would pass for a client, or for a host behind one, or for the gateway itself. A kernel
+        // behind a TUN device has its own say there (`rp_filter`).
+        if !self.behind_router && self.finder.is_of_tunnel(realm, split.view().source) {
+            return self.totals.spoofed_source += 1;
+        }
         match self.finder.find(realm, split.view().destination) {
             None => {
                 self.totals.no_route += 1;

@@ -35,6 +35,8 @@ pub(crate) struct Realm {
     /// `--ip-route`: where clients may send to.
     reachable: Arc<[Prefix]>,
     gateway_addresses: Vec<(IpAddr, u8)>,
+    /// `--ip-pool`.
+    pool: Box<[Prefix]>,
     mailboxes: OnceLock<Vec<Mailbox>>,
     /// For routes to networks behind clients.
     network: Mutex<Option<Ground>>,
@@ -61,10 +63,11 @@ impl Realm {
     /// # Errors
     /// If the prefixes make no pool.
     pub(crate) fn new(pool: &[Prefix], reachable: &[Prefix]) -> Result<Self, PoolError> {
-        let pool = Pool::new(pool)?;
+        let book = Book { pool: Pool::new(pool)?, holders: HashMap::new() };
         Ok(Self {
-            gateway_addresses: pool.gateway_addresses().collect(),
-            book: Mutex::new(Book { pool, holders: HashMap::new() }),
+            gateway_addresses: book.pool.gateway_addresses().collect(),
+            pool: pool.into(),
+            book: Mutex::new(book),
             table: RwLock::default(),
             version: AtomicU64::new(0),
             reachable: reachable.into(),
@@ -208,26 +211,51 @@ pub(super) struct Finder {
     version: u64,
     known: HashMap<IpAddr, Option<Owner>>,
     last: Option<(IpAddr, Option<Owner>)>,
+    /// Of sources, whether they are the tunnel's.
+    last_source: Option<(IpAddr, bool)>,
 }
 
 impl Finder {
+    /// Whether an address is behind the tunnel, lent or not: no packet that comes from elsewhere can have it as its source.
+    pub(super) fn is_of_tunnel(&mut self, realm: &Realm, source: IpAddr) -> bool {
+        self.follow(realm);
+        if let Some((known, answer)) = self.last_source
+            && known == source
+        {
+            return answer;
+        }
+        let answer =
+            realm.pool.iter().any(|prefix| prefix.contains(source)) || self.look_up(realm, source).is_some();
+        self.last_source = Some((source, answer));
+        answer
+    }
+
     /// Who has an address.
     pub(super) fn find(&mut self, realm: &Realm, address: IpAddr) -> Option<Owner> {
-        let version = realm.version();
-        if version != self.version {
-            *self = Self { version, ..Self::default() };
-        }
+        self.follow(realm);
         if let Some((known, owner)) = self.last
             && known == address
         {
             return owner;
         }
+        let owner = self.look_up(realm, address);
+        self.last = Some((address, owner));
+        owner
+    }
+
+    /// Forgets everything once something has changed.
+    fn follow(&mut self, realm: &Realm) {
+        let version = realm.version();
+        if version != self.version {
+            *self = Self { version, ..Self::default() };
+        }
+    }
+
+    fn look_up(&mut self, realm: &Realm, address: IpAddr) -> Option<Owner> {
         if self.known.len() >= REMEMBERED_MAX {
             self.known.clear();
         }
-        let owner = *self.known.entry(address).or_insert_with(|| realm.lookup(address));
-        self.last = Some((address, owner));
-        owner
+        *self.known.entry(address).or_insert_with(|| realm.lookup(address))
     }
 }
 
@@ -270,8 +298,19 @@ mod tests {
         realm.add_route(prefix("10.7.0.0/16"), owner(1)).unwrap();
         assert!(realm.add_route(prefix("10.7.1.0/24"), owner(2)).is_err());
         assert!(realm.add_route(prefix("198.18.0.0/15"), owner(2)).is_err(), "it overlaps the pool");
-        assert_eq!(Finder::default().find(&realm, "10.7.9.9".parse().unwrap()), Some(owner(1)));
+        let (mut finder, inside) = (Finder::default(), "10.7.9.9".parse().unwrap());
+        assert_eq!(finder.find(&realm, inside), Some(owner(1)));
+        assert!(finder.is_of_tunnel(&realm, inside));
         realm.remove_route(&prefix("10.7.0.0/16"));
+        assert_eq!(finder.find(&realm, inside), None);
+        assert!(!finder.is_of_tunnel(&realm, inside));
+        for (address, of_tunnel) in [("198.18.64.1", true), ("198.18.64.77", true), ("198.18.65.1", false)] {
+            assert_eq!(
+                finder.is_of_tunnel(&realm, address.parse().unwrap()),
+                of_tunnel,
+                "{address}, lent or not"
+            );
+        }
         realm.add_route(prefix("10.7.1.0/24"), owner(2)).unwrap();
     }
 }

@@ -21,7 +21,7 @@ pub(in crate::worker) struct Totals {
     pub(in crate::worker) addresses_moved: u64,
     /// Dropped: no IP packet.
     pub(in crate::worker) malformed: u64,
-    /// Dropped: from an address that isn't the client's.
+    /// Dropped: from an address that isn't the client's; or from the LAN, and from an address that is behind the tunnel.
     pub(in crate::worker) spoofed_source: u64,
     /// Dropped: to where the client may not send.
     pub(in crate::worker) denied_destination: u64,

@@ -56,8 +56,8 @@ pub fn open_lan(config: &Config) -> Result<(LanInterface, Vec<LanPort>), OpenErr
         let (prefixes, mac) = (steer::maps::PREFIXES, steer::maps::LAN_MAC);
         Ok(LanPrefixes::new(program.take_map(prefixes)?, program.take_map(mac)?, mirror, index))
     })?;
-    if device.replies_by_kernel() {
-        return Err(OpenError::PolicyRouting { interface: device.name().to_owned() });
+    if let Some(seen) = device.unmirrored() {
+        return Err(OpenError::PolicyRouting { interface: device.name().to_owned(), seen });
     }
     let interface = LanInterface { device, prefixes };
     let ports = interface.ports(queues);

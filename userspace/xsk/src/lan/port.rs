@@ -7,7 +7,7 @@
 use super::{
     addressed::Addressed,
     hops::{self, Hops},
-    waiting::{Neighbour, Waiting},
+    waiting::{Wait, Waiting},
 };
 use crate::{
     QueueReport,
@@ -83,11 +83,16 @@ impl LanPort {
 
     /// Takes over news about routes and links. Fails once the interface is gone.
     fn follow(&mut self) -> io::Result<()> {
+        self.refresh();
+        self.queue.follow(self.hops.interface_exists())
+    }
+
+    /// Takes over news about routes, neighbours and links.
+    fn refresh(&mut self) {
         if self.hops.refresh() && !self.waiting.is_empty() {
             // What waited goes before what comes now.
             self.again_at = None;
         }
-        self.queue.follow(self.hops.interface_exists())
     }
 
     /// Queues a packet, or says why not.
@@ -97,7 +102,7 @@ impl LanPort {
         let hop = self.hops.get(&to, resolve).map_err(|miss| match miss {
             Miss::NotThere => Refusal::Answer(Reason::TxNotThere, Trouble::Prohibited),
             Miss::Elsewhere => Refusal::Answer(Reason::TxUnroutable, Trouble::NoRoute),
-            Miss::Neighbour(neighbour) => Refusal::Wait(neighbour),
+            Miss::Neighbour(neighbour) => Refusal::Wait(Wait { neighbour, from }),
         })?;
         hop.mark_used();
         if packet.len() > hop.mtu_bytes {
@@ -129,8 +134,8 @@ impl LanPort {
             Ok(()) => {}
             Err(Refusal::Drop(reason)) => self.queue.counters.drops.add(reason, 1),
             Err(Refusal::Answer(reason, trouble)) => self.refuse(packet, reason, trouble),
-            Err(Refusal::Wait(neighbour)) => {
-                if !self.waiting.park(neighbour, packet, since) {
+            Err(Refusal::Wait(wait)) => {
+                if !self.waiting.park(wait, packet, since) {
                     self.queue.counters.drops.add(Reason::TxNoNeighbour, 1);
                 }
             }
@@ -162,7 +167,7 @@ enum Refusal {
     Drop(Reason),
     /// Its sender is owed an ICMP error.
     Answer(Reason, Trouble),
-    Wait(Neighbour),
+    Wait(Wait),
 }
 
 impl InnerPort for LanPort {
@@ -197,6 +202,8 @@ impl InnerPort for LanPort {
     }
 
     fn send(&mut self, packet: Bytes) {
+        // A port that was idle for long has heard nothing for as long.
+        self.refresh();
         self.send_or_park(packet, None);
     }
 

@@ -41,8 +41,8 @@ pub(crate) struct Control {
 
 impl Control {
     /// Fills the mirror, then starts the thread in the caller's network namespace. There `on_addresses` is called
-    /// whenever local addresses, routes or links changed, and `on_device` whenever links or settings of devices did, after
-    /// the mirror has them.
+    /// whenever local addresses, routes or links changed, and `on_device` whenever links or settings of devices did, or
+    /// whether the mirror tells where packets go, after the mirror has them.
     pub(crate) fn start(
         mirror: Arc<Mirror>,
         on_addresses: impl FnMut() + Send + 'static,
@@ -152,6 +152,7 @@ impl<F: FnMut(), G: FnMut()> Follower<F, G> {
 
     fn turn(&mut self, now: Instant) {
         let mut changes = Changes::default();
+        let unmirrored = self.working.tables.routes.beyond_mirror;
         let working = &mut self.working;
         match self.events.drain(|message| working.apply(message, &mut changes)) {
             Ok(Drained::All) => {}
@@ -186,7 +187,8 @@ impl<F: FnMut(), G: FnMut()> Follower<F, G> {
         if changes.addresses | changes.links {
             (self.on_addresses)();
         }
-        if changes.links | self.settings_changed() {
+        let is_news = self.working.tables.routes.beyond_mirror != unmirrored;
+        if changes.links | is_news | self.settings_changed() {
             (self.on_device)();
         }
         self.working.keep_alive(&mut self.requests, now);

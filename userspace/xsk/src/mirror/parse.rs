@@ -1,6 +1,7 @@
 //! rtnetlink messages to the mirror's tables. Pure functions; what they don't understand they leave out.
 
 use super::tables::{Link, NextHop, Route};
+use crate::Unmirrored;
 use netlink_packet_route::{
     AddressFamily,
     address::{AddressAttribute, AddressMessage},
@@ -184,20 +185,23 @@ fn via(via: &RouteVia) -> Option<IpAddr> {
     }
 }
 
-/// Whether a rule is one of the three that every host has: look into `local`, `main`, `default`, for every packet.
-pub(crate) fn rule_is_ordinary(message: &RuleMessage) -> bool {
+/// A rule, unless it is one of the three that every host has: look into `local`, `main`, `default`, for every packet.
+pub(crate) fn odd_rule(message: &RuleMessage) -> Option<Unmirrored> {
     let header = &message.header;
-    let mut table = u32::from(header.table);
+    let (mut table, mut priority, mut odd) = (u32::from(header.table), 0, false);
     for attribute in &message.attributes {
         match attribute {
             RuleAttribute::Table(id) => table = *id,
-            RuleAttribute::Priority(_) | RuleAttribute::Protocol(_) => {}
+            RuleAttribute::Priority(value) => priority = *value,
+            RuleAttribute::Protocol(_) => {}
             // iproute2's default; -1 means "nothing suppressed".
             RuleAttribute::SuppressPrefixLen(u32::MAX) | RuleAttribute::SuppressIfGroup(u32::MAX) => {}
-            _ => return false,
+            _ => odd = true,
         }
     }
-    header.action == RuleAction::ToTable
+    let is_ordinary = !odd
+        && header.action == RuleAction::ToTable
         && (header.src_len, header.dst_len, header.tos) == (0, 0, 0)
-        && matches!(table, TABLE_LOCAL | TABLE_MAIN | TABLE_DEFAULT)
+        && matches!(table, TABLE_LOCAL | TABLE_MAIN | TABLE_DEFAULT);
+    (!is_ordinary).then_some(Unmirrored::Rule { is_ipv6: header.family == AddressFamily::Inet6, priority })
 }

@@ -3,6 +3,7 @@
 //!
 //! Each table is behind its own `Arc`: a snapshot is four reference counts, and a change copies one table.
 
+use crate::Unmirrored;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     hash::{DefaultHasher, Hash, Hasher},
@@ -59,15 +60,15 @@ pub(crate) struct Routes {
     v4: BTreeMap<u8, HashMap<u128, Vec<Route>>>,
     v6: BTreeMap<u8, HashMap<u128, Vec<Route>>>,
     count: usize,
-    /// The host routes by more than the main table (policy rules), or has more routes than the mirror holds.
-    pub(crate) beyond_mirror: bool,
+    /// Why the main table alone, as far as it is here, doesn't say where packets go.
+    pub(crate) beyond_mirror: Option<Unmirrored>,
 }
 
 impl Routes {
     /// Adds a route.
     pub(crate) fn insert(&mut self, prefix: IpAddr, prefix_len: u8, route: Route) {
         if self.count == ROUTE_COUNT_MAX {
-            self.beyond_mirror = true;
+            self.beyond_mirror.get_or_insert(Unmirrored::TooManyRoutes { max: ROUTE_COUNT_MAX });
             return;
         }
         self.count += 1;
@@ -198,7 +199,7 @@ impl Tables {
         if to.is_multicast() || to.is_unspecified() || self.is_local(to) {
             return Err(Miss::NotThere);
         }
-        if self.routes.beyond_mirror {
+        if self.routes.beyond_mirror.is_some() {
             return Err(Miss::Elsewhere);
         }
         let (link, next) = self.next_hop(interface, local, remote).ok_or(Miss::Elsewhere)?;

@@ -154,7 +154,7 @@ fn link_local_peers_stay_on_our_interface() {
 #[test]
 fn policy_routing_and_overflow_leave_all_to_the_kernel() {
     let mut world = World::new();
-    Arc::make_mut(&mut world.0.routes).beyond_mirror = true;
+    Arc::make_mut(&mut world.0.routes).beyond_mirror = Some(Unmirrored::SourceRoute);
     assert!(world.resolve("198.18.0.2").is_none());
 
     let mut routes = Routes::default();
@@ -162,5 +162,5 @@ fn policy_routing_and_overflow_leave_all_to_the_kernel() {
         let prefix = IpAddr::V4(std::net::Ipv4Addr::from_bits(i << 8));
         routes.insert(prefix, 24, Route { metric: 0, hops: vec![] });
     }
-    assert!(routes.beyond_mirror);
+    assert_eq!(routes.beyond_mirror, Some(Unmirrored::TooManyRoutes { max: ROUTE_COUNT_MAX }));
 }

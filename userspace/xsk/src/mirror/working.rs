@@ -4,7 +4,7 @@ use super::{
     parse::{self, NeighbourEvent},
     tables::{NEIGHBOUR_COUNT_MAX, Neighbour, Routes, Tables},
 };
-use crate::netlink::Requests;
+use crate::{Unmirrored, netlink::Requests};
 use netlink_packet_core::NLM_F_CREATE;
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
@@ -98,14 +98,16 @@ impl Working {
                 match parse::route(&message) {
                     Ok(Some((prefix, prefix_len, route))) => routes.insert(prefix, prefix_len, route),
                     Ok(None) => {}
-                    Err(parse::SourceRouted) => routes.beyond_mirror = true,
+                    Err(parse::SourceRouted) => {
+                        routes.beyond_mirror.get_or_insert(Unmirrored::SourceRoute);
+                    }
                 }
             }
             let mut question = RuleMessage::default();
             question.header.family = family;
             for message in dump_or_nothing(requests, &RouteNetlinkMessage::GetRule(question))? {
                 if let RouteNetlinkMessage::NewRule(message) = message {
-                    routes.beyond_mirror |= !parse::rule_is_ordinary(&message);
+                    routes.beyond_mirror = routes.beyond_mirror.or_else(|| parse::odd_rule(&message));
                 }
             }
         }

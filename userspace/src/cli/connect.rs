@@ -1,0 +1,94 @@
+//! `beam connect`.
+
+use super::{Congestion, DaemonArgs, Destination, Endpoint, Forward, GatewayUrl, PathArgs, values::duration};
+use clap::Args;
+use std::{path::PathBuf, time::Duration};
+
+#[derive(Debug, Args)]
+pub(crate) struct ConnectArgs {
+    /// The gateway: `https://HOST[:PORT]`
+    #[arg(value_name = "URL", env = "BEAM_URL")]
+    pub(crate) url: GatewayUrl,
+    /// Carry connections (or UDP) to `[bind:]port` to `host:hostport` beyond the gateway
+    #[arg(
+        short = 'L',
+        value_name = "[BIND:]PORT:HOST:HOSTPORT[/udp]",
+        env = "BEAM_LOCAL_FORWARD",
+        value_delimiter = ' '
+    )]
+    pub(crate) local_forwards: Vec<Forward>,
+    /// Publish `host:hostport` of this side on `[bind:]port` of the gateway; it must permit that
+    #[arg(
+        short = 'R',
+        value_name = "[BIND:]PORT:HOST:HOSTPORT[/udp]",
+        env = "BEAM_REMOTE_FORWARD",
+        value_delimiter = ' '
+    )]
+    pub(crate) remote_forwards: Vec<Forward>,
+    /// SOCKS5 proxy on `[bind:]port`, for TCP and UDP
+    #[arg(short = 'D', value_name = "[BIND:]PORT", env = "BEAM_SOCKS", value_delimiter = ' ')]
+    pub(crate) socks: Vec<Endpoint>,
+    /// Carry standard input and output to `host:port` (for ssh's ProxyCommand)
+    #[arg(short = 'W', value_name = "HOST:PORT", conflicts_with_all = ["local_forwards", "remote_forwards", "socks"])]
+    pub(crate) stdio: Option<Destination>,
+    /// Carry IP packets: a TUN device, with an address that the gateway assigns
+    #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = "beam0", env = "BEAM_TUN", group = "network")]
+    pub(crate) tun: Option<String>,
+    /// Carry IP packets of the hosts on this interface, by AF_XDP, site to site: their network is named by `--announce`.
+    /// They need routes by an address of this interface: `ip route add FAR-NETWORK via ADDRESS`
+    #[arg(long, value_name = "IF", env = "BEAM_LAN", group = "network", requires = "announce")]
+    pub(crate) lan: Option<String>,
+    /// Destinations to send through the TUN device or from the LAN; default: all that the gateway advertises (repeatable)
+    #[arg(long, value_name = "CIDR", env = "BEAM_ROUTE", value_delimiter = ' ', requires = "network")]
+    pub(crate) route: Vec<ip::Prefix>,
+    /// Networks on this side that the gateway may send to; its users file has to permit them (repeatable)
+    #[arg(long, value_name = "CIDR", env = "BEAM_ANNOUNCE", value_delimiter = ' ', requires = "network")]
+    pub(crate) announce: Vec<ip::Prefix>,
+    /// File that holds the bearer token
+    #[arg(long, value_name = "FILE", env = "BEAM_TOKEN_FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// PEM file with the client certificate chain
+    #[arg(long, value_name = "FILE", requires = "key", env = "BEAM_CERT")]
+    pub(crate) cert: Option<PathBuf>,
+    /// PEM file with the client certificate's key
+    #[arg(long, value_name = "FILE", requires = "cert", env = "BEAM_KEY")]
+    pub(crate) key: Option<PathBuf>,
+    /// Accept only the gateway certificate with this SHA-256 fingerprint
+    #[arg(long, value_name = "sha256:HEX", conflicts_with_all = ["ca", "insecure"], env = "BEAM_PIN")]
+    pub(crate) pin: Option<String>,
+    /// PEM file with the authorities to verify the gateway against, instead of the system's
+    #[arg(long, value_name = "FILE", conflicts_with = "insecure", env = "BEAM_CA")]
+    pub(crate) ca: Option<PathBuf>,
+    /// Do not verify the gateway's certificate
+    #[arg(long, env = "BEAM_INSECURE")]
+    pub(crate) insecure: bool,
+    /// A UDP flow without a datagram for so long is closed
+    #[arg(long, value_name = "TIME", default_value = "120s", value_parser = duration, env = "BEAM_UDP_IDLE_TIMEOUT")]
+    pub(crate) udp_idle_timeout: Duration,
+    /// Congestion control
+    #[arg(long, value_enum, default_value = "cubic", env = "BEAM_CC")]
+    pub(crate) cc: Congestion,
+    /// Where session tickets are kept, so that the next start asks at once (0-RTT) [default: /var/lib/beam for root,
+    /// else beam in $XDG_STATE_HOME]
+    #[arg(long, value_name = "DIR", env = "BEAM_STATE_DIR")]
+    pub(crate) state_dir: Option<PathBuf>,
+    /// Send something at least this often, so that NAT bindings live
+    #[arg(long, value_name = "TIME", default_value = "25s", value_parser = duration, env = "BEAM_KEEPALIVE")]
+    pub(crate) keepalive: Duration,
+    /// Attempts to reconnect before giving up (default: for ever)
+    #[arg(long, value_name = "N", env = "BEAM_MAX_RETRIES")]
+    pub(crate) max_retries: Option<u32>,
+    /// The longest pause between two attempts
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = duration, env = "BEAM_MAX_RETRY_INTERVAL")]
+    pub(crate) max_retry_interval: Duration,
+    /// QUIC connections to the gateway; new flows go to the least loaded, and each may have a gateway core of its own
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=16), env = "BEAM_POOL")]
+    pub(crate) pool: u8,
+    /// Try once: exit when the gateway can't be reached or the tunnel ends
+    #[arg(long, env = "BEAM_ONCE")]
+    pub(crate) once: bool,
+    #[command(flatten)]
+    pub(crate) path: PathArgs,
+    #[command(flatten)]
+    pub(crate) daemon: DaemonArgs,
+}
