@@ -68,7 +68,8 @@ impl CapsuleSet {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CapsuleLimits {
     /// The longest payload of a DATAGRAM capsule, context id included. A longer one is skipped and counted: "the
-    /// receiver SHOULD discard that capsule without buffering the capsule contents" (RFC 9298 section 5).
+    /// receiver SHOULD discard that capsule without buffering the capsule contents"; in context 0 of `connect-udp` it
+    /// ends the stream (RFC 9298 section 5).
     pub datagram_bytes_max: usize,
     /// The longest payload of any other capsule that is known; a longer one ends the stream.
     pub control_bytes_max: usize,
@@ -121,7 +122,7 @@ pub struct CapsuleCounts {
     pub control: u64,
     /// Skipped, because their type means nothing on this stream.
     pub unknown: u64,
-    /// DATAGRAM capsules that were skipped, because they are longer than the limit.
+    /// DATAGRAM capsules that are longer than the limit: skipped, or the end of their stream.
     pub oversize_datagrams: u64,
 }
 

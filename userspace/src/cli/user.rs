@@ -50,7 +50,8 @@ pub(crate) struct UserPolicyArgs {
     /// QUIC connections at once; more are refused
     #[arg(long, value_name = "N")]
     pub(crate) max_connections: Option<String>,
-    /// Narrows the gateway's --allow for this user: both must match
+    /// Narrows the gateway's --allow for this user: both must match. Of IP packets (CONNECT-IP) it narrows --ip-route,
+    /// by its CIDRs without ports: what names a name or ports opens nothing there
     #[arg(long, value_name = "CIDR[:PORTS]|NAME[:PORTS]")]
     pub(crate) allow: Vec<String>,
     /// Ports that the user may publish on the gateway (-R); without an address, of loopback

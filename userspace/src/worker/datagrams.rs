@@ -40,7 +40,7 @@ pub(super) struct Drops {
     pub(super) unknown_context: u64,
     /// A capsule of a type that its stream doesn't know.
     pub(super) unknown_capsule: u64,
-    /// A DATAGRAM capsule longer than any datagram.
+    /// A DATAGRAM capsule longer than any datagram; of UDP in context 0 it ends its flow.
     pub(super) oversize_capsule: u64,
     /// The oldest of a full queue towards the peer.
     pub(super) queue_full: u64,

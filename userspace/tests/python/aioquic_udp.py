@@ -270,9 +270,21 @@ async def unknown_contexts_and_capsules(options):
             client.send_frame(stream, b"another context", context=2 + n)
             client.send_capsule(stream, b"x" * n, kind=UNKNOWN_CAPSULES[n % 2])
         client.send_capsule(stream, bytes(1 << 20), kind=UNKNOWN_CAPSULES[0])
-        client.send_capsule(stream, bytes(70_000))
+        client.send_capsule(stream, bytes(70_000), context=2)
         await echo(client, lambda payload: client.send_frame(stream, payload), numbered(20, 100), seen)
         await end(client, stream)
+        return await finish(client, seen)
+
+
+@case(f"stream {ErrorCode.H3_MESSAGE_ERROR:#x}")
+async def oversize_payload(options):
+    """RFC 9298 5: context 0 with more than 65,527 bytes aborts its stream."""
+    seen = Seen()
+    async with gateway(options, Masque, datagrams=False) as client:
+        stream = await opened(client, options)
+        client.send_capsule(stream, bytes(70_000))
+        client.transmit()
+        await client.until(lambda: client.finished)
         return await finish(client, seen)
 
 

@@ -1,7 +1,7 @@
 //! One tunnel's receive side, from the payload of its DATA frames to capsules.
 
 use super::{Capsule, CapsuleCounts, CapsuleError, CapsuleLimits, CapsuleSet, DATAGRAM};
-use crate::frame;
+use crate::{CONTEXT_PAYLOAD, frame, varint};
 use bytes::{Buf, Bytes, BytesMut};
 use std::collections::VecDeque;
 
@@ -13,8 +13,17 @@ const RESERVED_BYTES_MAX: usize = 2048;
 #[derive(Clone, Copy, Debug)]
 enum Position {
     Header,
-    Payload { kind: u64, missing: usize },
-    Skip { missing: u64 },
+    Payload {
+        kind: u64,
+        missing: usize,
+    },
+    /// An oversize datagram whose context id, which decides about the stream, hasn't come whole.
+    Context {
+        missing: u64,
+    },
+    Skip {
+        missing: u64,
+    },
 }
 
 /// Reads capsules. Invariant: after `next` said `None`, it holds less than one payload within [`CapsuleLimits`], and
@@ -121,6 +130,10 @@ impl Capsules {
                 }
                 // `take_payload` above left no chunk if it is still waiting, so this is not reached.
                 Position::Payload { .. } => return Ok(None),
+                Position::Context { missing } => {
+                    let missing = *missing;
+                    self.position = self.judge_context(missing)?;
+                }
                 Position::Skip { missing } => {
                     let part = (chunk.len() as u64).min(*missing);
                     *missing -= part;
@@ -162,11 +175,33 @@ impl Capsules {
             }
             return Ok(Position::Payload { kind, missing: size });
         }
-        match kind {
-            DATAGRAM => self.counts.oversize_datagrams += 1,
-            _ => self.counts.unknown += 1,
+        if kind == DATAGRAM {
+            self.counts.oversize_datagrams += 1;
+            if self.set == CapsuleSet::Udp {
+                return Ok(Position::Context { missing: payload_bytes });
+            }
+        } else {
+            self.counts.unknown += 1;
         }
         Ok(if payload_bytes == 0 { Position::Header } else { Position::Skip { missing: payload_bytes } })
+    }
+
+    /// One byte more of the context id of an oversize datagram. In context 0 it is a UDP payload of more than 65,527 bytes:
+    /// "MUST abort the corresponding stream"; another context may know longer ones, and is skipped (RFC 9298 section 5).
+    fn judge_context(&mut self, missing: u64) -> Result<Position, CapsuleError> {
+        let Some(chunk) = self.chunks.front_mut() else { return Ok(Position::Context { missing }) };
+        self.payload.extend_from_slice(&chunk.split_to(1));
+        let missing = missing - 1;
+        let position = match varint::read(&self.payload) {
+            Some((CONTEXT_PAYLOAD, _)) => {
+                return Err(CapsuleError::Malformed("a UDP payload of more than 65527 bytes"));
+            }
+            None if missing > 0 => return Ok(Position::Context { missing }),
+            _ if missing == 0 => Position::Header,
+            _ => Position::Skip { missing },
+        };
+        self.payload.clear();
+        Ok(position)
     }
 
     /// Takes what the chunks have of a payload; returns it once it is whole, uncopied where it came in one chunk.

@@ -129,6 +129,28 @@ fn a_datagram_above_the_limit_is_skipped_and_counted() {
     assert_eq!(reader.counts(), expected);
 }
 
+/// An endpoint that receives context 0 with a UDP payload of more than 65527 bytes "MUST abort the corresponding stream"
+/// (RFC 9298 section 5), whatever form its context id has and however the stream is cut; `connect-ip` has no such rule.
+#[test]
+fn an_oversize_udp_payload_ends_the_stream() {
+    let limits = CapsuleLimits { datagram_bytes_max: 100, control_bytes_max: 50 };
+    for context in [&[0][..], &[0x40, 0], &[0x80, 0, 0, 0], &[0xc0, 0, 0, 0, 0, 0, 0, 0]] {
+        let bytes = raw(DATAGRAM, &[context, &[7; 100]].concat());
+        for chunk_bytes in [1, 3, bytes.len()] {
+            let feed = |set| {
+                let mut reader = Capsules::new(set, limits);
+                bytes.chunks(chunk_bytes).for_each(|chunk| reader.push(Bytes::copy_from_slice(chunk)));
+                let result = reader.next();
+                let counts = CapsuleCounts { oversize_datagrams: 1, ..CapsuleCounts::default() };
+                assert_eq!((reader.counts(), reader.has_buffered()), (counts, false));
+                result
+            };
+            assert!(matches!(feed(CapsuleSet::Udp), Err(CapsuleError::Malformed(_))), "{context:?}");
+            assert_eq!(feed(CapsuleSet::Ip), Ok(None));
+        }
+    }
+}
+
 /// Nothing is reserved for what a length only announces; a control capsule above the limit ends the stream at once.
 #[test]
 fn an_announced_length_costs_nothing() {

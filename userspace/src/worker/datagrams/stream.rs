@@ -116,7 +116,7 @@ impl DatagramStream {
         }
     }
 
-    /// The next capsule of the stream. Unknown and oversized ones are skipped and counted.
+    /// The next capsule of the stream. Unknown and oversized ones are counted, and skipped where the stream may go on.
     pub(in crate::worker) fn next(
         &mut self,
         quic: &mut ConnMut<'_>,

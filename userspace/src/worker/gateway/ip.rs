@@ -1,7 +1,8 @@
 //! CONNECT-IP (RFC 9484): from the request to an IP session with addresses, and its end.
 //!
 //! A client may say which addresses it would like (ADDRESS_REQUEST) right behind its request; what doesn't ask is lent one
-//! of each family. What clients may reach is `--ip-route`, advertised to each and checked for each packet.
+//! of each family. What clients may reach is `--ip-route`, narrowed by
+//! their `allow=`, advertised to each and checked for each packet.
 
 use super::{Gateway, Refusal, extended::Extended};
 use crate::worker::{
@@ -14,12 +15,15 @@ use crate::worker::{
     session::{Slot, abandon, quic_code},
 };
 use ::ip::{Prefix, pool::NoAddress};
-use ::upstream::policy::Net;
+use ::upstream::{
+    policy::{Denied, Net, Reason},
+    users::ClientPolicy,
+};
 use masque::{
     Address, AddressAssign, AddressRequest, CAPSULE_PROTOCOL, Capsule, CapsuleSet, Code, IpPrefix, IpScope,
     RouteAdvertisement,
 };
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 /// IP sessions of one worker.
 const SESSIONS_MAX: usize = 65_536;
@@ -48,12 +52,13 @@ impl Gateway {
             core.totals.refused_limit += 1;
             return Err(Refusal { status: 503, fields: vec![("retry-after", "1".to_owned())] });
         }
-        let rules = Rules {
-            sources: Some(Vec::new()),
-            destinations: realm.reachable(),
-            scope,
-            protocol: target.protocol,
-        };
+        let destinations = reachable_for(&realm, &request.asker.policy);
+        if destinations.is_empty() && !realm.reachable().is_empty() {
+            core.totals.refused_denied += 1;
+            let denied = Denied { reason: Reason::NotForClient };
+            return Err(Refusal::because(&denied.into()));
+        }
+        let rules = Rules { sources: Some(Vec::new()), destinations, scope, protocol: target.protocol };
         self.open_ip(core, &realm, request, rules)
     }
 
@@ -139,7 +144,7 @@ impl Gateway {
         let assigned =
             lent.iter().map(|&address| Address { request_id: 0, prefix: IpPrefix::host(address) }).collect();
         session.addresses = lent;
-        self.assign(core, &realm, key, assigned);
+        self.assign(core, key, assigned);
     }
 
     /// The client has said which addresses it would like.
@@ -166,7 +171,7 @@ impl Gateway {
         }
         let empty_handed = session.addresses.is_empty() && session.networks.is_empty();
         core.ip.totals.addresses_moved += moved.len() as u64;
-        self.assign(core, &realm, key, assigned);
+        self.assign(core, key, assigned);
         if empty_handed {
             // An older session of the client has its address. Without one nothing could come of this one.
             core.ip.totals.pool_exhausted += 1;
@@ -184,7 +189,7 @@ impl Gateway {
     }
 
     /// Tells a client its addresses, and where they lead.
-    fn assign(&mut self, core: &mut Core, realm: &Realm, key: FlowKey, assigned: Vec<Address>) {
+    fn assign(&mut self, core: &mut Core, key: FlowKey, assigned: Vec<Address>) {
         let Some(session) = core.ip.get_mut(key) else { return };
         let first = !std::mem::replace(&mut session.is_addressed, true);
         session.rules.sources = Some(
@@ -199,7 +204,8 @@ impl Gateway {
             tracing::info!("{}: IP session with {}", session.name, list(&session.addresses));
         }
         let assign = AddressAssign::new(assigned).map(Capsule::AddressAssign);
-        let routes = routes_of(realm).filter(|_| first).map(Capsule::RouteAdvertisement);
+        let routes =
+            routes_to(&session.rules.destinations).filter(|_| first).map(Capsule::RouteAdvertisement);
         let Some(mut quic) = core.engine.connection(session.on.0) else { return };
         let mut sent = true;
         for capsule in assign.ok().into_iter().chain(routes) {
@@ -214,8 +220,6 @@ impl Gateway {
 
     /// A younger session of the same client has this address now.
     pub(in crate::worker) fn address_moved(&mut self, core: &mut Core, key: FlowKey, address: IpAddr) {
-        let Side::Gateway(realm) = &core.ip.side else { return };
-        let realm = realm.clone();
         let Some(session) = core.ip.get_mut(key) else { return };
         session.addresses.retain(|&had| had != address);
         if session.addresses.is_empty() {
@@ -223,7 +227,7 @@ impl Gateway {
         }
         let left: Vec<_> = session.addresses.iter().map(|&left| IpPrefix::host(left)).collect();
         let assigned = left.into_iter().map(|prefix| Address { request_id: 0, prefix }).collect();
-        self.assign(core, &realm, key, assigned);
+        self.assign(core, key, assigned);
     }
 
     /// The client offers networks behind it: each that it is permitted and that is nobody else's is taken.
@@ -271,6 +275,34 @@ impl Gateway {
         let count = forbidden.len() as u64;
         forbidden.into_iter().for_each(|key| self.end_ip(core, key, Some(&ROUTE_REFUSED)));
         count
+    }
+
+    /// Another users file: each session may send to what is left for its client, and is told so. How many ended, since
+    /// nothing is.
+    pub(super) fn narrow_networks(&mut self, core: &mut Core) -> u64 {
+        let Side::Gateway(realm) = &core.ip.side else { return 0 };
+        let realm = realm.clone();
+        let mut ended = 0;
+        for key in core.ip.select(|_| true) {
+            let Some(session) = core.ip.get_mut(key) else { continue };
+            let destinations = reachable_for(&realm, &self.config.client_policy(&session.name));
+            if destinations == session.rules.destinations {
+                continue;
+            }
+            session.rules.destinations = destinations;
+            let told = !session.is_addressed
+                || match (routes_to(&session.rules.destinations), core.engine.connection(session.on.0)) {
+                    (Some(routes), Some(mut quic)) => {
+                        session.tunnel.send_control(&mut quic, &Capsule::RouteAdvertisement(routes))
+                    }
+                    _ => true,
+                };
+            if session.rules.destinations.is_empty() || !told {
+                ended += 1;
+                self.end_ip(core, key, Some(&Broken::Stream));
+            }
+        }
+        ended
     }
 
     /// Ends a session; what it was lent goes back.
@@ -327,11 +359,46 @@ fn lend_asked(
     }
 }
 
-fn routes_of(realm: &Realm) -> Option<RouteAdvertisement> {
-    let prefixes = realm.reachable();
+/// What of `--ip-route` a client may send to: all of it, or what its `allow=` leaves.
+fn reachable_for(realm: &Realm, policy: &ClientPolicy) -> Arc<[Prefix]> {
+    let reachable = realm.reachable();
+    let Some(networks) = policy.networks() else { return reachable };
+    let own: Vec<Prefix> =
+        networks.iter().filter_map(|net| Prefix::new(net.address(), net.prefix_len())).collect();
+    let inside = |outer: &Prefix, inner: &Prefix| outer.covers(inner).then_some(*inner);
+    let both = |open: &Prefix, own: &Prefix| inside(open, own).or_else(|| inside(own, open));
+    reachable.iter().flat_map(|open| own.iter().filter_map(|own| both(open, own))).collect()
+}
+
+fn routes_to(prefixes: &[Prefix]) -> Option<RouteAdvertisement> {
     RouteAdvertisement::covering(prefixes.iter().filter_map(|&prefix| masque_prefix(prefix))).ok()
 }
 
 fn list(addresses: &[IpAddr]) -> String {
     addresses.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    //! Goal: a client reaches what lies in `--ip-route` and in a rule of its `allow=` that names neither name nor port.
+    use super::*;
+
+    #[test]
+    fn allow_narrows_what_packets_reach() {
+        let prefix = |text: &str| text.parse::<Prefix>().unwrap();
+        let routes = [prefix("198.19.0.0/24"), prefix("10.0.0.0/8"), prefix("2001:db8:2::/64")];
+        let realm = Realm::new(&[prefix("198.18.64.0/29")], &routes).unwrap();
+        for (words, want) in [
+            (&[][..], &["198.19.0.0/24", "10.0.0.0/8", "2001:db8:2::/64"][..]),
+            (&["allow=198.19.0.2"], &["198.19.0.2/32"]),
+            (&["allow=198.18.0.0/15"], &["198.19.0.0/24"]),
+            (&["allow=10.1.0.0/16", "allow=2001:db8::/32"], &["10.1.0.0/16", "2001:db8:2::/64"]),
+            (&["allow=198.19.0.2:443", "allow=*"], &[]),
+            (&["allow=203.0.113.0/24"], &[]),
+        ] {
+            let policy = ClientPolicy::parse(words.iter().copied()).unwrap();
+            let want: Vec<Prefix> = want.iter().map(|text| prefix(text)).collect();
+            assert_eq!(*reachable_for(&realm, &policy), *want, "{words:?}");
+        }
+    }
 }

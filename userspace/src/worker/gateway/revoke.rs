@@ -60,7 +60,8 @@ impl Gateway {
         }
         let gone = self.connections_of(|session| !self.config.still_admits(session));
         let connections = self.dismiss(core, gone, b"this client is no longer admitted");
-        let listens_and_networks = self.revoke_listens(core) + self.cut_networks(core);
+        let networks = self.cut_networks(core) + self.narrow_networks(core);
+        let listens_and_networks = self.revoke_listens(core) + networks;
         let flows = self.cut_forbidden(core, &changed) + listens_and_networks;
         core.totals.closed_revoked += connections;
         core.totals.flows_revoked += flows;

@@ -80,6 +80,12 @@ impl Net {
         self.address
     }
 
+    /// How many bits of it are fixed.
+    #[must_use]
+    pub fn prefix_len(&self) -> u8 {
+        self.prefix_len
+    }
+
     /// Is `ip` (canonical: not v4-mapped) in this network?
     #[must_use]
     pub fn contains(&self, ip: IpAddr) -> bool {

@@ -81,6 +81,11 @@ impl Rule {
         self.net().is_some() && self.ports.contain(port)
     }
 
+    /// The network, if the rule names one and no ports.
+    pub(crate) fn net_on_any_port(&self) -> Option<&Net> {
+        self.net().filter(|_| self.ports.0.is_empty())
+    }
+
     /// The network, if the rule names one.
     pub(crate) fn net(&self) -> Option<&Net> {
         match &self.target {

@@ -5,7 +5,7 @@
 //! | `max-flows=N` | | flows at once, over all of the client's connections |
 //! | `max-rate=RATE` | | bits a second of payload, each direction by itself, over all of the client's flows |
 //! | `max-connections=N` | | QUIC connections at once; the newest are refused |
-//! | `allow=RULE` | yes | narrows the gateway's `--allow`: both must match |
+//! | `allow=RULE` | yes | narrows the gateway's `--allow`: both must match; and its `--ip-route`, by rules without names and ports |
 //! | `listen=[ADDR:]PORTS` | yes | ports that it may have opened on the gateway (`-R`): of loopback, of `ADDR`, or of `*` |
 //! | `routes=CIDR` | yes | prefixes that it may announce by CONNECT-IP |
 //! | `disabled` | | it may do nothing |
@@ -166,6 +166,14 @@ impl ClientPolicy {
 
     fn verdict(&self, matched: bool) -> Result<(), Denied> {
         if self.allow.is_empty() || matched { Ok(()) } else { Err(Denied { reason: Reason::NotForClient }) }
+    }
+
+    /// Where IP packets of this client may go; `None`: `allow=` doesn't narrow it. Rules with names or ports open nothing
+    /// here, since a packet has no name, and not every packet a port.
+    #[must_use]
+    pub fn networks(&self) -> Option<Vec<Net>> {
+        let networks = || self.allow.iter().filter_map(Rule::net_on_any_port).copied().collect();
+        (!self.allow.is_empty()).then(networks)
     }
 
     /// May this client have a listener on `addr` of the gateway? An unspecified address (`0.0.0.0`, `::`) takes `*` or
