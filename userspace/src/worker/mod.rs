@@ -480,10 +480,7 @@ impl Worker {
         snapshot.drops.extend(self.core.datagrams.drops());
         snapshot.counters.extend(self.core.ip.totals.counters());
         snapshot.drops.extend(self.core.ip.totals.drops());
-        self.core.ip.port_counters(&mut |name, value| match name.ends_with("_dropped") {
-            true => snapshot.drops.push((name, value)),
-            false => snapshot.counters.push((name, value)),
-        });
+        self.core.ip.port_counters(&mut |name, value| snapshot.counters.push((name, value)));
         self.core.ip.port_drops(&mut |name, value| snapshot.drops.push((name, value)));
         snapshot.inner_frames = self.core.ip.census();
         snapshot.drops.extend(self.core.udp.totals.drops());

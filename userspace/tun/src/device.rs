@@ -36,6 +36,9 @@ impl Device {
             queues.push(open_queue(name, &bytes, index == 0)?);
         }
         let network = Network::of(name).map_err(|error| refused(name, "rtnetlink", error))?;
+        if let Some(first) = queues.first_mut() {
+            first.speak_for(network.index());
+        }
         Ok(Self { queues, network })
     }
 }

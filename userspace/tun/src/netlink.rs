@@ -1,8 +1,9 @@
-//! A route netlink socket that asks for something to be done and waits for the kernel's yes or no. Used at start and when
-//! a session begins, ends or changes its MTU: each call is some tens of microseconds.
+//! A route netlink socket that asks for something to be done and waits for the kernel's yes or no, or for a link. Used at
+//! start, when a session begins, ends or changes its MTU, and when somebody reads counters: each call is some tens of
+//! microseconds.
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
-use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::{RouteNetlinkMessage, link::LinkMessage};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use std::io;
 
@@ -25,9 +26,23 @@ impl Requests {
     }
 
     pub(crate) fn act(&mut self, request: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
+        self.ask(request, NLM_F_ACK | flags).map(drop)
+    }
+
+    /// The link with this index, as the kernel describes it.
+    pub(crate) fn link(&mut self, index: u32) -> io::Result<LinkMessage> {
+        let mut wanted = LinkMessage::default();
+        wanted.header.index = index;
+        match self.ask(RouteNetlinkMessage::GetLink(wanted), 0)? {
+            Some(RouteNetlinkMessage::NewLink(link)) => Ok(link),
+            _ => Err(io::ErrorKind::InvalidData.into()),
+        }
+    }
+
+    fn ask(&mut self, request: RouteNetlinkMessage, flags: u16) -> io::Result<Option<RouteNetlinkMessage>> {
         self.sequence = self.sequence.wrapping_add(1);
         let mut header = NetlinkHeader::default();
-        header.flags = NLM_F_REQUEST | NLM_F_ACK | flags;
+        header.flags = NLM_F_REQUEST | flags;
         header.sequence_number = self.sequence;
         let mut message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(request));
         message.finalize();
@@ -42,7 +57,7 @@ impl Requests {
     }
 
     /// The answer, if it is the one that is waited for.
-    fn answer(&mut self) -> io::Result<Option<io::Result<()>>> {
+    fn answer(&mut self) -> io::Result<Option<io::Result<Option<RouteNetlinkMessage>>>> {
         self.buffer.clear();
         match self.socket.recv(&mut self.buffer, 0) {
             Ok(_) => {}
@@ -56,9 +71,10 @@ impl Requests {
         }
         Ok(match message.payload {
             NetlinkPayload::Error(error) => Some(match error.code {
-                None => Ok(()),
+                None => Ok(None),
                 Some(code) => Err(io::Error::from_raw_os_error(code.get().wrapping_abs())),
             }),
+            NetlinkPayload::InnerMessage(message) => Some(Ok(Some(message))),
             _ => None,
         })
     }

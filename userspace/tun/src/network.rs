@@ -66,6 +66,11 @@ impl Network {
         self.act(RouteNetlinkMessage::SetLink(link), 0, "can't bring the TUN device up", command)
     }
 
+    /// For the counters that the kernel keeps of the device.
+    pub(crate) fn index(&self) -> u32 {
+        self.index
+    }
+
     /// Changes the MTU.
     ///
     /// # Errors
@@ -178,4 +183,16 @@ fn gone_is_fine(result: Result<(), NetworkError>, gone: i32) -> Result<(), Netwo
         Err(failure) if failure.error.raw_os_error() == Some(gone) => Ok(()),
         other => other,
     }
+}
+
+/// Packets on their way to the workers that found the device's queue full; 0 where the kernel doesn't say.
+pub(crate) fn queue_full(index: u32) -> u64 {
+    let link = Requests::open().and_then(|mut requests| requests.link(index));
+    let found = link.ok().and_then(|link| {
+        link.attributes.into_iter().find_map(|attribute| match attribute {
+            LinkAttribute::Stats64(stats) => Some(stats.tx_dropped),
+            _ => None,
+        })
+    });
+    found.unwrap_or(0)
 }

@@ -1,5 +1,6 @@
 //! One queue of a TUN device: what one worker reads and writes.
 
+use crate::network::queue_full;
 use bytes::Bytes;
 use ip::{Coalescer, InnerPort, InnerSink, Vnet, vnet::VNET_BYTES};
 use rustix::io::Errno;
@@ -21,6 +22,8 @@ pub struct Queue {
     buffer: Box<[u8]>,
     coalescer: Coalescer,
     counters: Counters,
+    /// The device, at the one of its queues that tells what the kernel counts of it.
+    device: Option<u32>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -41,7 +44,13 @@ impl Queue {
             buffer: vec![0; READ_BYTES_MAX].into_boxed_slice(),
             coalescer: Coalescer::new(takes_udp),
             counters: Counters::default(),
+            device: None,
         }
+    }
+
+    /// Has this queue tell what is counted of the whole device.
+    pub(crate) fn speak_for(&mut self, device: u32) {
+        self.device = Some(device);
     }
 
     /// One packet for the sink; false if none waits.
@@ -97,15 +106,20 @@ impl InnerPort for Queue {
     }
 
     fn counters(&self, each: &mut dyn FnMut(&'static str, u64)) {
-        let Counters { reads, read_bytes, read_malformed, writes, write_bytes, write_packets, write_dropped } =
-            self.counters;
+        let Counters { reads, read_bytes, writes, write_bytes, write_packets, .. } = self.counters;
         each("tun_reads", reads);
         each("tun_read_bytes", read_bytes);
-        each("tun_read_malformed", read_malformed);
         each("tun_writes", writes);
         each("tun_write_bytes", write_bytes);
         each("tun_write_packets", write_packets);
-        each("tun_write_dropped", write_dropped);
+    }
+
+    fn drops(&self, each: &mut dyn FnMut(&'static str, u64)) {
+        each("tun_read_malformed", self.counters.read_malformed);
+        each("tun_write_dropped", self.counters.write_dropped);
+        if let Some(device) = self.device {
+            each("tun_queue_full", queue_full(device));
+        }
     }
 }
 

@@ -25,8 +25,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Route changes come in bursts (a routing daemon, a link going down): they are asked for at most this often.
+/// Route changes come in bursts (a routing daemon, a link going down): they are asked for at most this often in the long
+/// run, but the first few at once, for an address that is replaced is a change or two.
 const ROUTES_INTERVAL: Duration = Duration::from_millis(100);
+const ROUTES_BURST: u32 = 4;
 /// How often stale neighbours are looked at, while there are any.
 const NEIGHBOUR_INTERVAL: Duration = Duration::from_secs(2);
 /// After the kernel refused a dump.
@@ -69,7 +71,7 @@ impl Control {
             on_device,
             routes_due: None,
             reload_due: None,
-            routes_asked: Instant::now(),
+            routes_pace: Pace::new(Instant::now()),
         };
         let thread =
             thread::Builder::new().name("beam-netlink".into()).spawn(move || follower.run(&thread_stop))?;
@@ -98,7 +100,29 @@ struct Follower<F, G> {
     on_device: G,
     routes_due: Option<Instant>,
     reload_due: Option<Instant>,
-    routes_asked: Instant,
+    routes_pace: Pace,
+}
+
+/// When routes may be asked for: [`ROUTES_BURST`] times at once, and once each [`ROUTES_INTERVAL`] in the long run.
+struct Pace {
+    /// Asking now would be no burst any more before this.
+    free: Instant,
+}
+
+impl Pace {
+    fn new(now: Instant) -> Self {
+        Self { free: now }
+    }
+
+    /// The next time to ask, `now` at the earliest.
+    fn due(&self, now: Instant) -> Instant {
+        let lead = ROUTES_INTERVAL * (ROUTES_BURST - 1);
+        self.free.checked_sub(lead).map_or(now, |due| due.max(now))
+    }
+
+    fn asked(&mut self, now: Instant) {
+        self.free = self.free.max(now) + ROUTES_INTERVAL;
+    }
 }
 
 impl<F: FnMut(), G: FnMut()> Follower<F, G> {
@@ -163,7 +187,7 @@ impl<F: FnMut(), G: FnMut()> Follower<F, G> {
             }
         }
         if changes.routes && self.routes_due.is_none() {
-            self.routes_due = Some(now.max(self.routes_asked + ROUTES_INTERVAL));
+            self.routes_due = Some(self.routes_pace.due(now));
         }
         if self.reload_due.is_some_and(|due| due <= now) {
             self.reload_due = None;
@@ -172,7 +196,8 @@ impl<F: FnMut(), G: FnMut()> Follower<F, G> {
                 Err(error) => self.retry_later(now, &error),
             }
         } else if self.routes_due.is_some_and(|due| due <= now) {
-            (self.routes_due, self.routes_asked) = (None, now);
+            self.routes_due = None;
+            self.routes_pace.asked(now);
             match self.working.reload_routes(&mut self.requests) {
                 Ok(changed) => {
                     changes.publish |= changed;
@@ -209,5 +234,34 @@ impl<F: FnMut(), G: FnMut()> Follower<F, G> {
     fn retry_later(&mut self, now: Instant, error: &io::Error) {
         tracing::warn!(%error, "netlink dump failed; asking again");
         self.reload_due = Some(now + RETRY_INTERVAL);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    //! Goal: the first changes are looked at when they come, and a flood of them at the stated rate.
+    use super::*;
+
+    #[test]
+    fn a_burst_and_then_the_rate() {
+        let start = Instant::now();
+        let mut pace = Pace::new(start);
+        for _ in 0..ROUTES_BURST {
+            assert_eq!(pace.due(start), start);
+            pace.asked(start);
+        }
+        let mut now = start;
+        for step in 1..=3 {
+            now = pace.due(now);
+            assert_eq!(now, start + ROUTES_INTERVAL * step);
+            pace.asked(now);
+        }
+        // Rest gives the burst back.
+        let later = now + ROUTES_INTERVAL * ROUTES_BURST;
+        for _ in 0..ROUTES_BURST {
+            assert_eq!(pace.due(later), later);
+            pace.asked(later);
+        }
+        assert!(pace.due(later) > later);
     }
 }
