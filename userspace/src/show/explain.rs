@@ -103,10 +103,7 @@ const MEANINGS: &[(&str, &str)] = &[
     ("ip_hop_limit", "IP: its hop limit ran out; its sender is told"),
     ("ip_hand_over_full", "IP for another worker, which has too many waiting"),
     ("tun_read_malformed", "IP: what the TUN device gave was no packet"),
-    (
-        "tun_queue_full",
-        "IP: the kernel had no room on its way to the worker (the TUN device's queue, as `ip -s link` counts it)",
-    ),
+    ("tun_queue_full", "IP from the kernel: the TUN device's queue was full (`ip -s link`: TX dropped)"),
     ("tun_write_dropped", "IP: the TUN device did not take it"),
     ("ip_no_device", "IP at a worker without a device"),
     // -R.
