@@ -220,6 +220,68 @@ fn addresses_are_kept_and_run_out() {
     assert!(taken.process.stderr().contains("interface beam0 exists already"), "{}", taken.process.stderr());
 }
 
+/// Writes the users file anew, with these options behind the names, and has the gateway read it.
+fn reload_with(place: &Place, gateway: &Beam, options: &[(&str, &str)]) {
+    let text = fs::read_to_string(&place.users).unwrap();
+    let lines = text.lines().map(|line| {
+        let mut words = line.split(' ');
+        let (name, hash) = (words.next().unwrap(), words.next().unwrap());
+        let more = options.iter().find(|(of, _)| *of == name).map_or("", |(_, more)| more);
+        format!("{name} {hash} {more}\n")
+    });
+    let lines: String = lines.collect();
+    fs::write(&place.users, lines).unwrap();
+    let before = gateway.process.stderr().matches(" reloaded: ").count();
+    gateway.process.signal(rustix::process::Signal::HUP);
+    until("the users are read", || gateway.process.stderr().matches(" reloaded: ").count(), |n| *n > before);
+}
+
+#[test]
+fn a_users_allow_narrows_his_networks() {
+    if !root_or_skip("a_users_allow_narrows_his_networks") {
+        return;
+    }
+    let place = place();
+    let gateway = gateway(&place, POOL);
+    let origin = ORIGIN_V4.to_string();
+    let here = place.rig.netns(Ns::Client);
+    // Names and ports open nothing to IP packets.
+    let options = [("alice", "allow=198.19.0.0/25 allow=10.0.0.0/8"), ("bob", "allow=198.19.0.0/24:443")];
+    reload_with(&place, &gateway, &options);
+    let bob = client(&place, "bob", &["--xdp", "off", "--tun", "beam1"]);
+    bob.process.wait_for_line("the gateway refused an IP session: 403", LIMIT);
+    bob.process.wait_for_line("not allowed for this client", LIMIT);
+    // What is both routed and allowed is advertised, and nothing else.
+    let alice = client(&place, "alice", &["--xdp", "off", "--tun", "beam0"]);
+    alice.process.wait_for_line(&format!("beam0: {LENT_V4}, {LENT_V6} to 198.19.0.0/25"), LIMIT);
+    must_ping(&here, &[&origin]);
+    // A client that sends elsewhere all the same hears so from the gateway.
+    let elsewhere = "198.19.0.200";
+    place.rig.ip(Ns::Client, &["route", "add", elsewhere, "dev", "beam0"]);
+    let said = ping(&here, &["-c", "2", elsewhere]);
+    assert!(said.contains("Packet filtered") && said.contains(" 0 received"), "{said}");
+    assert_eq!(dropped(&gateway.status(), "ip_denied_destination"), 2);
+
+    // Wider, in the running session; and narrower again, past the origin.
+    let sessions = || counter(&gateway.status(), "ip_sessions_opened");
+    let opened = sessions();
+    reload_with(&place, &gateway, &[("alice", "allow=198.19.0.0/24"), options[1]]);
+    alice.process.wait_for_line(&format!("beam0: {LENT_V4}, {LENT_V6} to 198.19.0.0/24"), LIMIT);
+    must_ping(&here, &[&origin]);
+    reload_with(&place, &gateway, &[("alice", "allow=198.19.0.128/25"), options[1]]);
+    alice.process.wait_for_line(&format!("beam0: {LENT_V4}, {LENT_V6} to 198.19.0.128/25"), LIMIT);
+    place.rig.ip(Ns::Client, &["route", "add", &origin, "dev", "beam0"]);
+    let said = ping(&here, &["-c", "1", &origin]);
+    assert!(said.contains("Packet filtered"), "{said}");
+    assert_eq!(dropped(&gateway.status(), "ip_denied_destination"), 3);
+    assert_eq!(sessions(), opened, "the session has lived through all of it");
+
+    // Nothing left: it ends, and asks in vain; bob, who may now, has his networks.
+    reload_with(&place, &gateway, &[("alice", "allow=198.19.0.0/24:443"), ("bob", "")]);
+    alice.process.wait_for_line("the gateway refused an IP session: 403", LIMIT);
+    bob.process.wait_for_line("to 198.19.0.0/24, 2001:db8:2::/64", LIMIT * 2);
+}
+
 #[test]
 fn networks_behind_clients_are_permitted_and_dont_overlap() {
     if !root_or_skip("networks_behind_clients_are_permitted_and_dont_overlap") {
