@@ -7,7 +7,8 @@ use std::time::Duration;
 use crate::echo::{UdpEcho, exchange, local_client, payload};
 use crate::pair::{Place, until, words};
 use crate::rig::{Beam, GATEWAY_V4, Ns, ORIGIN_V4, ORIGIN_V6, root_or_skip};
-use crate::tools::{counter, dropped_in_all};
+use crate::tools::{counter, dropped, dropped_in_all, until_counter};
+use rustix::process::Signal;
 
 const PORTS: [u16; 2] = [5_301, 5_302];
 
@@ -125,4 +126,58 @@ fn a_silent_flow_ends_and_the_next_datagram_opens_another() {
         assert_eq!(counter(&idle.status(), "udp_flows_idle"), 2);
         assert_eq!(counter(&finished.status(), "udp_flows_finished"), 2);
     }
+}
+
+// The tunnel stands still, and a sender goes on: what waits is bounded, the oldest make room, and each that did is counted.
+#[test]
+fn a_full_queue_drops_its_oldest() {
+    const SENT: u64 = 2_000;
+    /// So few that no socket's buffer overflows: what is counted is beam's queue.
+    const BATCH: usize = 60;
+    const BYTES: usize = 1_200;
+    /// A queue holds 256 datagrams, and no more than 256 KiB.
+    const WAITING: usize = 256 * 1024 / (BYTES + 8);
+    if !root_or_skip("a_full_queue_drops_its_oldest") {
+        return;
+    }
+    let place = Place::new();
+    let echo = UdpEcho::start(&place.rig, Ns::Origin, ORIGIN_V4);
+    let gateway = place.gateway(GATEWAY_V4, &["--xdp", "native", "-i", "g0"]);
+    let client = client(&place, &[&echo], &[]);
+    let local = local_client(&place.rig, at(PORTS[0]));
+    exchange(&local, &[payload(0, BYTES)], 1);
+
+    gateway.process.signal(Signal::STOP);
+    let payloads: Vec<Vec<u8>> = (1..=SENT).map(|n| payload(n, BYTES)).collect();
+    let mut taken = 1;
+    for batch in payloads.chunks(BATCH) {
+        batch.iter().for_each(|payload| assert_eq!(local.send(payload).unwrap(), BYTES));
+        taken += batch.len() as u64;
+        until_counter(&client, "udp_datagrams_from_sockets", taken);
+    }
+    let status = client.status();
+    let overflowed = dropped(&status, "datagram_queue_full");
+    assert_eq!(dropped_in_all(&status), overflowed, "{status:#}");
+    // All but those that wait, the megabyte in front of them, and what a window without an answer lets out.
+    assert!((SENT / 4..SENT - WAITING as u64).contains(&overflowed), "{overflowed} of {SENT}");
+
+    gateway.process.signal(Signal::CONT);
+    let survivors = SENT - overflowed;
+    until_counter(&gateway, "udp_datagrams_to_sockets", 1 + survivors);
+    assert_eq!(echo.counts().0, 1 + survivors);
+    // The way back may be the narrower one; the same holds there.
+    let status = until_counter(&gateway, "udp_datagrams_from_sockets", 1 + survivors);
+    let overflowed_back = dropped(&status, "datagram_queue_full");
+    assert_eq!(dropped_in_all(&status), overflowed_back, "{status:#}");
+    let mut buffer = [0; 2 * BYTES];
+    let echoes: Vec<usize> = (0..survivors - overflowed_back)
+        .map(|_| {
+            let length = local.recv(&mut buffer).unwrap();
+            payloads.iter().position(|payload| payload[..] == buffer[..length]).unwrap()
+        })
+        .collect();
+    // First some of what had left before; then the newest, none missing, in order.
+    let newest: Vec<usize> = (SENT as usize - WAITING..SENT as usize).collect();
+    assert_eq!(echoes[echoes.len() - WAITING..], newest, "{echoes:?}");
+    assert_eq!(dropped_in_all(&client.status()), overflowed);
 }
