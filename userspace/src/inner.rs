@@ -6,12 +6,13 @@ use crate::{
     interface,
     worker::{
         IpConfig,
-        ip::{Ground, Lan, LanGround, Network, Realm},
+        ip::{Ground, Lan, LanGround, Network, Realm, advertisement},
         mail::Mailbox,
     },
 };
 use anyhow::anyhow;
 use ip::Prefix;
+use masque::RANGE_COUNT_MAX;
 use std::{fs, net::ToSocketAddrs as _, sync::Arc};
 use tun::Device;
 use xsk::LanInterface;
@@ -37,6 +38,7 @@ pub(crate) fn gateway(args: &ServeArgs, mailboxes: &[Mailbox]) -> Result<Option<
     let realm = Realm::new(&args.ip_pool, &args.ip_route)
         .map_err(|error| Failure::Config(anyhow!("--ip-pool: {error}")))?;
     realm.set_mailboxes(mailboxes);
+    must_fit("--ip-route", &args.ip_route)?;
     if args.ip_route.is_empty() {
         tracing::warn!("no --ip-route: clients reach nothing by IP packets; give --ip-route CIDR");
     }
@@ -138,6 +140,7 @@ pub(crate) struct ClientNet {
 pub(crate) fn client(args: &ConnectArgs, mailboxes: &[Mailbox]) -> Result<ClientNet, Failure> {
     let config =
         |network| Some(IpConfig { network, routes: args.route.clone(), announce: args.announce.clone() });
+    must_fit("--announce", &args.announce)?;
     if let Some(name) = &args.lan {
         let (interface, mut networks) = lan(&args.path, name, mailboxes)?;
         let config = config(Ground::Lan(LanGround::new(&interface)));
@@ -149,6 +152,17 @@ pub(crate) fn client(args: &ConnectArgs, mailboxes: &[Mailbox]) -> Result<Client
         Device::create(name, 1).map_err(|error| Failure::Preflight(anyhow!("--tun: {error}")))?;
     let queue = queues.pop().map(|queue| Box::new(queue) as Box<dyn Network>);
     Ok(ClientNet { config: config(Ground::Tun(network)), network: queue, lan: None })
+}
+
+/// The other end hears of all networks at once, in one capsule (RFC 9484 section 4.7.3).
+fn must_fit(flag: &str, networks: &[Prefix]) -> Result<(), Failure> {
+    if advertisement(networks).is_some() {
+        return Ok(());
+    }
+    Err(Failure::Config(anyhow!(
+        "{flag}: {} networks, which lie apart in more than {RANGE_COUNT_MAX} ranges; a session advertises at most so many: give larger networks that contain them",
+        networks.len()
+    )))
 }
 
 /// A route that the tunnel's own packets would take leads nowhere.
@@ -163,4 +177,23 @@ fn refuse_loops(args: &ConnectArgs) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    //! Goal: networks that no capsule could tell of are refused at start, by their flag, count and limit.
+    use super::*;
+
+    #[test]
+    fn networks_must_fit_one_capsule() {
+        // Every other /24: none touches its neighbour.
+        let apart = |count: u32| -> Vec<Prefix> {
+            (0..count).map(|n| format!("10.{}.{}.0/24", n / 128, n % 128 * 2).parse().unwrap()).collect()
+        };
+        assert!(must_fit("--ip-route", &apart(256)).is_ok());
+        let refused = must_fit("--ip-route", &apart(257)).unwrap_err().to_string();
+        assert!(refused.contains("--ip-route: 257 networks") && refused.contains("256 ranges"), "{refused}");
+        let together: Vec<Prefix> = (0..=255).map(|n| format!("10.0.{n}.0/24").parse().unwrap()).collect();
+        assert!(must_fit("--announce", &[&together[..], &apart(0)].concat()).is_ok());
+    }
 }

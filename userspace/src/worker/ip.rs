@@ -34,7 +34,7 @@ use ip::{
     InnerPort, InnerSink as _, Prefix, View, Vnet,
     icmp::{self, Tokens, Trouble},
 };
-use masque::{CONTEXT_PAYLOAD, Capsule};
+use masque::{CONTEXT_PAYLOAD, Capsule, RouteAdvertisement};
 use port::Census;
 use slab::Slab;
 use std::{
@@ -310,7 +310,12 @@ pub(super) fn prefix_of(prefix: masque::IpPrefix) -> Option<Prefix> {
 }
 
 /// A prefix as the capsules have it.
-pub(super) fn masque_prefix(prefix: Prefix) -> Option<masque::IpPrefix> {
+/// The ROUTE_ADVERTISEMENT of these networks; neighbours become one range. `None`: more than it holds.
+pub(crate) fn advertisement(networks: &[Prefix]) -> Option<RouteAdvertisement> {
+    RouteAdvertisement::covering(networks.iter().filter_map(|&prefix| masque_prefix(prefix))).ok()
+}
+
+fn masque_prefix(prefix: Prefix) -> Option<masque::IpPrefix> {
     masque::IpPrefix::new(prefix.first(), prefix.length()).ok()
 }
 

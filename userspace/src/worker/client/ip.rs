@@ -12,7 +12,7 @@ use crate::worker::{
     core::Core,
     datagrams::{DatagramStream, Framing},
     flow::{Broken, Reader},
-    ip::{Ground, Heard, IpSession, Rules, Side, masque_prefix, prefix_of},
+    ip::{Ground, Heard, IpSession, Rules, Side, advertisement, prefix_of},
     poll::FlowKey,
     session::{Slot, abandon, quic_code, write_some},
 };
@@ -118,9 +118,9 @@ impl IpClient {
         if let Ok(request) = AddressRequest::new(wishes.to_vec()) {
             bytes.extend_from_slice(&Capsule::AddressRequest(request).data_frame());
         }
-        let networks = self.config.announce.iter().filter_map(|&prefix| masque_prefix(prefix));
+        // That they fit was looked at when the client started.
         if !self.config.announce.is_empty()
-            && let Ok(routes) = RouteAdvertisement::covering(networks)
+            && let Some(routes) = advertisement(&self.config.announce)
         {
             bytes.extend_from_slice(&Capsule::RouteAdvertisement(routes).data_frame());
         }

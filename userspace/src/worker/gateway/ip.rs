@@ -9,7 +9,7 @@ use crate::worker::{
     core::Core,
     datagrams::{DatagramStream, Framing},
     flow::{Broken, Reader},
-    ip::{Heard, IpSession, Owner, Realm, Rules, Side, Tools, masque_prefix, prefix_of},
+    ip::{Heard, IpSession, Owner, Realm, Rules, Side, Tools, advertisement, prefix_of},
     mail::Command,
     poll::FlowKey,
     session::{Slot, abandon, quic_code},
@@ -27,6 +27,9 @@ use std::{net::IpAddr, sync::Arc};
 
 /// IP sessions of one worker.
 const SESSIONS_MAX: usize = 65_536;
+/// What `allow=` leaves of `--ip-route` has more ranges than a ROUTE_ADVERTISEMENT holds.
+const TOO_MANY_NETWORKS: &str =
+    "beam; error=proxy_configuration_error; details=\"allow= and --ip-route meet in more than 256 networks\"";
 
 impl Gateway {
     /// Takes a request for an IP session.
@@ -53,6 +56,14 @@ impl Gateway {
             return Err(Refusal { status: 503, fields: vec![("retry-after", "1".to_owned())] });
         }
         let destinations = reachable_for(&realm, &request.asker.policy);
+        if advertisement(&destinations).is_none() {
+            core.totals.refused_limit += 1;
+            tracing::warn!("{}: {TOO_MANY_NETWORKS}", request.asker);
+            return Err(Refusal {
+                status: 503,
+                fields: vec![("proxy-status", TOO_MANY_NETWORKS.to_owned())],
+            });
+        }
         if destinations.is_empty() && !realm.reachable().is_empty() {
             core.totals.refused_denied += 1;
             let denied = Denied { reason: Reason::NotForClient };
@@ -205,10 +216,11 @@ impl Gateway {
         }
         let assign = AddressAssign::new(assigned).map(Capsule::AddressAssign);
         let routes =
-            routes_to(&session.rules.destinations).filter(|_| first).map(Capsule::RouteAdvertisement);
+            advertisement(&session.rules.destinations).filter(|_| first).map(Capsule::RouteAdvertisement);
         let Some(mut quic) = core.engine.connection(session.on.0) else { return };
-        let mut sent = true;
-        for capsule in assign.ok().into_iter().chain(routes) {
+        // It asks for so much that the answer has no room for what it has already.
+        let mut sent = assign.is_ok();
+        for capsule in assign.into_iter().chain(routes) {
             sent &= session.tunnel.send_control(&mut quic, &capsule);
         }
         if !sent {
@@ -290,12 +302,16 @@ impl Gateway {
                 continue;
             }
             session.rules.destinations = destinations;
-            let told = !session.is_addressed
-                || match (routes_to(&session.rules.destinations), core.engine.connection(session.on.0)) {
+            let told =
+                match (advertisement(&session.rules.destinations), core.engine.connection(session.on.0)) {
+                    // The first assignment brings the routes along.
+                    (Some(_), _) if !session.is_addressed => true,
                     (Some(routes), Some(mut quic)) => {
                         session.tunnel.send_control(&mut quic, &Capsule::RouteAdvertisement(routes))
                     }
-                    _ => true,
+                    // It asks again, and hears why not.
+                    (None, _) => false,
+                    (_, None) => true,
                 };
             if session.rules.destinations.is_empty() || !told {
                 ended += 1;
@@ -368,10 +384,6 @@ fn reachable_for(realm: &Realm, policy: &ClientPolicy) -> Arc<[Prefix]> {
     let inside = |outer: &Prefix, inner: &Prefix| outer.covers(inner).then_some(*inner);
     let both = |open: &Prefix, own: &Prefix| inside(open, own).or_else(|| inside(own, open));
     reachable.iter().flat_map(|open| own.iter().filter_map(|own| both(open, own))).collect()
-}
-
-fn routes_to(prefixes: &[Prefix]) -> Option<RouteAdvertisement> {
-    RouteAdvertisement::covering(prefixes.iter().filter_map(|&prefix| masque_prefix(prefix))).ok()
 }
 
 fn list(addresses: &[IpAddr]) -> String {
