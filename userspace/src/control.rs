@@ -108,19 +108,29 @@ pub(crate) fn serve(
                 clients.fetch_sub(1, Ordering::SeqCst);
                 continue;
             }
-            let (answer, clients_of_thread) = (answer.clone(), clients.clone());
+            let (answer, place) = (answer.clone(), Place(clients.clone()));
             let spawned = std::thread::Builder::new().name("beam-answer".into()).spawn(move || {
+                let _place = place;
                 if let Err(error) = converse(&stream, &*answer) {
                     tracing::debug!("control socket: {error:#}");
                 }
-                clients_of_thread.fetch_sub(1, Ordering::SeqCst);
             });
-            if spawned.is_err() {
-                clients.fetch_sub(1, Ordering::SeqCst);
+            // Its place is free then, too, with the closure.
+            if let Err(error) = spawned {
+                tracing::warn!("control socket: can't start a thread: {error}");
             }
         }
     })?;
     Ok(())
+}
+
+/// One of the places of the control socket; free again when its thread ends, by a panic too.
+struct Place(Arc<AtomicUsize>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 fn converse(stream: &UnixStream, answer: &dyn Fn(Request) -> Answer) -> anyhow::Result<()> {

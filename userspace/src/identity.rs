@@ -174,6 +174,13 @@ pub(crate) fn facts(leaf: &CertificateDer<'_>) -> anyhow::Result<CertificateFact
     })
 }
 
+/// Whether a certificate's time is over. One that can't be read was not verified either.
+pub(crate) fn is_expired(leaf: &CertificateDer<'_>) -> bool {
+    use x509_parser::{prelude::FromDer, time::ASN1Time};
+    let parsed = x509_parser::certificate::X509Certificate::from_der(leaf);
+    parsed.is_ok_and(|(_, certificate)| ASN1Time::now() > certificate.validity().not_after)
+}
+
 /// The name in a verified client certificate: its common name, else its first DNS or e-mail name.
 pub(crate) fn certificate_name(leaf: &CertificateDer<'_>) -> Option<String> {
     use x509_parser::{extensions::GeneralName, prelude::FromDer};

@@ -77,7 +77,7 @@ impl Reloader {
         let fingerprint = Fingerprint::of(&leaf);
         let server = serve::quic_server(&self.args, credentials, &self.secrets, &self.early)?;
         let users = serve::users(&self.args)?;
-        let config = Arc::new(current.config.with_users(users));
+        let config = Arc::new(current.config.renewed(users, serve::authorities_file(&self.args)?));
         let new = Loaded { config, server, fingerprint, leaf };
         let difference = Difference::between(&current, &new);
         *current = new.clone();

@@ -110,9 +110,7 @@ pub(crate) fn quic_server(
     let authorities =
         args.client_ca.as_deref().map(identity::authorities).transpose().map_err(Failure::Config)?;
     // Whoever changes the authorities doesn't want those that the old ones let in.
-    let authorities_file = args.client_ca.as_deref().map(std::fs::read).transpose();
-    let authorities_file = authorities_file.context("--client-ca, read again").map_err(Failure::Config)?;
-    let tickets = early.tickets(&[&leaf.0, &authorities_file.unwrap_or_default()]);
+    let tickets = early.tickets(&[&leaf.0, &authorities_file(args)?]);
     let client_auth = match authorities {
         None => tls::ClientAuth::None,
         // With a users file beside it, a client may come with a token instead.
@@ -145,6 +143,13 @@ pub(crate) fn users(args: &ServeArgs) -> Result<Option<Users>, Failure> {
     args.users.as_deref().map(Users::load).transpose().map_err(Failure::config)
 }
 
+/// The bytes of `--client-ca`, which tell one set of authorities from another.
+pub(crate) fn authorities_file(args: &ServeArgs) -> Result<Arc<[u8]>, Failure> {
+    let file = args.client_ca.as_deref().map(std::fs::read).transpose();
+    let file = file.context("--client-ca, read again").map_err(Failure::Config)?;
+    Ok(file.unwrap_or_default().into())
+}
+
 pub(crate) fn gateway_config(args: &ServeArgs) -> Result<GatewayConfig, Failure> {
     let users = users(args)?;
     if users.is_none() && args.client_ca.is_none() {
@@ -164,6 +169,7 @@ pub(crate) fn gateway_config(args: &ServeArgs) -> Result<GatewayConfig, Failure>
         policy: Policy::parse(&args.allow, &args.deny).map_err(Failure::config)?,
         resolver: Arc::new(Resolver::new(Default::default()).map_err(Failure::runtime)?),
         certificate_name: identity::certificate_name,
+        authorities: authorities_file(args)?,
     })
 }
 

@@ -16,7 +16,7 @@ use crate::{
         snapshot::WorkerSnapshot,
     },
 };
-use anyhow::{Context, anyhow};
+use anyhow::anyhow;
 use cache::CacheReport;
 use crossbeam::channel;
 use std::{
@@ -149,20 +149,25 @@ pub(crate) fn run(
     for (index, worker) in workers.into_iter().enumerate() {
         let cpu = supervisor.seats[index].cpu;
         let ended = ended_tx.clone();
-        let thread = std::thread::Builder::new()
-            .name(format!("beam-worker-{index}"))
-            .spawn(move || {
-                pin(cpu);
-                // A panic must not leave a hole where a worker was: the daemon ends, and whoever supervises it starts it
-                // again. The panic's own message is on standard error by then.
-                let end = std::panic::catch_unwind(AssertUnwindSafe(|| worker.run()));
-                let end =
-                    end.unwrap_or_else(|_| Ended::Broken(io::Error::other("it panicked: please report it")));
-                // The supervisor waits for as many messages as there are workers.
-                let _ = ended.send(end);
-            })
-            .context("can't start a worker thread")?;
-        threads.push(thread);
+        let thread = std::thread::Builder::new().name(format!("beam-worker-{index}")).spawn(move || {
+            pin(cpu);
+            // A panic must not leave a hole where a worker was: the daemon ends, and whoever supervises it starts it
+            // again. The panic's own message is on standard error by then.
+            let end = std::panic::catch_unwind(AssertUnwindSafe(|| worker.run()));
+            let end =
+                end.unwrap_or_else(|_| Ended::Broken(io::Error::other("it panicked: please report it")));
+            // The supervisor waits for as many messages as there are workers.
+            let _ = ended.send(end);
+        });
+        match thread {
+            Ok(thread) => threads.push(thread),
+            Err(error) => {
+                // What runs already must be at rest before the tickets are written down.
+                supervisor.tell_all(|| Command::Stop);
+                threads.into_iter().for_each(|thread| drop(thread.join()));
+                return Err(Failure::Runtime(anyhow!("can't start a worker thread: {error}")));
+            }
+        }
     }
     drop(ended_tx);
     if supervisor.identity.role == "gateway" {

@@ -59,12 +59,14 @@ pub(crate) struct GatewayConfig {
     pub(crate) resolver: Arc<Resolver>,
     /// Turns a verified client certificate into a name.
     pub(crate) certificate_name: fn(&rustls::pki_types::CertificateDer<'_>) -> Option<String>,
+    /// The file of `--client-ca`, which verified it; empty without.
+    pub(crate) authorities: Arc<[u8]>,
 }
 
 impl GatewayConfig {
-    /// The same with other users.
-    pub(crate) fn with_users(&self, users: Option<Users>) -> Self {
-        let Self { users: _, accounts, policy, listen, resolver, certificate_name } = self;
+    /// The same with other users and authorities.
+    pub(crate) fn renewed(&self, users: Option<Users>, authorities: Arc<[u8]>) -> Self {
+        let Self { users: _, accounts, policy, listen, resolver, certificate_name, authorities: _ } = self;
         Self {
             users,
             accounts: accounts.clone(),
@@ -72,6 +74,7 @@ impl GatewayConfig {
             listen: listen.clone(),
             resolver: resolver.clone(),
             certificate_name: *certificate_name,
+            authorities,
         }
     }
 }
@@ -188,6 +191,13 @@ impl Gateway {
                 // Of a resumed session: the one of the connection that its ticket is from.
                 session.since = Some(core.now);
                 let chain = quic.peer_identity();
+                // A resumed session brings the certificate of the first handshake, which nobody has looked at since.
+                if chain.first().is_some_and(crate::identity::is_expired) {
+                    quic.close(quic_code(Code::H3_NO_ERROR), b"the client's certificate has expired");
+                    core.totals.closed_revoked += 1;
+                    return false;
+                }
+                session.authorities = self.config.authorities.clone();
                 session.identity = chain
                     .first()
                     .and_then(self.config.certificate_name)

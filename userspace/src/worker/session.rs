@@ -8,7 +8,7 @@ use super::{
 };
 use bytes::Bytes;
 use masque::{Code, ConnectionError, Event as H3Event, RequestReader};
-use std::{collections::HashMap, time::Instant};
+use std::{collections::HashMap, sync::Arc, time::Instant};
 use tunnel::{ConnMut, Read, StreamId, VarInt, Write};
 use upstream::users::{Identity, TokenHash};
 
@@ -74,6 +74,8 @@ pub(super) struct Session {
     pub(super) token: Option<TokenHash>,
     /// Gateway: when it came.
     pub(super) since: Option<Instant>,
+    /// By which a gateway verified its certificate.
+    pub(super) authorities: Arc<[u8]>,
     /// Gateway: names that are being resolved for it, those of requests that were given up included.
     pub(super) lookups: u32,
 }
@@ -90,6 +92,7 @@ impl Session {
             membership: None,
             token: None,
             since: None,
+            authorities: Arc::default(),
             lookups: 0,
         };
         for (kind, bytes) in session.h3.opening() {

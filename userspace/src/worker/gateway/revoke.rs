@@ -35,6 +35,10 @@ impl GatewayConfig {
         if self.client_policy(name).disabled {
             return false;
         }
+        // Whoever changes the authorities doesn't want those that the old ones let in.
+        if session.identity.is_some() && session.authorities != self.authorities {
+            return false;
+        }
         match &session.token {
             None => true,
             Some(hash) => {
@@ -127,6 +131,14 @@ impl Gateway {
             Some(peer) => policy.check(&self.config.policy, Some(&host), peer).is_ok(),
             None => policy.check_name_possible(&self.config.policy, &host, port).is_ok(),
         }
+    }
+
+    /// Whether a flow that has just connected may go where it went, by the policy of now.
+    pub(super) fn still_permits(&self, core: &mut Core, key: FlowKey) -> bool {
+        let Some(flow) = core.flows.get_mut(key) else { return true };
+        let Some(permit) = &flow.permit else { return true };
+        let peer = flow.socket.peer_addr().ok().and_then(|peer| peer.as_socket());
+        self.permits(&self.config.client_policy(permit.client()), &flow.to, peer)
     }
 
     fn cut(&mut self, core: &mut Core, key: FlowKey) {

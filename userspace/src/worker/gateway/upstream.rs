@@ -12,7 +12,11 @@ use crate::{
         session::{Resolving, Slot, Transport},
     },
 };
-use ::upstream::{failure::ConnectFailure, resolver::ResolveError};
+use ::upstream::{
+    failure::ConnectFailure,
+    policy::{Denied, Reason},
+    resolver::ResolveError,
+};
 use masque::RequestReader;
 use rustix::io::Errno;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
@@ -140,6 +144,17 @@ impl Gateway {
             Ok(Some(error)) | Err(error) => Err(error),
         };
         match outcome {
+            // The policy may have changed since the address was chosen.
+            Ok(()) if !self.still_permits(core, key) => {
+                core.totals.refused_denied += 1;
+                let denied = Denied { reason: Reason::NotForClient };
+                if let Some(flow) = core.flows.get_mut(key)
+                    && let Phase::Connecting { candidates, .. } = &mut flow.phase
+                {
+                    candidates.clear();
+                }
+                self.connect_failed(core, now, key, denied.into());
+            }
             Ok(()) => self.open(core, key),
             Err(error) => self.connect_failed(core, now, key, ConnectFailure::classify(&error)),
         }
