@@ -39,6 +39,11 @@ pub(crate) fn gateway(args: &ServeArgs, mailboxes: &[Mailbox]) -> Result<Option<
         .map_err(|error| Failure::Config(anyhow!("--ip-pool: {error}")))?;
     realm.set_mailboxes(mailboxes);
     must_fit("--ip-route", &args.ip_route)?;
+    if !args.deny.is_empty() && !args.ip_route.is_empty() {
+        tracing::warn!(
+            "--deny doesn't judge IP packets: --ip-route and the users' allow= do; see that no --ip-route contains what --deny keeps away"
+        );
+    }
     if args.ip_route.is_empty() {
         tracing::warn!("no --ip-route: clients reach nothing by IP packets; give --ip-route CIDR");
     }

@@ -46,7 +46,7 @@ use std::{
 use tunnel::{ConnId, ConnMut};
 use xsk::LanPort;
 
-/// ICMP errors of one worker: a thousand a second, a hundred at once.
+/// ICMP errors of one worker: a thousand a second, a hundred at once; "too big" and all others apart.
 const ICMP_EACH: Duration = Duration::from_millis(1);
 const ICMP_BURST: u32 = 100;
 /// Capsules of one session read in one go.
@@ -91,6 +91,8 @@ pub(super) struct Ip {
     ready: VecDeque<FlowKey>,
     finder: Finder,
     tokens: Tokens,
+    /// Of their own for "too big".
+    too_big_tokens: Tokens,
     pub(super) side: Side,
     pub(super) totals: Totals,
 }
@@ -106,6 +108,7 @@ impl Default for Ip {
             ready: VecDeque::new(),
             finder: Finder::default(),
             tokens: Tokens::new(ICMP_EACH, ICMP_BURST),
+            too_big_tokens: Tokens::new(ICMP_EACH, ICMP_BURST),
             side: Side::Off,
             totals: Totals::default(),
         }

@@ -238,6 +238,9 @@ impl Client {
         if let Some((conn, stream)) = flow.on {
             self.pool.release(conn, stream);
         }
+        if matches!(flow.phase, Phase::Waiting) {
+            self.udp.waiting.retain(|waiting| *waiting != key);
+        }
         let Outside::Local { socket, ends, header } = flow.outside else { return };
         let source = Source { socket, peer: ends.remote };
         if let Some(flows) = self.udp.flows.get_mut(&source) {

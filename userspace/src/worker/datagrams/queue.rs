@@ -38,6 +38,8 @@ impl Queue {
             dropped += 1;
         }
         self.bytes += bytes.len();
+        // A copy: what waits must not hold the whole block that it was made in.
+        let bytes = Bytes::copy_from_slice(&bytes);
         self.items.push_back(Item { bytes, is_control: false });
         dropped
     }

@@ -27,6 +27,8 @@ use std::{net::IpAddr, sync::Arc};
 
 /// IP sessions of one worker.
 const SESSIONS_MAX: usize = 65_536;
+/// Networks behind one client.
+const NETWORKS_MAX: usize = 256;
 /// What `allow=` leaves of `--ip-route` has more ranges than a ROUTE_ADVERTISEMENT holds.
 const TOO_MANY_NETWORKS: &str =
     "beam; error=proxy_configuration_error; details=\"allow= and --ip-route meet in more than 256 networks\"";
@@ -103,6 +105,7 @@ impl Gateway {
         ip.permit = Some(permit);
         ip.rules = rules;
         let key = core.ip.insert(ip);
+        realm.session_opened();
         let early = session.datagrams.take_early(stream);
         session.slots.insert(stream, Slot::Ip(key));
         // What it asks for may be there already.
@@ -248,6 +251,13 @@ impl Gateway {
         let realm = realm.clone();
         let owner = Owner { worker: core.id, key };
         let Some(session) = core.ip.get_mut(key) else { return };
+        // Each is a route of the kernel's, and looked through for each packet.
+        let count: usize = routes.ranges().iter().map(|range| range.prefixes().len()).sum();
+        if count > NETWORKS_MAX {
+            tracing::warn!("{} offers {count} networks, and may {NETWORKS_MAX}", session.name);
+            core.ip.totals.routes_refused += 1;
+            return self.end_ip(core, key, Some(&ROUTE_REFUSED));
+        }
         // "The full list": what isn't in it any more is taken away.
         session.networks.drain(..).for_each(|prefix| realm.remove_route(&prefix));
         for prefix in routes.ranges().iter().flat_map(|range| range.prefixes()).filter_map(prefix_of) {
@@ -326,6 +336,7 @@ impl Gateway {
         let Some(session) = core.ip.remove(key) else { return };
         let (conn, stream) = session.on;
         if let Side::Gateway(realm) = &core.ip.side {
+            realm.session_ended();
             let owner = Owner { worker: core.id, key };
             session.addresses.iter().for_each(|&address| realm.give_back(address, owner));
             session.networks.iter().for_each(|prefix| realm.remove_route(prefix));

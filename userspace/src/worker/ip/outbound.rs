@@ -40,6 +40,7 @@ pub(super) struct Outbound<'a> {
     side: &'a Side,
     finder: &'a mut Finder,
     tokens: &'a mut Tokens,
+    too_big_tokens: &'a mut Tokens,
     totals: &'a mut Totals,
     ledger: &'a mut Ledger,
     worker: u8,
@@ -63,6 +64,7 @@ impl<'a> Outbound<'a> {
             side: &ip.side,
             finder: &mut ip.finder,
             tokens: &mut ip.tokens,
+            too_big_tokens: &mut ip.too_big_tokens,
             totals: &mut ip.totals,
             ledger,
             worker: *id,
@@ -86,7 +88,8 @@ impl<'a> Outbound<'a> {
     fn only_session(&mut self) -> Option<&mut IpSession> {
         match self.side {
             Side::Client { session: Some(key), .. } => self.sessions.get_mut(key.index as usize),
-            Side::Gateway(_) if self.sessions.len() == 1 => {
+            // Of the whole gateway: any worker's port brings packets for the sessions of all.
+            Side::Gateway(realm) if self.sessions.len() == 1 && realm.session_count() == 1 => {
                 self.sessions.iter_mut().next().map(|(_, session)| session)
             }
             _ => None,
@@ -156,10 +159,16 @@ impl<'a> Outbound<'a> {
     /// Tells the sender of a packet what is wrong with it, as often as may be.
     fn complain(&mut self, view: &View, packet: &[u8], trouble: Trouble) {
         let from = self.own_address(view);
-        if self.errors.len() >= ERRORS_MAX || !self.tokens.take(self.now) {
+        if self.errors.len() >= ERRORS_MAX {
             return;
         }
-        if let Some(error) = from.and_then(|from| icmp::error(packet, view, from, trouble)) {
+        let Some(error) = from.and_then(|from| icmp::error(packet, view, from, trouble)) else { return };
+        // Path MTU discovery must not starve because somebody sends to where nobody is.
+        let tokens = match trouble {
+            Trouble::TooBig { .. } => &mut *self.too_big_tokens,
+            _ => &mut *self.tokens,
+        };
+        if tokens.take(self.now) {
             self.totals.icmp_sent += 1;
             self.errors.push(error.into());
         }

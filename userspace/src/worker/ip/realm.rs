@@ -15,7 +15,7 @@ use std::{
     net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -38,6 +38,8 @@ pub(crate) struct Realm {
     /// `--ip-pool`.
     pool: Box<[Prefix]>,
     mailboxes: OnceLock<Vec<Mailbox>>,
+    /// IP sessions of all workers.
+    session_count: AtomicUsize,
     /// For routes to networks behind clients.
     network: Mutex<Option<Ground>>,
 }
@@ -72,8 +74,22 @@ impl Realm {
             version: AtomicU64::new(0),
             reachable: reachable.into(),
             mailboxes: OnceLock::new(),
+            session_count: AtomicUsize::new(0),
             network: Mutex::default(),
         })
+    }
+
+    pub(in crate::worker) fn session_opened(&self) {
+        self.session_count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(in crate::worker) fn session_ended(&self) {
+        self.session_count.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// IP sessions of all workers.
+    pub(in crate::worker) fn session_count(&self) -> usize {
+        self.session_count.load(Ordering::Relaxed)
     }
 
     /// Says how workers are reached. Once, before any runs.

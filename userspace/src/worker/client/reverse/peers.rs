@@ -154,22 +154,28 @@ impl Client {
 
     /// The service has answered a peer.
     pub(in crate::worker) fn read_service(&mut self, core: &mut Core, at: u32) {
-        let Some(peer) = self.reverse.peers.table.get_mut(at as usize) else { return };
-        peer.last_active = core.now;
+        let Some(peer) = self.reverse.peers.table.get(at as usize) else { return };
         let (index, id, socket) = (peer.index, peer.id, peer.socket.clone());
         let mut scratch = core.udp.take_scratch();
         for _ in 0..BATCHES_MAX {
             let received =
                 socket.receive(&mut scratch, &mut |_, payload| self.service_said(core, index, id, payload));
             match received {
-                Ok(received) if received.drained => break,
-                Ok(_) => {}
-                Err(error) => {
-                    if error.kind() != std::io::ErrorKind::WouldBlock {
-                        // Nobody listens there just now.
-                        socket.clear_error();
-                        while socket.next_trouble().is_some() {}
+                Ok(received) => {
+                    if received.datagrams > 0
+                        && let Some(peer) = self.reverse.peers.table.get_mut(at as usize)
+                    {
+                        peer.last_active = core.now;
                     }
+                    if received.drained {
+                        break;
+                    }
+                }
+                Err(_) => {
+                    // Nobody listens there just now. A send may have taken the error itself, and left the queue that
+                    // tells of it, for which epoll wakes again and again: so whatever the call says.
+                    socket.clear_error();
+                    while socket.next_trouble().is_some() {}
                     break;
                 }
             }
