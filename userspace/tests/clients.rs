@@ -440,12 +440,16 @@ fn a_certificate_has_the_policy_of_its_name() {
         fs::write(&place.users, format!("{line}\n")).unwrap();
     };
     say("client cert max-flows=2");
-    let client_ca = path(&place.pki.ca);
+    // A file of its own, for it changes.
+    let authorities = place.rig.directory().join("authorities.pem");
+    fs::copy(&place.pki.ca, &authorities).unwrap();
+    let client_ca = path(&authorities);
     let gateway = place.gateway(GATEWAY_V4, &[&GATEWAY[..], &["--client-ca", &client_ca]].concat());
     let url = format!("https://{}", authority(GATEWAY_V4, TUNNEL_PORT));
     let (cert, key) = (path(&place.pki.client_cert), path(&place.pki.client_key));
     let (tcp, udp) = (format!("18081:{}", server.address()), format!("18082:{udp_to}/udp"));
-    let args = ["connect", &url, "--ca", &client_ca, "--cert", &cert, "--key", &key, "-L", &tcp, "-L", &udp];
+    let ca = path(&place.pki.ca);
+    let args = ["connect", &url, "--ca", &ca, "--cert", &cert, "--key", &key, "-L", &tcp, "-L", &udp];
     let client = Beam::start(&place.rig, Ns::Client, "client", &[&args[..], &["--xdp", "off"]].concat());
 
     let mut flow = open(&place, 18_081);
@@ -474,12 +478,30 @@ fn a_certificate_has_the_policy_of_its_name() {
     echo(&mut flow);
     assert!(show(&gateway, "flows", &["kind=udp"]).is_empty());
 
-    say("client cert disabled");
-    let (code, said) = order(&gateway, &["reload"]);
-    assert!(code == Some(0) && said.contains("1 connection(s) closed"), "{said}");
+    // Another authority: whom the old one let in goes, and comes back with its return.
+    let closes_one = |gateway: &Beam| {
+        let (code, said) = order(gateway, &["reload"]);
+        assert!(code == Some(0) && said.contains("1 connection(s) closed"), "{said}");
+    };
+    let is_back = |times: usize| {
+        let ready = |said: &String| said.matches("ready: ").count() == times;
+        until("the client is back", || client.process.stderr(), ready);
+    };
+    let elsewhere = place.rig.directory().join("elsewhere");
+    fs::create_dir(&elsewhere).unwrap();
+    fs::copy(Pki::create(&elsewhere).ca, &authorities).unwrap();
+    closes_one(&gateway);
     assert_eq!(flow.read(&mut [0]).map_err(|error| error.kind()), Err(io::ErrorKind::ConnectionReset));
-    let ready = |said: &String| said.matches("ready: ").count() == 2;
-    until("the client is back", || client.process.stderr(), ready);
+    fs::copy(&place.pki.ca, &authorities).unwrap();
+    assert_eq!(order(&gateway, &["reload"]).0, Some(0));
+    is_back(2);
+    let mut flow = open(&place, 18_081);
+    echo(&mut flow);
+
+    say("client cert disabled");
+    closes_one(&gateway);
+    assert_eq!(flow.read(&mut [0]).map_err(|error| error.kind()), Err(io::ErrorKind::ConnectionReset));
+    is_back(3);
     refused(&place, 18_081);
     client.process.wait_for_line("403", LIMIT);
 }
