@@ -204,7 +204,7 @@ pub(crate) fn certificate_name(leaf: &CertificateDer<'_>) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    //! Goal: a self-signed certificate is the same after a restart, and its key is for us alone.
+    //! Goal: a self-signed certificate is the same after a restart, and its key is for us alone; an expired one is known.
     use super::*;
 
     #[test]
@@ -219,5 +219,18 @@ mod tests {
         assert_eq!(mode & 0o777, 0o600);
         assert_eq!(certificate_name(&first.chain[0]).as_deref(), Some("beam gateway (self-signed)"));
         fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn a_certificate_whose_time_is_over_is_known() {
+        let made = |last_year: i32| {
+            let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+            let mut params = rcgen::CertificateParams::new(vec!["beam.invalid".to_owned()]).unwrap();
+            params.not_after = rcgen::date_time_ymd(last_year, 1, 1);
+            CertificateDer::from(params.self_signed(&key).unwrap().der().to_vec())
+        };
+        assert!(is_expired(&made(2020)));
+        assert!(!is_expired(&made(4000)));
+        assert!(!is_expired(&CertificateDer::from(b"no certificate".to_vec())));
     }
 }
