@@ -9,7 +9,7 @@ mod rig;
 mod tools;
 
 use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, Shutdown, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, TcpStream};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use std::sync::Arc;
 use pair::{
     FORWARD_PORT, LIMIT, Place, number, path, pattern_sha256, settled, sha256, until, words, workers,
 };
-use rig::{Beam, CLIENT_V4, EchoServer, GATEWAY_V4, HttpServer, Ns, ORIGIN_V4, Proc};
+use rig::{Beam, CLIENT_V4, EchoServer, GATEWAY_V4, GATEWAY_V6, HttpServer, Ns, ORIGIN_V4, Proc};
 use serde_json::{Value, json};
 use tools::{counter, dial, random_bytes, read_all, read_some, seed, until_counter};
 
@@ -25,7 +25,11 @@ const NATIVE_GATEWAY: &[&str] = &["--xdp", "native", "-i", "g0", "--umem", "16"]
 const NATIVE_CLIENT: &[&str] = &["--xdp", "native", "-i", "c0", "--umem", "16"];
 const KERNEL: &[&str] = &["--xdp", "off"];
 /// What the client's interface gets in place of its address.
-const MOVED_V4: &str = "198.18.0.77/24";
+/// Where the gateway is, what the client has, and what it has instead.
+type Move = (IpAddr, &'static [&'static str], &'static [&'static str]);
+const MOVE_V4: Move = (IpAddr::V4(GATEWAY_V4), &["198.18.0.2/24"], &["198.18.0.77/24"]);
+const MOVE_V6: Move =
+    (IpAddr::V6(GATEWAY_V6), &["2001:db8:1::2/64", "nodad"], &["2001:db8:1::77/64", "nodad"]);
 
 /// One number of each worker.
 fn by_worker(status: &Value, name: &str) -> Vec<u64> {
@@ -122,7 +126,7 @@ fn echo_all(stream: &mut TcpStream, payload: &Arc<Vec<u8>>, at_half: impl FnOnce
 }
 
 // RFC 9000 section 9: the client's address changes in the middle of a transfer; the connection moves, the flow sees nothing.
-fn an_address_is_replaced(test: &str, gateway_flags: &[&str], client_flags: &[&str]) {
+fn an_address_is_replaced(test: &str, how: Move, gateway_flags: &[&str], client_flags: &[&str]) {
     const BYTES: usize = 32 << 20;
     if !rig::root_or_skip(test) {
         return;
@@ -130,13 +134,15 @@ fn an_address_is_replaced(test: &str, gateway_flags: &[&str], client_flags: &[&s
     let payload = Arc::new(random_bytes(seed(test), BYTES));
     let place = Place::new();
     let echo = EchoServer::start(&place.rig, Ns::Origin, ORIGIN_V4, 0);
-    let gateway = place.gateway(GATEWAY_V4, gateway_flags);
-    let client = place.client(GATEWAY_V4, &echo.address().to_string(), client_flags);
+    let (at, home, away) = how;
+    let gateway = place.gateway(at, gateway_flags);
+    let client = place.client(at, &echo.address().to_string(), client_flags);
     let mut stream = dial(&place, FORWARD_PORT);
-    echo_all(&mut stream, &payload, || {
-        place.rig.ip(Ns::Client, &["address", "del", &format!("{CLIENT_V4}/24"), "dev", "c0"]);
-        place.rig.ip(Ns::Client, &["address", "add", MOVED_V4, "dev", "c0"]);
-    });
+    let replace = |old: &[&str], new: &[&str]| {
+        place.rig.ip(Ns::Client, &["address", "del", old[0], "dev", "c0"]);
+        place.rig.ip(Ns::Client, &[&["address", "add", "dev", "c0"], new].concat());
+    };
+    echo_all(&mut stream, &payload, || replace(home, away));
     let moved = settled(&client);
     assert!(counter(&moved, "address_changes") >= 1, "{moved:#}");
     assert_eq!((counter(&moved, "reconnects"), counter(&moved, "connections_closed")), (0, 0), "{moved:#}");
@@ -150,8 +156,7 @@ fn an_address_is_replaced(test: &str, gateway_flags: &[&str], client_flags: &[&s
     assert_eq!(status["conservation"]["holds"], true, "{status:#}");
     // An idle tunnel moves, too: back again.
     let before = counter(&status, "paths_validated");
-    place.rig.ip(Ns::Client, &["address", "del", MOVED_V4, "dev", "c0"]);
-    place.rig.ip(Ns::Client, &["address", "add", &format!("{CLIENT_V4}/24"), "dev", "c0"]);
+    replace(away, home);
     until_counter(&gateway, "paths_validated", before + 1);
     drop(open_flow(&place));
     let (client, gateway) = (client.status(), gateway.status());
@@ -161,13 +166,19 @@ fn an_address_is_replaced(test: &str, gateway_flags: &[&str], client_flags: &[&s
 #[test]
 fn an_address_is_replaced_in_mid_transfer_with_af_xdp() {
     const TEST: &str = "an_address_is_replaced_in_mid_transfer_with_af_xdp";
-    an_address_is_replaced(TEST, NATIVE_GATEWAY, NATIVE_CLIENT);
+    an_address_is_replaced(TEST, MOVE_V4, NATIVE_GATEWAY, NATIVE_CLIENT);
+}
+
+#[test]
+fn an_ipv6_address_is_replaced_in_mid_transfer_with_af_xdp() {
+    const TEST: &str = "an_ipv6_address_is_replaced_in_mid_transfer_with_af_xdp";
+    an_address_is_replaced(TEST, MOVE_V6, NATIVE_GATEWAY, NATIVE_CLIENT);
 }
 
 #[test]
 fn an_address_is_replaced_in_mid_transfer_with_kernel_udp() {
     const TEST: &str = "an_address_is_replaced_in_mid_transfer_with_kernel_udp";
-    an_address_is_replaced(TEST, KERNEL, KERNEL);
+    an_address_is_replaced(TEST, MOVE_V4, KERNEL, KERNEL);
 }
 
 // A client that starts without a network tries again when there is one, and not when its pause is over.
