@@ -140,7 +140,32 @@ fn push_address(out: &mut Vec<u8>, address: IpAddr) {
     }
 }
 
-/// A token bucket for errors (RFC 4443 section 2.4 f).
+/// How many errors may be sent (RFC 4443 section 2.4 f). "Too big" has a bucket of its own: path MTU discovery must not
+/// starve because somebody sends to where nobody is.
+#[derive(Clone, Debug)]
+pub struct Budget {
+    too_big: Tokens,
+    others: Tokens,
+}
+
+impl Budget {
+    /// Each bucket: one each `each`, and `burst_count` at once.
+    #[must_use]
+    pub fn new(each: Duration, burst_count: u32) -> Self {
+        let tokens = Tokens::new(each, burst_count);
+        Self { too_big: tokens.clone(), others: tokens }
+    }
+
+    /// Takes a token for an error about `trouble`; false if none is there.
+    pub fn take(&mut self, trouble: Trouble, now: Instant) -> bool {
+        match trouble {
+            Trouble::TooBig { .. } => self.too_big.take(now),
+            _ => self.others.take(now),
+        }
+    }
+}
+
+/// A token bucket.
 #[derive(Clone, Debug)]
 pub struct Tokens {
     each: Duration,
@@ -154,6 +179,13 @@ impl Tokens {
     #[must_use]
     pub fn new(each: Duration, burst_count: u32) -> Self {
         Self { each, burst_count: burst_count.max(1), full_at: None }
+    }
+
+    /// When there is one, `now` at the earliest.
+    #[must_use]
+    pub fn due(&self, now: Instant) -> Instant {
+        let lead = self.each.saturating_mul(self.burst_count - 1);
+        self.full_at.and_then(|at| at.checked_sub(lead)).map_or(now, |due| due.max(now))
     }
 
     /// Takes one; false if none is there.

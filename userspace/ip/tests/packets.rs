@@ -267,3 +267,38 @@ proptest! {
         let _ = checksum::complete_at(&mut bytes, 30, 16);
     }
 }
+
+/// The first tokens are there when they are wanted, and the next ones at the stated rate; rest gives the burst back.
+#[test]
+fn tokens_are_due_in_a_burst_and_then_at_the_rate() {
+    const EACH: Duration = Duration::from_millis(100);
+    const BURST: u32 = 4;
+    let start = Instant::now();
+    let mut tokens = Tokens::new(EACH, BURST);
+    for _ in 0..BURST {
+        assert_eq!(tokens.due(start), start);
+        assert!(tokens.take(start));
+    }
+    let mut now = start;
+    for step in 1..=3 {
+        now = tokens.due(now);
+        assert_eq!(now, start + EACH * step);
+        assert!(tokens.take(now));
+    }
+    let later = now + EACH * BURST;
+    for _ in 0..BURST {
+        assert_eq!(tokens.due(later), later);
+        assert!(tokens.take(later));
+    }
+    assert!(tokens.due(later) > later);
+}
+
+/// Errors about packets to where nobody is leave those for path MTU discovery their own.
+#[test]
+fn too_big_has_a_budget_of_its_own() {
+    let (start, mut budget) = (Instant::now(), icmp::Budget::new(Duration::from_millis(10), 5));
+    let too_big = Trouble::TooBig { mtu_bytes: 1280 };
+    assert_eq!((0..9).filter(|_| budget.take(Trouble::NoRoute, start)).count(), 5);
+    assert_eq!((0..9).filter(|_| budget.take(too_big, start)).count(), 5);
+    assert!(!budget.take(Trouble::Prohibited, start));
+}

@@ -32,7 +32,7 @@ use super::{
 use bytes::Bytes;
 use ip::{
     InnerPort, InnerSink as _, Prefix, View, Vnet,
-    icmp::{self, Tokens, Trouble},
+    icmp::{self, Budget, Trouble},
 };
 use masque::{CONTEXT_PAYLOAD, Capsule, RouteAdvertisement};
 use port::Census;
@@ -90,9 +90,7 @@ pub(super) struct Ip {
     next_generation: u32,
     ready: VecDeque<FlowKey>,
     finder: Finder,
-    tokens: Tokens,
-    /// Of their own for "too big".
-    too_big_tokens: Tokens,
+    errors: Budget,
     pub(super) side: Side,
     pub(super) totals: Totals,
 }
@@ -107,8 +105,7 @@ impl Default for Ip {
             next_generation: 0,
             ready: VecDeque::new(),
             finder: Finder::default(),
-            tokens: Tokens::new(ICMP_EACH, ICMP_BURST),
-            too_big_tokens: Tokens::new(ICMP_EACH, ICMP_BURST),
+            errors: Budget::new(ICMP_EACH, ICMP_BURST),
             side: Side::Off,
             totals: Totals::default(),
         }
@@ -298,7 +295,7 @@ impl Ip {
         let from = realm.gateway_address(view.source.is_ipv4());
         let Some(session) = self.sessions.get_mut(key.index as usize) else { return };
         if let Some(error) = from.and_then(|from| icmp::error(packet, view, from, Trouble::Prohibited))
-            && self.tokens.take(tools.now)
+            && self.errors.take(Trouble::Prohibited, tools.now)
         {
             self.totals.icmp_sent += 1;
             let Tools { quic, arena, drops, .. } = tools;
@@ -312,12 +309,12 @@ pub(super) fn prefix_of(prefix: masque::IpPrefix) -> Option<Prefix> {
     Prefix::new(prefix.address(), prefix.prefix_len())
 }
 
-/// A prefix as the capsules have it.
 /// The ROUTE_ADVERTISEMENT of these networks; neighbours become one range. `None`: more than it holds.
 pub(crate) fn advertisement(networks: &[Prefix]) -> Option<RouteAdvertisement> {
     RouteAdvertisement::covering(networks.iter().filter_map(|&prefix| masque_prefix(prefix))).ok()
 }
 
+/// A prefix as the capsules have it.
 fn masque_prefix(prefix: Prefix) -> Option<masque::IpPrefix> {
     masque::IpPrefix::new(prefix.first(), prefix.length()).ok()
 }

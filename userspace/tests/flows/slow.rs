@@ -138,11 +138,7 @@ fn a_slow_client_stalls_the_origin_and_nobody_else() {
     if !rig::root_or_skip("a_slow_client_stalls_the_origin_and_nobody_else") {
         return;
     }
-    let (tunnel, listener, echo) = narrow_tunnel();
-    let local = tunnel.dial();
-    let origin = accept(&listener);
-    narrow_socket(&local);
-    narrow_socket(&origin);
+    let (tunnel, echo, local, origin) = narrow_flow();
     stall_and_go_on(&tunnel, echo.address(), origin, local, CLIENT_STREAM_WINDOW);
 }
 
@@ -151,12 +147,18 @@ fn a_slow_origin_stalls_the_client_and_nobody_else() {
     if !rig::root_or_skip("a_slow_origin_stalls_the_client_and_nobody_else") {
         return;
     }
+    let (tunnel, echo, local, origin) = narrow_flow();
+    stall_and_go_on(&tunnel, echo.address(), local, origin, GATEWAY_STREAM_WINDOW);
+}
+
+/// A tunnel with a flow through it, and both of the flow's ends.
+fn narrow_flow() -> (Tunnel, EchoServer, TcpStream, TcpStream) {
     let (tunnel, listener, echo) = narrow_tunnel();
     let local = tunnel.dial();
     let origin = accept(&listener);
     narrow_socket(&local);
     narrow_socket(&origin);
-    stall_and_go_on(&tunnel, echo.address(), local, origin, GATEWAY_STREAM_WINDOW);
+    (tunnel, echo, local, origin)
 }
 
 fn narrow_tunnel() -> (Tunnel, TcpListener, EchoServer) {

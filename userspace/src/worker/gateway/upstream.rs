@@ -146,14 +146,10 @@ impl Gateway {
         match outcome {
             // The policy may have changed since the address was chosen.
             Ok(()) if !self.still_permits(core, key) => {
+                let Some((conn, stream)) = core.flows.remove(key).and_then(|flow| flow.on) else { return };
                 core.totals.refused_denied += 1;
                 let denied = Denied { reason: Reason::NotForClient };
-                if let Some(flow) = core.flows.get_mut(key)
-                    && let Phase::Connecting { candidates, .. } = &mut flow.phase
-                {
-                    candidates.clear();
-                }
-                self.connect_failed(core, now, key, denied.into());
+                self.refuse(core, conn, stream, Refusal::because(&denied.into()));
             }
             Ok(()) => self.open(core, key),
             Err(error) => self.connect_failed(core, now, key, ConnectFailure::classify(&error)),

@@ -17,7 +17,7 @@ use crate::worker::{
 use bytes::Bytes;
 use ip::{
     InnerSink, Prefix, Split, View, Vnet, fragment,
-    icmp::{self, Tokens, Trouble},
+    icmp::{self, Budget, Trouble},
     packet,
 };
 use masque::CONTEXT_PAYLOAD;
@@ -39,8 +39,7 @@ pub(super) struct Outbound<'a> {
     sessions: &'a mut Slab<IpSession>,
     side: &'a Side,
     finder: &'a mut Finder,
-    tokens: &'a mut Tokens,
-    too_big_tokens: &'a mut Tokens,
+    budget: &'a mut Budget,
     totals: &'a mut Totals,
     ledger: &'a mut Ledger,
     worker: u8,
@@ -63,8 +62,7 @@ impl<'a> Outbound<'a> {
             sessions: &mut ip.sessions,
             side: &ip.side,
             finder: &mut ip.finder,
-            tokens: &mut ip.tokens,
-            too_big_tokens: &mut ip.too_big_tokens,
+            budget: &mut ip.errors,
             totals: &mut ip.totals,
             ledger,
             worker: *id,
@@ -163,12 +161,7 @@ impl<'a> Outbound<'a> {
             return;
         }
         let Some(error) = from.and_then(|from| icmp::error(packet, view, from, trouble)) else { return };
-        // Path MTU discovery must not starve because somebody sends to where nobody is.
-        let tokens = match trouble {
-            Trouble::TooBig { .. } => &mut *self.too_big_tokens,
-            _ => &mut *self.tokens,
-        };
-        if tokens.take(self.now) {
+        if self.budget.take(trouble, self.now) {
             self.totals.icmp_sent += 1;
             self.errors.push(error.into());
         }
@@ -202,7 +195,7 @@ impl<'a> Outbound<'a> {
             _ => self.own_address(&view),
         };
         if let Some(error) = from.and_then(|from| icmp::error(packet, &view, from, trouble))
-            && self.tokens.take(self.now)
+            && self.budget.take(trouble, self.now)
         {
             self.totals.icmp_sent += 1;
             self.packet(Vnet::NONE, &error);

@@ -9,6 +9,7 @@ use crate::{
     genl::SettingsEvents,
     netlink::{Drained, Events, Requests},
 };
+use ip::icmp::Tokens;
 use netlink_packet_core::NLM_F_CREATE;
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
@@ -71,7 +72,7 @@ impl Control {
             on_device,
             routes_due: None,
             reload_due: None,
-            routes_pace: Pace::new(Instant::now()),
+            routes_pace: Tokens::new(ROUTES_INTERVAL, ROUTES_BURST),
         };
         let thread =
             thread::Builder::new().name("beam-netlink".into()).spawn(move || follower.run(&thread_stop))?;
@@ -100,29 +101,7 @@ struct Follower<F, G> {
     on_device: G,
     routes_due: Option<Instant>,
     reload_due: Option<Instant>,
-    routes_pace: Pace,
-}
-
-/// When routes may be asked for: [`ROUTES_BURST`] times at once, and once each [`ROUTES_INTERVAL`] in the long run.
-struct Pace {
-    /// Asking now would be no burst any more before this.
-    free: Instant,
-}
-
-impl Pace {
-    fn new(now: Instant) -> Self {
-        Self { free: now }
-    }
-
-    /// The next time to ask, `now` at the earliest.
-    fn due(&self, now: Instant) -> Instant {
-        let lead = ROUTES_INTERVAL * (ROUTES_BURST - 1);
-        self.free.checked_sub(lead).map_or(now, |due| due.max(now))
-    }
-
-    fn asked(&mut self, now: Instant) {
-        self.free = self.free.max(now) + ROUTES_INTERVAL;
-    }
+    routes_pace: Tokens,
 }
 
 impl<F: FnMut(), G: FnMut()> Follower<F, G> {
@@ -197,7 +176,7 @@ impl<F: FnMut(), G: FnMut()> Follower<F, G> {
             }
         } else if self.routes_due.is_some_and(|due| due <= now) {
             self.routes_due = None;
-            self.routes_pace.asked(now);
+            self.routes_pace.take(now);
             match self.working.reload_routes(&mut self.requests) {
                 Ok(changed) => {
                     changes.publish |= changed;
@@ -234,34 +213,5 @@ impl<F: FnMut(), G: FnMut()> Follower<F, G> {
     fn retry_later(&mut self, now: Instant, error: &io::Error) {
         tracing::warn!(%error, "netlink dump failed; asking again");
         self.reload_due = Some(now + RETRY_INTERVAL);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    //! Goal: the first changes are looked at when they come, and a flood of them at the stated rate.
-    use super::*;
-
-    #[test]
-    fn a_burst_and_then_the_rate() {
-        let start = Instant::now();
-        let mut pace = Pace::new(start);
-        for _ in 0..ROUTES_BURST {
-            assert_eq!(pace.due(start), start);
-            pace.asked(start);
-        }
-        let mut now = start;
-        for step in 1..=3 {
-            now = pace.due(now);
-            assert_eq!(now, start + ROUTES_INTERVAL * step);
-            pace.asked(now);
-        }
-        // Rest gives the burst back.
-        let later = now + ROUTES_INTERVAL * ROUTES_BURST;
-        for _ in 0..ROUTES_BURST {
-            assert_eq!(pace.due(later), later);
-            pace.asked(later);
-        }
-        assert!(pace.due(later) > later);
     }
 }
