@@ -33,6 +33,7 @@ mod held;
 mod interface;
 mod kick;
 mod lan;
+pub mod look;
 mod mirror;
 mod netlink;
 mod news;
