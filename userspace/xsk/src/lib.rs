@@ -27,6 +27,7 @@ mod config;
 mod detach;
 mod device;
 mod error;
+pub mod ethtool;
 mod generation;
 mod genl;
 mod held;

@@ -2,6 +2,8 @@
 //!
 //! One check so far: `simd`, the packet protection that this CPU can run. It needs no root.
 
+pub(crate) mod fix;
+
 use crate::{cli::DoctorArgs, failure::Failure, protection};
 use anyhow::anyhow;
 use serde::Serialize;
