@@ -15,6 +15,8 @@ mod inner;
 mod interface;
 mod logging;
 mod orders;
+#[allow(dead_code, reason = "for the verbs that take long; the first of them is `ping`")]
+mod progress;
 mod protection;
 mod reload;
 mod serve;
