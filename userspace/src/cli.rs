@@ -3,6 +3,7 @@
 mod address;
 mod connect;
 mod daemon;
+mod fix;
 mod operate;
 mod serve;
 mod user;

@@ -42,6 +42,9 @@ struct Report {
 }
 
 pub(crate) fn run(args: &DoctorArgs) -> Result<(), Failure> {
+    if args.fix.undo {
+        return fix::undo(&args.fix.how(args.json));
+    }
     // There is one check, so it is wanted however many are named.
     let report = Report { schema: SCHEMA, findings: vec![simd(args.simd)] };
     if args.json {

@@ -118,6 +118,19 @@ pub(crate) fn interface_ioctl(number: libc::c_ulong, request: &mut libc::ifreq) 
     if result >= 0 { Ok(result) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Whether something (NTP, PTP) keeps this host's clock: adjtimex(2) tells no STA_UNSYNC. Changes nothing, and anyone may
+/// ask.
+///
+/// # Errors
+/// A sandbox forbids the question.
+pub fn clock_is_synchronised() -> io::Result<bool> {
+    // SAFETY: all-zero bytes are a valid timex: integers.
+    let mut timex: libc::timex = unsafe { std::mem::zeroed() };
+    // SAFETY: the pointer is to a local that outlives the call; `modes` is zero, so the kernel only writes to it.
+    let state = unsafe { libc::adjtimex(&raw mut timex) };
+    if state < 0 { Err(io::Error::last_os_error()) } else { Ok(timex.status & libc::STA_UNSYNC == 0) }
+}
+
 /// Detaches a bpf_link from its hook, whoever holds it open.
 pub(crate) fn detach_bpf_link(link_id: u32) -> io::Result<()> {
     const BPF_LINK_GET_FD_BY_ID: libc::c_int = 30;

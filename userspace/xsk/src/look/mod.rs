@@ -11,10 +11,10 @@ mod link;
 mod trial;
 mod way;
 
-pub use link::{Link, links};
 pub use crate::{
     genl::netdev::{RxQueue, XdpFeatures, rx_queues, xdp_features},
     sys::clock_is_synchronised,
 };
+pub use link::{Link, links};
 pub use trial::{Trial, program_loads, trial};
 pub use way::{Way, neighbour, way};
