@@ -3,6 +3,7 @@
 mod address;
 mod connect;
 mod daemon;
+mod detach;
 mod fix;
 mod operate;
 mod serve;
@@ -12,6 +13,7 @@ mod values;
 pub(crate) use address::{Destination, Endpoint, Forward, GatewayUrl, Protocol};
 pub(crate) use connect::ConnectArgs;
 pub(crate) use daemon::{Congestion, DaemonArgs, LogFormat, PathArgs, XdpMode, ZeroCopy};
+pub(crate) use detach::DetachArgs;
 pub(crate) use operate::{ClearArgs, Clearable, ControlArgs, DoctorArgs, KickArgs, ShowArgs, StatusArgs};
 pub(crate) use serve::{EarlyData, Retry, ServeArgs};
 pub(crate) use user::{UserArgs, UserVerb};
@@ -47,6 +49,8 @@ pub(crate) enum Verb {
     User(UserArgs),
     /// Look at this host, and say what is amiss and what mends it
     Doctor(DoctorArgs),
+    /// Take beam's XDP programs off interfaces, after a crash
+    Detach(DetachArgs),
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 mod cli;
 mod connect;
 mod control;
+mod detach;
 mod devices;
 mod doctor;
 mod early;
@@ -61,6 +62,7 @@ fn main() -> std::process::ExitCode {
         cli::Verb::Kick(args) => orders::kick(&args),
         cli::Verb::User(args) => users::run(&args),
         cli::Verb::Doctor(args) => doctor::run(&args),
+        cli::Verb::Detach(args) => detach::run(&args),
     };
     match outcome {
         Ok(()) => std::process::ExitCode::SUCCESS,
