@@ -4,6 +4,7 @@ mod address;
 mod connect;
 mod daemon;
 mod detach;
+mod diag;
 mod fix;
 mod operate;
 mod serve;
@@ -14,6 +15,7 @@ pub(crate) use address::{Destination, Endpoint, Forward, GatewayUrl, Protocol};
 pub(crate) use connect::ConnectArgs;
 pub(crate) use daemon::{Congestion, DaemonArgs, LogFormat, PathArgs, XdpMode, ZeroCopy};
 pub(crate) use detach::DetachArgs;
+pub(crate) use diag::DiagArgs;
 pub(crate) use operate::{ClearArgs, Clearable, ControlArgs, DoctorArgs, KickArgs, ShowArgs, StatusArgs};
 pub(crate) use serve::{EarlyData, Retry, ServeArgs};
 pub(crate) use user::{UserArgs, UserVerb};
@@ -51,6 +53,8 @@ pub(crate) enum Verb {
     Doctor(DoctorArgs),
     /// Take beam's XDP programs off interfaces, after a crash
     Detach(DetachArgs),
+    /// Collect what somebody needs to find out what is wrong, without secrets, in one archive
+    Diag(DiagArgs),
 }
 
 #[cfg(test)]

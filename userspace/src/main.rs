@@ -8,12 +8,14 @@ mod connect;
 mod control;
 mod detach;
 mod devices;
+mod diag;
 mod doctor;
 mod early;
 mod failure;
 mod identity;
 mod inner;
 mod interface;
+mod log_ring;
 mod logging;
 mod orders;
 #[allow(dead_code, reason = "for the verbs that take long; the first of them is `ping`")]
@@ -63,6 +65,7 @@ fn main() -> std::process::ExitCode {
         cli::Verb::User(args) => users::run(&args),
         cli::Verb::Doctor(args) => doctor::run(&args),
         cli::Verb::Detach(args) => detach::run(&args),
+        cli::Verb::Diag(args) => diag::run(&args),
     };
     match outcome {
         Ok(()) => std::process::ExitCode::SUCCESS,
