@@ -61,7 +61,8 @@ struct DriverInfo {
 /// ETHTOOL_GCHANNELS where the driver has it (virtio_net, igb, vmxnet3, veth), else ETHTOOL_GRXRINGS; e1000e has neither.
 /// Not rtnetlink's IFLA_NUM_RX_QUEUES, which is what was allocated, not what is in use. Not sysfs either: it shows the
 /// network namespace that it was mounted in, and of an igb that is down all 8 queues where one is in use (seen on 7.2).
-pub(crate) fn rx_queue_count(interface: &str) -> Option<u32> {
+#[must_use]
+pub fn rx_queue_count(interface: &str) -> Option<u32> {
     if let Ok(channels) = channels(interface)
         && channels.combined + channels.rx > 0
     {
@@ -116,6 +117,19 @@ pub(crate) fn interface_ioctl(number: libc::c_ulong, request: &mut libc::ifreq) 
     // SAFETY: the request is the structure that the number goes with, and outlives the call.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), number as _, &raw mut *request) };
     if result >= 0 { Ok(result) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Whether something (NTP, PTP) keeps this host's clock: adjtimex(2) tells no STA_UNSYNC. Changes nothing, and anyone may
+/// ask.
+///
+/// # Errors
+/// A sandbox forbids the question.
+pub fn clock_is_synchronised() -> io::Result<bool> {
+    // SAFETY: all-zero bytes are a valid timex: integers.
+    let mut timex: libc::timex = unsafe { std::mem::zeroed() };
+    // SAFETY: the pointer is to a local that outlives the call; `modes` is zero, so the kernel only writes to it.
+    let state = unsafe { libc::adjtimex(&raw mut timex) };
+    if state < 0 { Err(io::Error::last_os_error()) } else { Ok(timex.status & libc::STA_UNSYNC == 0) }
 }
 
 /// Detaches a bpf_link from its hook, whoever holds it open.
