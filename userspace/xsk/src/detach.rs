@@ -3,11 +3,10 @@
 use crate::{
     OpenError,
     attach::{Hook, detach_by_netlink},
-    preflight::{self, Attached, Nic},
+    preflight::{self, Attached},
     sys,
 };
 use aya::{maps::MapInfo, programs::loaded_programs};
-use netlink_packet_route::link::XdpAttached;
 
 /// An XDP program on an interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,9 +21,23 @@ pub struct AttachedProgram {
     pub link_id: Option<u32>,
     /// Whether it is beam's, of whichever version: by its name and a map of that name that only beam's has.
     pub is_beam: bool,
-    /// The command that takes it off.
-    pub detach_command: String,
-    hook: Hook,
+}
+
+impl AttachedProgram {
+    fn hook(&self) -> Hook {
+        if self.mode == "skb" { Hook::Skb } else { Hook::Native }
+    }
+
+    /// The command that takes it off `interface`, whosever it is.
+    #[must_use]
+    pub fn removal(&self, interface: &str) -> String {
+        let hook = if self.mode == "skb" { "xdpgeneric" } else { "xdp" };
+        match self.link_id {
+            // `ip link set ... xdp off` can't remove a bpf_link.
+            Some(link_id) => format!("bpftool link detach id {link_id}"),
+            None => format!("ip link set dev {interface} {hook} off"),
+        }
+    }
 }
 
 /// The program on `interface`.
@@ -33,7 +46,7 @@ pub struct AttachedProgram {
 /// No such interface, or the kernel can't be asked.
 pub fn attached(interface: &str) -> Result<Option<AttachedProgram>, OpenError> {
     let nic = preflight::find(interface)?;
-    Ok(nic.attached.map(|attached| describe(&nic, attached)))
+    Ok(nic.attached.map(describe))
 }
 
 /// Takes the program off `interface`, whosever it is. The caller asks first whether it
@@ -48,7 +61,7 @@ pub fn detach(interface: &str, program: &AttachedProgram) -> Result<(), OpenErro
     }
     let done = match program.link_id {
         Some(link_id) => sys::detach_bpf_link(link_id),
-        None => detach_by_netlink(nic.index, program.hook),
+        None => detach_by_netlink(nic.index, program.hook()),
     };
     done.map_err(|source| OpenError::System {
         doing: "detaching the XDP program",
@@ -57,7 +70,7 @@ pub fn detach(interface: &str, program: &AttachedProgram) -> Result<(), OpenErro
     })
 }
 
-fn describe(nic: &Nic, attached: Attached) -> AttachedProgram {
+pub(crate) fn describe(attached: Attached) -> AttachedProgram {
     let name = attached.program_name();
     AttachedProgram {
         is_beam: [steer::PROGRAM, steer::lan::PROGRAM].contains(&name.as_str())
@@ -66,8 +79,6 @@ fn describe(nic: &Nic, attached: Attached) -> AttachedProgram {
         id: attached.program_id,
         mode: attached.mode_name(),
         link_id: attached.link_id(),
-        detach_command: nic.detach_command(attached),
-        hook: if attached.mode == XdpAttached::SocketBuffer { Hook::Skb } else { Hook::Native },
     }
 }
 
