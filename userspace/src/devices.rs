@@ -147,6 +147,7 @@ pub(crate) fn status(interface: &Device) -> InterfaceStatus {
         queues_served: interface.served_count(),
         alert: alert(interface),
         steering: merge(interface.steering_counters().into_iter()),
+        nic_drops: merge(interface.nic_drops().into_iter().flatten()),
     }
 }
 

@@ -14,6 +14,7 @@ mod identity;
 mod inner;
 mod interface;
 mod logging;
+mod metrics;
 mod orders;
 mod protection;
 mod reload;

@@ -550,3 +550,14 @@ pub(crate) fn drop_names() -> Vec<&'static str> {
     let named = http.into_iter().chain(udp).chain(reverse).chain(ip).map(|(name, _)| name);
     named.chain(client::udp_drop_names()).collect()
 }
+
+/// Names of what the layers above the engine and the ports to inner networks count, for tests.
+#[cfg(test)]
+pub(crate) fn counter_names() -> Vec<&'static str> {
+    let mut names: Vec<&str> = core::Totals::default().counters().map(|(name, _)| name).to_vec();
+    names.extend(datagrams::Drops::default().counters().map(|(name, _)| name));
+    names.extend(udp::Totals::default().counters().map(|(name, _)| name));
+    names.extend(reverse::Totals::default().counters().map(|(name, _)| name));
+    names.extend(ip::counters_of_nothing());
+    names
+}

@@ -96,6 +96,7 @@ impl Ports {
             counters: *port.counters(),
             frames: port.census(),
             ways: port.known_ways(),
+            kernel: port.socket_statistics(),
         };
         self.ports.iter_mut().map(of).collect()
     }

@@ -13,6 +13,8 @@ pub(crate) struct PortSnapshot {
     pub(crate) frames: Option<Census>,
     /// Its table of ways out; `None` where the kernel finds them.
     pub(crate) ways: Option<KnownWays>,
+    /// XDP_STATISTICS of an AF_XDP socket.
+    pub(crate) kernel: Option<[(&'static str, u64); 6]>,
 }
 
 /// One worker at one instant.
