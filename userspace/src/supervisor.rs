@@ -221,7 +221,7 @@ impl Supervisor {
         outcome
     }
 
-    fn tell_all(&self, command: impl Fn() -> Command) {
+    pub(crate) fn tell_all(&self, command: impl Fn() -> Command) {
         for seat in &self.seats {
             // A full queue empties in the worker's next turn; a worker that takes no turns is lost anyway.
             let until = Instant::now() + ANSWER_WITHIN;

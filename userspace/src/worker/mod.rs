@@ -295,6 +295,8 @@ impl Worker {
                 // The asker may have given up; then nobody misses the answer.
                 let _ = reply.send(Box::new(self.snapshot()));
             }
+            // The ports of the tunnel look in each turn, that of the network behind it when it may have something.
+            Command::Look => self.core.ip.note_ready(),
             Command::Stop => self.ended = Some(Ended::Stopped),
             Command::AddPort(port) => {
                 // The port is dropped, and its queue left to the kernel again.

@@ -181,6 +181,7 @@ impl Device {
             queues.push(Queue::new(queue::Parts {
                 report: QueueReport { queue: number, mode, steps },
                 interface: nic.index,
+                name: nic.name.clone(),
                 sockets: self.sockets.clone(),
                 rings,
                 frames,
