@@ -69,7 +69,7 @@ impl Meters {
     }
 
     #[inline]
-    pub(super) fn time(&mut self, meter: Meter, time: Duration) {
+    pub(crate) fn time(&mut self, meter: Meter, time: Duration) {
         self.0[meter as usize].record_time(time);
     }
 
