@@ -3,6 +3,9 @@
 mod address;
 mod connect;
 mod daemon;
+mod detach;
+mod diag;
+mod fix;
 mod operate;
 mod serve;
 mod user;
@@ -11,6 +14,8 @@ mod values;
 pub(crate) use address::{Destination, Endpoint, Forward, GatewayUrl, Protocol};
 pub(crate) use connect::ConnectArgs;
 pub(crate) use daemon::{Congestion, DaemonArgs, LogFormat, PathArgs, XdpMode, ZeroCopy};
+pub(crate) use detach::DetachArgs;
+pub(crate) use diag::DiagArgs;
 pub(crate) use operate::{ClearArgs, Clearable, ControlArgs, DoctorArgs, KickArgs, ShowArgs, StatusArgs};
 pub(crate) use serve::{EarlyData, Retry, ServeArgs};
 pub(crate) use user::{UserArgs, UserVerb};
@@ -46,6 +51,10 @@ pub(crate) enum Verb {
     User(UserArgs),
     /// Look at this host, and say what is amiss and what mends it
     Doctor(DoctorArgs),
+    /// Take beam's XDP programs off interfaces, after a crash
+    Detach(DetachArgs),
+    /// Collect what somebody needs to find out what is wrong, without secrets, in one archive
+    Diag(DiagArgs),
 }
 
 #[cfg(test)]

@@ -37,9 +37,13 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(crate) enum Request {
     Status,
     Reload,
-    Kick { client: String },
+    Kick {
+        client: String,
+    },
     Show(Question),
     Clear,
+    /// The last lines of the log.
+    Log,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -47,6 +51,7 @@ pub(crate) enum Request {
 pub(crate) enum Answer {
     Status(Box<Status>),
     Show(Box<Shown>),
+    Log(Box<crate::log_ring::Recent>),
     /// What was done.
     Done(String),
     Error(String),

@@ -6,16 +6,21 @@
 mod cli;
 mod connect;
 mod control;
+mod detach;
 mod devices;
+mod diag;
 mod doctor;
 mod early;
 mod failure;
 mod identity;
 mod inner;
 mod interface;
+mod log_ring;
 mod logging;
 mod metrics;
 mod orders;
+#[allow(dead_code, reason = "for the verbs that take long; the first of them is `ping`")]
+mod progress;
 mod protection;
 mod reload;
 mod serve;
@@ -60,6 +65,8 @@ fn main() -> std::process::ExitCode {
         cli::Verb::Kick(args) => orders::kick(&args),
         cli::Verb::User(args) => users::run(&args),
         cli::Verb::Doctor(args) => doctor::run(&args),
+        cli::Verb::Detach(args) => detach::run(&args),
+        cli::Verb::Diag(args) => diag::run(&args),
     };
     match outcome {
         Ok(()) => std::process::ExitCode::SUCCESS,

@@ -308,6 +308,7 @@ impl Supervisor {
             Request::Show(question) => {
                 self.show(question).map_or_else(Answer::Error, |shown| Answer::Show(Box::new(shown)))
             }
+            Request::Log => Answer::Log(Box::new(crate::log_ring::recent())),
             Request::Clear => Answer::Done(self.clear_counters()),
             Request::Reload => self.reload().map_or_else(Answer::Error, Answer::Done),
             Request::Kick { client } => self.kick(client).map_or_else(Answer::Error, Answer::Done),

@@ -2,6 +2,8 @@
 //!
 //! One check so far: `simd`, the packet protection that this CPU can run. It needs no root.
 
+pub(crate) mod fix;
+
 use crate::{cli::DoctorArgs, failure::Failure, protection};
 use anyhow::anyhow;
 use serde::Serialize;
@@ -40,6 +42,9 @@ struct Report {
 }
 
 pub(crate) fn run(args: &DoctorArgs) -> Result<(), Failure> {
+    if args.fix.undo {
+        return fix::undo(&args.fix.how(args.json));
+    }
     // There is one check, so it is wanted however many are named.
     let report = Report { schema: SCHEMA, findings: vec![simd(args.simd)] };
     if args.json {
