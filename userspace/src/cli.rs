@@ -11,11 +11,12 @@ mod serve;
 mod user;
 mod values;
 
-pub(crate) use address::{Destination, Endpoint, Forward, GatewayUrl, Protocol};
+pub(crate) use address::{Destination, Endpoint, Forward, GatewayUrl, Peer, Protocol};
 pub(crate) use connect::ConnectArgs;
 pub(crate) use daemon::{Congestion, DaemonArgs, LogFormat, PathArgs, XdpMode, ZeroCopy};
 pub(crate) use detach::DetachArgs;
 pub(crate) use diag::DiagArgs;
+pub(crate) use daemon::{Congestion, DaemonArgs, HugePages, LogFormat, PathArgs, XdpMode, ZeroCopy};
 pub(crate) use operate::{ClearArgs, Clearable, ControlArgs, DoctorArgs, KickArgs, ShowArgs, StatusArgs};
 pub(crate) use serve::{EarlyData, Retry, ServeArgs};
 pub(crate) use user::{UserArgs, UserVerb};

@@ -139,6 +139,8 @@ pub(crate) struct CertificateFacts {
     /// `2026-11-26 08:00:00 UTC`
     pub(crate) not_before: String,
     pub(crate) not_after: String,
+    /// Its time has begun.
+    pub(crate) has_begun: bool,
     /// Negative: it has expired.
     pub(crate) days_left: i64,
 }
@@ -170,6 +172,7 @@ pub(crate) fn facts(leaf: &CertificateDer<'_>) -> anyhow::Result<CertificateFact
         issuer: certificate.issuer().to_string(),
         not_before: written(validity.not_before),
         not_after: written(validity.not_after),
+        has_begun: validity.not_before <= ASN1Time::now(),
         days_left: (validity.not_after.timestamp() - ASN1Time::now().timestamp()).div_euclid(86_400),
     })
 }

@@ -25,6 +25,15 @@ pub(crate) enum ZeroCopy {
     Off,
 }
 
+/// What the UMEM is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum HugePages {
+    /// Pages of 2 MiB where enough are free, else ordinary ones
+    Auto,
+    /// Ordinary pages
+    Off,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum LogFormat {
     Text,
@@ -65,6 +74,9 @@ pub(crate) struct PathArgs {
     /// UMEM for each queue, in MiB
     #[arg(long, value_name = "MIB", default_value_t = 24, env = "BEAM_UMEM")]
     pub(crate) umem: u32,
+    /// Huge pages for the UMEM
+    #[arg(long, value_enum, default_value = "off", env = "BEAM_HUGEPAGES")]
+    pub(crate) hugepages: HugePages,
     /// Packet protection: the vector units to use
     #[arg(long, value_enum, default_value = "auto", env = "BEAM_SIMD")]
     pub(crate) simd: crate::protection::Simd,

@@ -27,6 +27,19 @@ pub struct AttachedProgram {
     hook: Hook,
 }
 
+impl AttachedProgram {
+    /// The command that takes it off `interface`, whosever it is.
+    #[must_use]
+    pub fn removal(&self, interface: &str) -> String {
+        let hook = if self.mode == "skb" { "xdpgeneric" } else { "xdp" };
+        match self.link_id {
+            // `ip link set ... xdp off` can't remove a bpf_link.
+            Some(link_id) => format!("bpftool link detach id {link_id}"),
+            None => format!("ip link set dev {interface} {hook} off"),
+        }
+    }
+}
+
 /// The program on `interface`.
 ///
 /// # Errors
@@ -58,6 +71,7 @@ pub fn detach(interface: &str, program: &AttachedProgram) -> Result<(), OpenErro
 }
 
 fn describe(nic: &Nic, attached: Attached) -> AttachedProgram {
+pub(crate) fn describe(attached: preflight::Attached) -> AttachedProgram {
     let name = attached.program_name();
     AttachedProgram {
         is_beam: [steer::PROGRAM, steer::lan::PROGRAM].contains(&name.as_str())

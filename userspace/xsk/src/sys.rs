@@ -61,7 +61,8 @@ struct DriverInfo {
 /// ETHTOOL_GCHANNELS where the driver has it (virtio_net, igb, vmxnet3, veth), else ETHTOOL_GRXRINGS; e1000e has neither.
 /// Not rtnetlink's IFLA_NUM_RX_QUEUES, which is what was allocated, not what is in use. Not sysfs either: it shows the
 /// network namespace that it was mounted in, and of an igb that is down all 8 queues where one is in use (seen on 7.2).
-pub(crate) fn rx_queue_count(interface: &str) -> Option<u32> {
+#[must_use]
+pub fn rx_queue_count(interface: &str) -> Option<u32> {
     if let Ok(channels) = channels(interface)
         && channels.combined + channels.rx > 0
     {

@@ -1,11 +1,12 @@
 //! The interfaces of this network namespace.
 
-use crate::{netlink::Requests, sys};
+use crate::{mirror::parse, netlink::Requests, sys};
 use netlink_packet_route::{
     RouteNetlinkMessage,
+    address::AddressMessage,
     link::{LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage},
 };
-use std::io;
+use std::{io, net::IpAddr};
 
 /// A network interface, as rtnetlink tells.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -43,6 +44,19 @@ pub fn links() -> io::Result<Vec<Link>> {
         _ => None,
     });
     Ok(links.map(|link| Link { driver: sys::driver(&link.name), ..link }).collect())
+}
+
+/// The addresses of one of them.
+///
+/// # Errors
+/// The kernel can't be asked.
+pub fn addresses(interface: u32) -> io::Result<Vec<IpAddr>> {
+    let answer = Requests::open()?.dump(&RouteNetlinkMessage::GetAddress(AddressMessage::default()))?;
+    let addresses = answer.iter().filter_map(|message| match message {
+        RouteNetlinkMessage::NewAddress(message) => parse::address(message),
+        _ => None,
+    });
+    Ok(addresses.filter(|(index, _)| *index == interface).map(|(_, address)| address).collect())
 }
 
 fn link(message: &LinkMessage) -> Link {

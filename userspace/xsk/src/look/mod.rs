@@ -12,9 +12,11 @@ mod trial;
 mod way;
 
 pub use crate::{
+    attach::PAGE_MTU_MAX,
     genl::netdev::{RxQueue, XdpFeatures, rx_queues, xdp_features},
-    sys::clock_is_synchronised,
+    sys::{clock_is_synchronised, rx_queue_count},
 };
 pub use link::{Link, links};
+pub use link::{Link, addresses, links};
 pub use trial::{Trial, program_loads, trial};
 pub use way::{Way, neighbour, way};

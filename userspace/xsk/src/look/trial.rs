@@ -45,10 +45,10 @@ pub fn trial(interface: &str, queue: u32, zero_copy: bool) -> Result<Trial, Open
     })
 }
 
-/// Has the kernel's verifier look at the steering program, and unloads it again.
+/// Has the kernel's verifier look at the steering program, and unloads it again: whether it was compiled to machine code.
 ///
 /// # Errors
 /// What the verifier or the loader said.
-pub fn program_loads() -> Result<(), OpenError> {
-    Program::load(steer::PROGRAM).map(drop)
+pub fn program_loads() -> Result<bool, OpenError> {
+    Program::load(steer::PROGRAM)?.is_jitted()
 }
