@@ -4,6 +4,7 @@
 //! [`CLIENTS_MAX`] callers are served at once; each has [`PATIENCE`] to say what it wants.
 
 use crate::{
+    drain::Progress,
     failure::Failure,
     show::{Question, Shown},
     status::Status,
@@ -37,9 +38,15 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(crate) enum Request {
     Status,
     Reload,
-    Kick { client: String },
+    Kick {
+        client: String,
+    },
     Show(Question),
     Clear,
+    /// Begin to drain, or say how far that is.
+    Drain {
+        wait: bool,
+    },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -50,6 +57,7 @@ pub(crate) enum Answer {
     /// What was done.
     Done(String),
     Error(String),
+    Drain(Progress),
 }
 
 /// Removes the socket file when the daemon ends.
