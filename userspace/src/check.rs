@@ -22,6 +22,7 @@ use serde_json::{Value, json};
 use std::{
     ffi::{OsStr, OsString},
     fmt::Write as _,
+    io::Write as _,
     path::{Path, PathBuf},
 };
 
@@ -46,21 +47,26 @@ pub(crate) fn run(args: &CheckArgs) -> Result<(), Failure> {
         Err(Refused::Usage(error)) => error.exit(),
         Err(refused) => {
             if args.json {
-                println!("{}", object(&[], &refused.lines()));
+                print(&format!("{}\n", object(&[], &refused.lines())));
             }
             return Err(refused.into());
         }
     };
     if args.json {
-        println!("{}", object(&reports, &[]));
+        print(&format!("{}\n", object(&reports, &[])));
     } else {
-        reports.iter().for_each(|report| print!("{}", text(report)));
+        reports.iter().for_each(|report| print(&text(report)));
     }
     let problems: Vec<_> = reports.iter().flat_map(|report| &report.problems).cloned().collect();
     match problems.is_empty() {
         true => Ok(()),
         false => Err(Failure::Config(anyhow!("{}", problems.join("\nbeam: ")))),
     }
+}
+
+fn print(text: &str) {
+    // Nobody may be there to read it; the exit code still tells.
+    let _ = std::io::stdout().write_all(text.as_bytes());
 }
 
 /// What a start would warn of goes to standard error.

@@ -201,10 +201,16 @@ fn contradiction(file: &File, verb: &str, part: &[&Said], error: &clap::Error) -
             format!("needs {one} beside it; add that to [{verb}], or take this key out")
         }
         ErrorKind::ArgumentConflict => {
-            format!("{one} and {other} exclude each other; take one of them out")
+            // The other is no key of the file.
+            let whence =
+                if part.len() == 1 { ", and the other is said by a flag or the environment" } else { "" };
+            format!("{one} and {other} exclude each other{whence}; take one of them out")
         }
         kind => format!("{kind:?}: {one} {other}"),
     };
     let wrong = |said: &&Said| Wrong { place: said.place, text: format!("[{verb}] {}: {why}", said.name) };
     Refused::File { path: file.path.clone(), wrong: part.iter().map(wrong).collect() }
 }
+
+#[cfg(test)]
+mod tests;
