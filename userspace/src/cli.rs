@@ -1,6 +1,7 @@
-//! The command line. Every long flag also reads an environment variable `BEAM_*`.
+//! The command line. Every flag of a daemon also reads an environment variable `BEAM_*` and a key of the configuration file.
 
 mod address;
+mod check;
 mod connect;
 mod daemon;
 mod detach;
@@ -12,6 +13,8 @@ mod user;
 mod values;
 
 pub(crate) use address::{Destination, Endpoint, Forward, GatewayUrl, Peer, Protocol};
+pub(crate) use address::{Destination, Endpoint, Forward, GatewayUrl, Protocol};
+pub(crate) use check::{CheckArgs, CompletionsArgs, DrainArgs, ManArgs};
 pub(crate) use connect::ConnectArgs;
 pub(crate) use daemon::{Congestion, DaemonArgs, LogFormat, PathArgs, XdpMode, ZeroCopy};
 pub(crate) use detach::DetachArgs;
@@ -44,7 +47,7 @@ pub(crate) enum Verb {
     Show(ShowArgs),
     /// Count from zero again in `beam show errors` and `beam show clients`
     Clear(ClearArgs),
-    /// Have a running gateway read its users file and certificates again, as SIGHUP does
+    /// Have a running daemon read its configuration, users file and certificates again, as SIGHUP does
     Reload(ControlArgs),
     /// Close a client's connections to a running gateway
     Kick(KickArgs),
@@ -56,6 +59,15 @@ pub(crate) enum Verb {
     Detach(DetachArgs),
     /// Collect what somebody needs to find out what is wrong, without secrets, in one archive
     Diag(DiagArgs),
+    /// Show the configuration that a daemon would have, with where each value comes from, and what is wrong with it
+    Check(CheckArgs),
+    /// Have a running daemon finish its flows, refuse new ones, and stop, as SIGTERM does
+    Drain(DrainArgs),
+    /// Print a shell's completions
+    Completions(CompletionsArgs),
+    /// Write the manual pages
+    #[command(hide = true)]
+    Man(ManArgs),
 }
 
 #[cfg(test)]

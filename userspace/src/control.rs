@@ -4,6 +4,7 @@
 //! [`CLIENTS_MAX`] callers are served at once; each has [`PATIENCE`] to say what it wants.
 
 use crate::{
+    drain::Progress,
     failure::Failure,
     show::{Question, Shown},
     status::Status,
@@ -44,6 +45,10 @@ pub(crate) enum Request {
     Clear,
     /// The last lines of the log.
     Log,
+    /// Begin to drain, or say how far that is.
+    Drain {
+        wait: bool,
+    },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -55,6 +60,7 @@ pub(crate) enum Answer {
     /// What was done.
     Done(String),
     Error(String),
+    Drain(Progress),
 }
 
 /// Removes the socket file when the daemon ends.
