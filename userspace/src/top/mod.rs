@@ -1,0 +1,4 @@
+//! `beam top`.
+pub(crate) fn run(_args: &crate::cli::TopArgs) -> Result<(), crate::failure::Failure> {
+    Ok(())
+}
