@@ -7,6 +7,7 @@ use crate::{
     failure::Failure,
     show::{Question, Shown},
     status::Status,
+    top::sample::Sample,
 };
 use anyhow::{Context, anyhow};
 use serde::{Deserialize, Serialize};
@@ -36,8 +37,12 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[serde(rename_all = "lowercase", tag = "verb")]
 pub(crate) enum Request {
     Status,
+    /// Everything at this instant, for `beam top`.
+    Sample,
     Reload,
-    Kick { client: String },
+    Kick {
+        client: String,
+    },
     Show(Question),
     Clear,
 }
@@ -46,6 +51,7 @@ pub(crate) enum Request {
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Answer {
     Status(Box<Status>),
+    Sample(Box<Sample>),
     Show(Box<Shown>),
     /// What was done.
     Done(String),
