@@ -1,28 +1,29 @@
 //! `beam connect`: flags to a running client.
 
+pub(crate) mod gateway;
+
 use crate::{
     cli::{ConnectArgs, Destination, Endpoint, Protocol},
     config,
     early::{self, AtClient, Circumstances, state::State},
+    early::state::State,
     failure::Failure,
-    identity::{self, Credentials},
-    inner,
-    interface::{self, Datapath, Sharing},
-    logging, serve,
+    identity, inner,
+    interface::Datapath,
+    logging,
     supervisor::{self, Crew, Identity, Interfaces, Seat},
-    worker::{self, Client, ClientConfig, Listen, Publication, Role, Worker},
+    worker::{Client, ClientConfig, Listen, Publication, Role, Worker},
 };
 use anyhow::{Context, anyhow};
-use rustls::RootCertStore;
 use socket2::{Domain, Socket, Type};
 use std::{
     io::{self, Read, Write},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs},
+    net::{IpAddr, Ipv4Addr, TcpListener},
     sync::Arc,
     thread::JoinHandle,
     time::Duration,
 };
-use tunnel::{Engine, EngineConfig, WorkerId, tls, transport};
+use tunnel::{Engine, EngineConfig, WorkerId};
 use udp::DatagramSocket;
 use upstream::resolver::Resolver;
 
@@ -35,16 +36,13 @@ pub(crate) fn run(args: ConnectArgs) -> Result<(), Failure> {
     must_carry(&args)?;
     let protection = args.path.simd.protection()?;
     let state = State::client(args.state_dir.as_deref());
-    let (quic, early) = quic_client(&args, &state)?;
-    let token = args.token_file.as_deref().map(identity::token).transpose().map_err(Failure::Config)?;
+    let (quic, early) = gateway::quic_client(&args.gateway, args.keepalive, args.pool, &state)?;
+    let token =
+        args.gateway.token_file.as_deref().map(identity::token).transpose().map_err(Failure::Config)?;
     let listens = listens(&args)?;
     let udp_forwards = udp_forwards(&args)?;
-    let source = source_address(&args)?;
-    let bind = SocketAddr::new(unspecified(source), 0);
-    let datapath = interface::open(&args.path, bind, Sharing::AllInOne { ports: args.pool.into() })?;
-    let Datapath { mut lanes, interfaces, locals } = datapath;
-    let locals: Vec<_> = locals.iter().map(|local| SocketAddr::new(source, local.port())).collect();
-    find_gateway(&interfaces, &locals[0], &args);
+    let Datapath { mut lanes, interfaces, locals } =
+        gateway::open_path(&args.gateway, &args.path, args.pool)?;
     let mailboxes = supervisor::mailboxes(&lanes)?;
     let cpus = supervisor::cpus(args.path.cpus.as_ref().map(|list| list.0.as_slice()), lanes.len())?;
     let (stdio, printer) = match &args.stdio {
@@ -57,8 +55,8 @@ pub(crate) fn run(args: ConnectArgs) -> Result<(), Failure> {
     let inner::ClientNet { config: network, network: inner, lan } = inner::client(&args, &mailboxes)?;
     let resolver = Arc::new(Resolver::new(Default::default()).map_err(Failure::runtime)?);
     let client = Client::new(ClientConfig {
-        host: args.url.host.clone(),
-        port: args.url.port,
+        host: args.gateway.url.host.clone(),
+        port: args.gateway.url.port,
         locals,
         quic,
         early: early.clone(),
@@ -68,6 +66,7 @@ pub(crate) fn run(args: ConnectArgs) -> Result<(), Failure> {
         publications: publications(&args)?,
         stdio,
         network,
+        probe: None,
         once: args.once,
         retries_max: args.max_retries,
         pause_max: args.max_retry_interval,
@@ -91,7 +90,7 @@ pub(crate) fn run(args: ConnectArgs) -> Result<(), Failure> {
     let (caches, of_names) = (early.clone(), resolver.clone());
     let identity = Identity {
         role: "client",
-        address: format!("https://{}:{}", args.url.host, args.url.port),
+        address: format!("https://{}:{}", args.gateway.url.host, args.gateway.url.port),
         caches: Box::new(move || {
             let mut reports = caches.report();
             reports.push(of_names.report());
@@ -250,43 +249,6 @@ fn listen(endpoint: &Endpoint, flag: &str) -> Result<TcpListener, Failure> {
     }
     tracing::info!("{flag} listens on {bound}");
     Ok(listener)
-}
-
-fn unspecified(family: IpAddr) -> IpAddr {
-    match family {
-        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-    }
-}
-
-/// The source address of the tunnel's packets: AF_XDP needs the one that the route to the gateway says, a kernel socket
-/// finds it by itself. The sockets are bound to all addresses, so that they outlive a change of it.
-fn source_address(args: &ConnectArgs) -> Result<IpAddr, Failure> {
-    let gateway = (args.url.host.as_str(), args.url.port);
-    let remote = gateway.to_socket_addrs().ok().and_then(|mut addresses| addresses.next());
-    let family = remote.map_or(Ipv4Addr::UNSPECIFIED.into(), |remote| remote.ip());
-    let Some(remote) = remote.filter(|_| !args.path.interfaces.is_empty()) else {
-        return Ok(unspecified(family));
-    };
-    worker::source_towards(remote).map_err(|e| {
-        Failure::Preflight(anyhow!(
-            "no route to the gateway {remote}: {e}; see `ip route get {}`",
-            remote.ip()
-        ))
-    })
-}
-
-/// Has the kernel find the neighbour towards the gateway, so that the first packet leaves by AF_XDP already: sent by the
-/// kernel, it might reach another queue of the gateway than those that follow.
-fn find_gateway(interfaces: &[xsk::Interface], local: &SocketAddr, args: &ConnectArgs) {
-    const WITHIN: Duration = Duration::from_secs(1);
-    let gateway = (args.url.host.as_str(), args.url.port).to_socket_addrs();
-    let fits = |address: &SocketAddr| address.is_ipv4() == local.is_ipv4();
-    let Some(remote) = gateway.ok().and_then(|mut addresses| addresses.find(fits)) else { return };
-    let found = |interface: &xsk::Interface| interface.find_neighbour(local, &remote, WITHIN);
-    if !interfaces.is_empty() && !interfaces.iter().any(found) {
-        tracing::info!("no neighbour towards {remote} by AF_XDP yet: packets start on the kernel's path");
-    }
 }
 
 /// A socket whose other end is copied from standard input and to standard output, and the thread that prints.

@@ -22,7 +22,8 @@ mod log_ring;
 mod logging;
 mod metrics;
 mod orders;
-#[allow(dead_code, reason = "for the verbs that take long; the first of them is `ping`")]
+mod ping;
+#[allow(dead_code, reason = "`capture` and `doctor --fix` use more of it than `ping` does")]
 mod progress;
 mod paper;
 mod protection;
@@ -33,6 +34,7 @@ mod show;
 mod socks;
 mod status;
 mod supervisor;
+mod top;
 mod users;
 mod worker;
 
@@ -63,10 +65,12 @@ fn main() -> std::process::ExitCode {
         cli::Verb::Connect(args) => connect::run(*args),
         cli::Verb::Status(args) => status::run(&args),
         cli::Verb::Show(args) => show::run(&args),
+        cli::Verb::Top(args) => top::run(&args),
         cli::Verb::Clear(args) => orders::clear(&args),
         cli::Verb::Reload(args) => orders::reload(&args),
         cli::Verb::Kick(args) => orders::kick(&args),
         cli::Verb::User(args) => users::run(&args),
+        cli::Verb::Ping(args) => ping::run(&args),
         cli::Verb::Doctor(args) => doctor::run(&args),
         cli::Verb::Detach(args) => detach::run(&args),
         cli::Verb::Diag(args) => diag::run(&args),

@@ -282,6 +282,7 @@ impl Supervisor {
     fn answer(self: &Arc<Self>, request: &Request) -> Answer {
         match request {
             Request::Status => Answer::Status(Box::new(self.status())),
+            Request::Sample => Answer::Sample(Box::new(self.sample())),
             Request::Show(question) => {
                 self.show(question).map_or_else(Answer::Error, |shown| Answer::Show(Box::new(shown)))
             }
@@ -293,10 +294,24 @@ impl Supervisor {
         }
     }
 
+    /// How long it has been running.
+    pub(crate) fn uptime(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// The status of this instant, without rates.
+    pub(crate) fn status_now(&self) -> Status {
+        self.status_of(&self.snapshots(), Rates::default())
+    }
+
     fn status(&self) -> Status {
         let (before, from) = (self.snapshots(), Instant::now());
         std::thread::sleep(RATES_OVER);
         let (after, over) = (self.snapshots(), from.elapsed());
+        self.status_of(&after, rates(&before, &after, over))
+    }
+
+    fn status_of(&self, after: &[WorkerSnapshot], rates: Rates) -> Status {
         let xsk = |field: fn(&port::Counters) -> u64| -> u64 { after.iter().flat_map(fast).map(field).sum() };
         let kernel_packets = |snapshot: &WorkerSnapshot| -> u64 {
             slow(snapshot).map(|port| port.rx_datagrams + port.tx_datagrams).sum()
@@ -316,13 +331,13 @@ impl Supervisor {
             connections: after.iter().map(|s| s.connections).sum(),
             flows: after.iter().map(|s| s.flows).sum(),
             flows_opened: after.iter().map(|s| s.flows_opened).sum(),
-            rates: rates(&before, &after, over),
+            rates,
             workers: after.iter().filter_map(|s| self.worker_status(s)).collect(),
             interfaces: self.interface_statuses(),
             xsk_rx_frames: xsk(|port| port.rx_datagrams),
             xsk_tx_frames: xsk(|port| port.tx_datagrams),
             kernel_udp_packets: after.iter().map(kernel_packets).sum(),
-            drops: drops(&after),
+            drops: drops(after),
             counters: merge(after.iter().flat_map(|s| s.counters.iter().copied())),
             conservation: conservation(&after),
             protection: protection(&after),
@@ -365,6 +380,8 @@ impl Supervisor {
         match snapshots.iter().find(|snapshot| !snapshot.up) {
             None => Ok(()),
             Some(snapshot) => Err(snapshot.waits_for.clone().unwrap_or_else(|| "no tunnel is up".to_owned())),
+            conservation: conservation(after),
+            protection: protection(after),
         }
     }
 
@@ -373,6 +390,8 @@ impl Supervisor {
         let lane = seat.lane();
         let xsk = |field: fn(&port::Counters) -> u64| fast(snapshot).map(field).sum();
         let kernel = |field: fn(&port::Counters) -> u64| slow(snapshot).map(field).sum();
+        let all_ports =
+            |field: fn(&port::Counters) -> u64| snapshot.ports.iter().map(|port| field(&port.counters)).sum();
         Some(WorkerStatus {
             id: snapshot.id,
             cpu: seat.cpu,
@@ -392,6 +411,9 @@ impl Supervisor {
             kernel_tx_bytes: kernel(|port| port.tx_bytes),
             handed_out: snapshot.hand_over.handed_out,
             handed_in: snapshot.hand_over.delivered_handed,
+            rx_delivered: all_ports(|port| port.rx_delivered),
+            rx_bursts: all_ports(|port| port.rx_bursts),
+            drops: drops(std::slice::from_ref(snapshot)).values().sum(),
             loops: snapshot.loops,
             sleeps: snapshot.sleeps,
             frames: snapshot
