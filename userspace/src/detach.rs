@@ -78,7 +78,7 @@ fn one(interface: &str, args: &DetachArgs) -> Result<Came, Failure> {
                 holders[0].pid
             )));
         }
-        xsk::detach(interface, &program).map_err(|error| refusal(error, &program, interface))?;
+        xsk::detach(interface, &program).map_err(|error| refusal(error, &program.removal(interface)))?;
         let still = xsk::attached(interface).map_err(Failure::preflight)?;
         if still.is_some_and(|still| still.id == *id) {
             return Err(Failure::Runtime(anyhow!(
@@ -91,11 +91,10 @@ fn one(interface: &str, args: &DetachArgs) -> Result<Came, Failure> {
     Ok(if detached.is_empty() { Came::Nothing } else { Came::Detached(detached) })
 }
 
-fn refusal(error: xsk::OpenError, program: &AttachedProgram, interface: &str) -> Failure {
+fn refusal(error: xsk::OpenError, command: &str) -> Failure {
     Failure::Preflight(anyhow!(
         "{error}; CAP_NET_ADMIN and CAP_SYS_ADMIN are needed, and this process has not both or the kernel has another \
-         reason; as root: {}",
-        program.removal(interface)
+         reason; as root: {command}"
     ))
 }
 

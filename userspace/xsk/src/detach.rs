@@ -3,10 +3,10 @@
 use crate::{
     OpenError,
     attach::{Hook, detach_by_netlink},
-    preflight::{self, Attached},
-    sys,
+    preflight, sys,
 };
 use aya::{maps::MapInfo, programs::loaded_programs};
+use netlink_packet_route::link::XdpAttached;
 
 /// An XDP program on an interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,13 +21,10 @@ pub struct AttachedProgram {
     pub link_id: Option<u32>,
     /// Whether it is beam's, of whichever version: by its name and a map of that name that only beam's has.
     pub is_beam: bool,
+    hook: Hook,
 }
 
 impl AttachedProgram {
-    fn hook(&self) -> Hook {
-        if self.mode == "skb" { Hook::Skb } else { Hook::Native }
-    }
-
     /// The command that takes it off `interface`, whosever it is.
     #[must_use]
     pub fn removal(&self, interface: &str) -> String {
@@ -61,7 +58,7 @@ pub fn detach(interface: &str, program: &AttachedProgram) -> Result<(), OpenErro
     }
     let done = match program.link_id {
         Some(link_id) => sys::detach_bpf_link(link_id),
-        None => detach_by_netlink(nic.index, program.hook()),
+        None => detach_by_netlink(nic.index, program.hook),
     };
     done.map_err(|source| OpenError::System {
         doing: "detaching the XDP program",
@@ -70,7 +67,7 @@ pub fn detach(interface: &str, program: &AttachedProgram) -> Result<(), OpenErro
     })
 }
 
-pub(crate) fn describe(attached: Attached) -> AttachedProgram {
+pub(crate) fn describe(attached: preflight::Attached) -> AttachedProgram {
     let name = attached.program_name();
     AttachedProgram {
         is_beam: [steer::PROGRAM, steer::lan::PROGRAM].contains(&name.as_str())
@@ -79,6 +76,7 @@ pub(crate) fn describe(attached: Attached) -> AttachedProgram {
         id: attached.program_id,
         mode: attached.mode_name(),
         link_id: attached.link_id(),
+        hook: if attached.mode == XdpAttached::SocketBuffer { Hook::Skb } else { Hook::Native },
     }
 }
 

@@ -35,6 +35,7 @@ mod interface;
 mod kick;
 mod lan;
 pub mod look;
+mod losses;
 mod mirror;
 mod netlink;
 mod news;
