@@ -1,6 +1,7 @@
 //! The command line. Every long flag also reads an environment variable `BEAM_*`.
 
 mod address;
+mod capture;
 mod connect;
 mod daemon;
 mod operate;
@@ -9,8 +10,9 @@ mod user;
 mod values;
 
 pub(crate) use address::{Destination, Endpoint, Forward, GatewayUrl, Protocol};
+pub(crate) use capture::CaptureArgs;
 pub(crate) use connect::ConnectArgs;
-pub(crate) use daemon::{Congestion, DaemonArgs, LogFormat, PathArgs, XdpMode, ZeroCopy};
+pub(crate) use daemon::{Congestion, DaemonArgs, LogFormat, PathArgs, Toggle, XdpMode, ZeroCopy};
 pub(crate) use operate::{ClearArgs, Clearable, ControlArgs, DoctorArgs, KickArgs, ShowArgs, StatusArgs};
 pub(crate) use serve::{EarlyData, Retry, ServeArgs};
 pub(crate) use user::{UserArgs, UserVerb};
@@ -42,6 +44,8 @@ pub(crate) enum Verb {
     Reload(ControlArgs),
     /// Close a client's connections to a running gateway
     Kick(KickArgs),
+    /// Record packets of a running daemon for Wireshark, or print them
+    Capture(CaptureArgs),
     /// Manage the users file of a gateway
     User(UserArgs),
     /// Look at this host, and say what is amiss and what mends it

@@ -102,6 +102,7 @@ pub(crate) fn run(args: ConnectArgs) -> Result<(), Failure> {
             reports
         }),
         gateway: None,
+        transport: transport_options(&args),
     };
     let interfaces = Interfaces { tunnel: interfaces, lan };
     let outcome = supervisor::run(identity, crew, interfaces, &args.daemon, None, DRAIN_TIMEOUT);
@@ -141,13 +142,22 @@ fn quic_client(
             .map_err(Failure::Config)?,
         _ => tls.map_err(Failure::config)?,
     };
-    let mut options = transport::TransportOptions::client();
-    options.congestion = serve::congestion(args.cc);
-    options.keep_alive = (!args.keepalive.is_zero()).then_some(args.keepalive);
+    let options = transport_options(args);
+    let mut tls = tls;
+    tls.key_log = Arc::new(crate::capture::keylog::Tee);
     let early = AtClient::open(state, of, args.pool);
     let quic = tls::resuming_client(tls, early.tickets.clone()).map_err(Failure::config)?;
     let transport = Arc::new(options.build());
     Ok((transport::client_config_with_tokens(quic, transport, early.tokens.clone()), early))
+}
+
+/// What the transport of the client's connections is made of.
+fn transport_options(args: &ConnectArgs) -> transport::TransportOptions {
+    transport::TransportOptions {
+        congestion: serve::congestion(args.cc),
+        keep_alive: (!args.keepalive.is_zero()).then_some(args.keepalive),
+        ..transport::TransportOptions::client()
+    }
 }
 
 /// What a ticket is bound to: the gateway, how it is trusted, and whom it knows us as.

@@ -76,6 +76,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
         role: "gateway",
         address: datapath.locals[0].to_string(),
         gateway: Some(reloader.clone()),
+        transport: transport_options(args),
         caches: Box::new(move || {
             let mut reports = caches.report();
             reports.push(of_names.current().config.resolver.report());
@@ -123,12 +124,18 @@ pub(crate) fn quic_server(
             _ => format!("the self-signed certificate in {}", args.state_dir.display()),
         })
         .map_err(Failure::Config)?;
-    let mut options = transport::TransportOptions::gateway();
-    options.congestion = congestion(args.cc);
+    let options = transport_options(args);
+    let mut tls = tls;
+    tls.key_log = Arc::new(crate::capture::keylog::Tee);
     let tls = tls::with_tickets(tls, tickets, args.early_data != EarlyData::Off);
     let quic = tls::quic_server(tls).map_err(Failure::config)?;
     let server = transport::server_config(quic, Arc::new(options.build()), secrets);
     Ok(Arc::new(transport::with_new_tokens(server, early.tokens.clone())))
+}
+
+/// What the transport of a gateway's connections is made of.
+fn transport_options(args: &ServeArgs) -> transport::TransportOptions {
+    transport::TransportOptions { congestion: congestion(args.cc), ..transport::TransportOptions::gateway() }
 }
 
 pub(crate) fn congestion(cc: Congestion) -> transport::Congestion {

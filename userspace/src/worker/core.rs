@@ -14,6 +14,7 @@ use super::{
     session::{abandon, quic_code},
     udp::Udp,
 };
+use crate::capture::tap::Captures;
 use masque::Code;
 use std::{
     collections::HashMap,
@@ -41,6 +42,8 @@ pub(super) struct Core {
     /// Set once the daemon drains: new requests get 503. The supervisor says when to stop.
     pub(super) draining: bool,
     pub(super) totals: Totals,
+    /// Who looks at the packets.
+    pub(super) captures: Captures,
     /// HTTP datagrams that went nowhere.
     pub(super) datagrams: Drops,
     /// When the present turn of the loop began.
@@ -159,6 +162,7 @@ impl Core {
             mailbox,
             draining: false,
             totals: Totals::default(),
+            captures: Captures::default(),
             datagrams: Drops::default(),
             now: Instant::now(),
             windows,
