@@ -59,7 +59,8 @@ impl Capture {
         let said = self.process.stderr();
         assert!(status.success(), "{status}: {said}");
         let number = |what: &str| -> u64 {
-            let line = said.lines().find(|line| line.contains(what)).unwrap_or_else(|| panic!("{what}: {said}"));
+            let line =
+                said.lines().find(|line| line.contains(what)).unwrap_or_else(|| panic!("{what}: {said}"));
             line.split_whitespace().next().unwrap().parse().unwrap_or_else(|e| panic!("{line}: {e}"))
         };
         let (captured, missed) = (number("packets captured"), number("packets missed"));
@@ -71,7 +72,19 @@ impl Capture {
 fn tshark(file: &Path, args: &[&str]) -> Vec<String> {
     let mut command = Command::new("tshark");
     // No settings of whoever runs the tests; the gateway's port is QUIC's.
-    command.env("HOME", file.parent().unwrap()).args(["-d", "udp.port==4433,quic", "-r"]).arg(file).args(args);
+    command
+        .env("HOME", file.parent().unwrap())
+        .args([
+            "-d",
+            "udp.port==4433,quic",
+            "-o",
+            "ip.check_checksum:TRUE",
+            "-o",
+            "udp.check_checksum:TRUE",
+            "-r",
+        ])
+        .arg(file)
+        .args(args);
     let out = command.stdin(Stdio::null()).output().unwrap_or_else(|e| panic!("tshark: {e}; scripts/setup"));
     let said = String::from_utf8_lossy(&out.stderr);
     assert!(out.status.success(), "tshark {args:?}: {said}");

@@ -26,13 +26,18 @@ fn both_ends_are_seen_exactly_and_decrypted_with_the_secrets() {
     // The first connection is older than the captures: nobody has its secrets. The client then makes another.
     let gateway_logs = file(&place, "gateway-qlog");
     let client_logs = file(&place, "client-qlog");
-    let at_gateway = Capture::start(&place, &gateway, "gateway-capture", &["--keylog", "--qlog", &gateway_logs]);
+    let at_gateway =
+        Capture::start(&place, &gateway, "gateway-capture", &["--keylog", "--qlog", &gateway_logs]);
     let at_client = Capture::start(&place, &client, "client-capture", &["--keylog", "--qlog", &client_logs]);
     gateway.process.wait_for_line("TLS secrets of new connections go to uid 0", LIMIT);
     let control = path(&gateway.control);
     let (code, said) = beam(&place, &["kick", "alice", "--control", &control]);
     assert_eq!(code, Some(0), "{said}");
-    until("the client comes back", || client.status(), |status| status["ready"] == true && has_come_back(status));
+    until(
+        "the client comes back",
+        || client.status(),
+        |status| status["ready"] == true && has_come_back(status),
+    );
     let url = format!("http://127.0.0.1:{FORWARD_PORT}/{BODY_BYTES}");
     assert_eq!(place.curl(&[&url]).0, BODY_BYTES);
 
@@ -57,15 +62,20 @@ fn both_ends_are_seen_exactly_and_decrypted_with_the_secrets() {
     assert!(is_sorted(&gateway_file), "in the order of time");
 
     // On AF_XDP frames are Ethernet's; a kernel socket's have made-up IP headers, and say so.
-    let protocols = tshark(&gateway_file, &["-Y", "udp.dstport == 4433", "-T", "fields", "-e", "frame.protocols"]);
+    let protocols =
+        tshark(&gateway_file, &["-Y", "udp.dstport == 4433", "-T", "fields", "-e", "frame.protocols"]);
     assert!(protocols.iter().any(|stack| stack.starts_with("eth:ethertype:ip:udp:quic")), "{protocols:?}");
-    let interfaces = tshark(&client_file, &["-T", "fields", "-e", "frame.interface_name", "-e", "frame.interface_description"]);
+    let interfaces = tshark(
+        &client_file,
+        &["-T", "fields", "-e", "frame.interface_name", "-e", "frame.interface_description"],
+    );
     let interfaces: BTreeSet<_> = interfaces.iter().collect();
     assert!(interfaces.iter().all(|name| name.contains("headers are synthetic")), "{interfaces:?}");
 
     qlogs_open(Path::new(&gateway_logs), "server");
     qlogs_open(Path::new(&client_logs), "client");
-    let names = |dir: &str| fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name()).collect::<BTreeSet<_>>();
+    let names =
+        |dir: &str| fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name()).collect::<BTreeSet<_>>();
     assert_eq!(names(&gateway_logs), names(&client_logs), "one name for one connection at both ends");
 }
 
@@ -134,7 +144,8 @@ fn the_packets_inside_are_seen_and_those_of_others_are_not() {
     let inner = ["--point", "inner", "--client", "alice"];
     let of_alice = Capture::start(&place, &gateway, "alice", &inner);
     let of_bob = Capture::start(&place, &gateway, "bob", &["--point", "inner", "--client", "bob"]);
-    let at_client = Capture::start(&place, &client, "inner-client", &["--point", "inner", "-i", "inner", "-s", "40"]);
+    let at_client =
+        Capture::start(&place, &client, "inner-client", &["--point", "inner", "-i", "inner", "-s", "40"]);
     let dropped = Capture::start(&place, &gateway, "inner-drop", &["--point", "drop"]);
     let ping = |to: &str, wait: &str| {
         let args = ["-c", PINGS, "-i", "0.1", "-W", wait, to];
@@ -145,7 +156,11 @@ fn the_packets_inside_are_seen_and_those_of_others_are_not() {
     let (alice, said) = of_alice.stop();
     let echoes = "icmp.type == 8 || icmp.type == 0";
     assert_eq!((count(&alice, echoes), said.missed), (10, 0), "{said:?}");
-    assert_eq!((count(&alice, "icmp.type == 8 && frame.packet_flags_direction == 2")), 5, "out to the network");
+    assert_eq!(
+        (count(&alice, "icmp.type == 8 && frame.packet_flags_direction == 2")),
+        5,
+        "out to the network"
+    );
     let (bob, said) = of_bob.stop();
     assert_eq!((count(&bob, "frame"), said.captured), (0, 0), "{said:?}");
     assert!(said.said.contains("bob has no connection"), "{said:?}");
