@@ -1,6 +1,7 @@
 //! The command line. Every flag of a daemon also reads an environment variable `BEAM_*` and a key of the configuration file.
 
 mod address;
+mod capture;
 mod check;
 mod connect;
 mod daemon;
@@ -16,9 +17,10 @@ mod user;
 mod values;
 
 pub(crate) use address::{Destination, Endpoint, Forward, GatewayUrl, Peer, Protocol};
+pub(crate) use capture::CaptureArgs;
 pub(crate) use check::{CheckArgs, CompletionsArgs, DrainArgs, ManArgs};
 pub(crate) use connect::ConnectArgs;
-pub(crate) use daemon::{Congestion, DaemonArgs, HugePages, LogFormat, PathArgs, XdpMode, ZeroCopy};
+pub(crate) use daemon::{Congestion, DaemonArgs, HugePages, LogFormat, PathArgs, Toggle, XdpMode, ZeroCopy};
 pub(crate) use detach::DetachArgs;
 pub(crate) use diag::DiagArgs;
 pub(crate) use gateway::GatewayArgs;
@@ -57,6 +59,8 @@ pub(crate) enum Verb {
     Reload(ControlArgs),
     /// Close a client's connections to a running gateway
     Kick(KickArgs),
+    /// Record packets of a running daemon for Wireshark, or print them
+    Capture(CaptureArgs),
     /// Manage the users file of a gateway
     User(UserArgs),
     /// Measure a tunnel to a gateway: round trips, loss, path MTU, 0-RTT

@@ -96,6 +96,7 @@ pub(crate) fn run(args: ConnectArgs) -> Result<(), Failure> {
             reports
         }),
         gateway: None,
+        transport: gateway::transport_options(&args.gateway, args.keepalive),
     };
     let interfaces = Interfaces { tunnel: interfaces, lan };
     let outcome = supervisor::run(identity, crew, interfaces, &args.daemon, None, DRAIN_TIMEOUT);

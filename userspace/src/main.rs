@@ -3,6 +3,7 @@
 //! This file parses the command line and maps failures to exit codes; `serve` and `connect` wire a daemon together;
 //! `worker` is where packets and flows live; `control` is the socket that the read verbs talk to.
 
+mod capture;
 mod check;
 mod cli;
 mod config;
@@ -81,6 +82,7 @@ fn run(cli: cli::Cli) -> Result<(), failure::Failure> {
         cli::Verb::Clear(args) => orders::clear(&args),
         cli::Verb::Reload(args) => orders::reload(&args),
         cli::Verb::Kick(args) => orders::kick(&args),
+        cli::Verb::Capture(args) => capture::run(&args),
         cli::Verb::User(args) => users::run(&args),
         cli::Verb::Ping(args) => ping::run(&args),
         cli::Verb::Doctor(args) => doctor::run(&args),

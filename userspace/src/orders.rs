@@ -51,7 +51,7 @@ pub(crate) fn tunnel_id(worker: u8, conn: ConnId) -> String {
     format!("{worker}/{}/{}", conn.index, conn.generation)
 }
 
-fn parse_tunnel_id(text: &str) -> Option<(u8, ConnId)> {
+pub(crate) fn parse_tunnel_id(text: &str) -> Option<(u8, ConnId)> {
     let mut parts = text.split('/');
     let worker = parts.next()?.parse().ok()?;
     let (index, generation) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);

@@ -72,6 +72,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
         role: "gateway",
         address: datapath.locals[0].to_string(),
         gateway: Some(reloader.clone()),
+        transport: transport_options(args),
         caches: Box::new(move || {
             let mut reports = caches.report();
             reports.push(of_names.current().config.resolver.report());
@@ -105,9 +106,9 @@ pub(crate) fn quic_server(
     let leaf = tls::Fingerprint::of(&credentials.chain[0]);
     // Whoever changes the authorities doesn't want those that the old ones let in.
     let tickets = early.tickets(&[&leaf.0, &authorities_file(args)?]);
-    let tls = server_tls(args, credentials)?;
-    let mut options = transport::TransportOptions::gateway();
-    options.congestion = congestion(args.cc);
+    let mut tls = server_tls(args, credentials)?;
+    let options = transport_options(args);
+    tls.key_log = Arc::new(crate::capture::keylog::Tee);
     let tls = tls::with_tickets(tls, tickets, args.early_data != EarlyData::Off);
     let quic = tls::quic_server(tls).map_err(Failure::config)?;
     let server = transport::server_config(quic, Arc::new(options.build()), secrets);
@@ -133,6 +134,11 @@ pub(crate) fn server_tls(
             _ => format!("the self-signed certificate in {}", args.state_dir.display()),
         })
         .map_err(Failure::Config)
+}
+
+/// What the transport of a gateway's connections is made of.
+fn transport_options(args: &ServeArgs) -> transport::TransportOptions {
+    transport::TransportOptions { congestion: congestion(args.cc), ..transport::TransportOptions::gateway() }
 }
 
 pub(crate) fn congestion(cc: Congestion) -> transport::Congestion {

@@ -1,6 +1,7 @@
 //! `beam status`: one screen about a running daemon, and the JSON object behind it.
 
 use crate::{
+    capture::CaptureStatus,
     cli::StatusArgs,
     control::{self, Answer, Request},
     failure::Failure,
@@ -54,6 +55,9 @@ pub(crate) struct Status {
     pub(crate) batches: BatchStatus,
     #[serde(default)]
     pub(crate) process: ProcessStatus,
+    /// Captures that run.
+    #[serde(default)]
+    pub(crate) captures: Vec<CaptureStatus>,
 }
 
 /// The QUIC connections of a client (`--pool`).
@@ -296,6 +300,20 @@ fn screen(status: &Status) -> String {
     } else {
         let drops: Vec<String> = status.drops.iter().map(|(name, n)| format!("{name} {n}")).collect();
         let _ = writeln!(out, "\ndrops: {}", drops.join(", "));
+    }
+    for capture in &status.captures {
+        let points: Vec<&str> = capture.points.iter().map(|point| point.name()).collect();
+        let _ = writeln!(
+            out,
+            "capture {} of {}, for uid {} process {}: {} packets, {} missed{}",
+            capture.id,
+            points.join(","),
+            capture.uid,
+            capture.pid,
+            capture.seen,
+            capture.missed,
+            if capture.keylog { ", with TLS secrets" } else { "" }
+        );
     }
     let c = &status.conservation;
     let _ = writeln!(

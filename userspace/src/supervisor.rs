@@ -1,7 +1,8 @@
 //! What keeps a daemon's workers: starts them pinned, answers the control socket, turns signals into commands, waits.
 
 use crate::{
-    cli::DaemonArgs,
+    capture::plane::Plane,
+    cli::{DaemonArgs, Toggle},
     control::{self, Answer, Request},
     devices,
     drain::Drain,
@@ -46,6 +47,8 @@ pub(crate) struct Identity {
     pub(crate) caches: Box<dyn Fn() -> Vec<CacheReport> + Send + Sync>,
     /// What a gateway reads again.
     pub(crate) gateway: Option<Arc<Reloader>>,
+    /// What its connections' transport is made of.
+    pub(crate) transport: tunnel::transport::TransportOptions,
 }
 
 /// One worker as the supervisor sees it.
@@ -76,6 +79,8 @@ pub(crate) struct Supervisor {
     pub(crate) drain: Drain,
     /// What `beam clear counters` has set aside.
     pub(crate) cleared: Mutex<Cleared>,
+    /// `beam capture`.
+    pub(crate) captures: Plane,
 }
 
 /// The interfaces that a daemon keeps steered.
@@ -145,13 +150,18 @@ pub(crate) fn run(
         draining: AtomicBool::new(false),
         drain: Drain::new(drain_timeout),
         cleared: Mutex::default(),
+        captures: Plane::new(daemon.capture_keylog == Toggle::On),
     });
     supervisor.clone().watch_signals()?;
     devices::watch(&supervisor).map_err(Failure::Runtime)?;
     if let Some(bound) = &bound {
-        let of_thread = supervisor.clone();
-        control::serve(bound, Arc::new(move |request| of_thread.answer(&request)))
-            .map_err(Failure::runtime)?;
+        let (of_thread, of_capture) = (supervisor.clone(), supervisor.clone());
+        control::serve(
+            bound,
+            Arc::new(move |request| of_thread.answer(&request)),
+            Arc::new(move |asked, stream| of_capture.capture(asked, stream)),
+        )
+        .map_err(Failure::runtime)?;
     }
     if let Some(scraped) = scraped {
         tracing::info!("metrics on http://{}/metrics", scraped.address().map_err(Failure::runtime)?);
@@ -286,6 +296,7 @@ impl Supervisor {
                 self.show(question).map_or_else(Answer::Error, |shown| Answer::Show(Box::new(shown)))
             }
             Request::Log => Answer::Log(Box::new(crate::log_ring::recent())),
+            Request::Capture(_) => Answer::Error("a capture takes its connection with it".to_owned()),
             Request::Clear => Answer::Done(self.clear_counters()),
             Request::Reload => self.reload().map_or_else(Answer::Error, Answer::Done),
             Request::Drain { wait } => Answer::Drain(self.drained(*wait)),
@@ -340,6 +351,7 @@ impl Supervisor {
             counters: merge(after.iter().flat_map(|s| s.counters.iter().copied())),
             conservation: conservation(after),
             protection: protection(after),
+            captures: self.captures.status(),
             latency,
             batches,
             process: ProcessStatus::now(),

@@ -35,6 +35,12 @@ pub(crate) enum HugePages {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Toggle {
+    On,
+    Off,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum LogFormat {
     Text,
     Json,
@@ -100,6 +106,9 @@ pub(crate) struct DaemonArgs {
     /// Log as text or as one JSON object a line
     #[arg(long, value_enum, default_value = "text", env = "BEAM_LOG_FORMAT")]
     pub(crate) log_format: LogFormat,
+    /// Whether `beam capture --keylog` may have TLS secrets: root, and the user that the daemon runs as
+    #[arg(long, value_enum, default_value = "on", env = "BEAM_CAPTURE_KEYLOG")]
+    pub(crate) capture_keylog: Toggle,
     /// More log; twice for everything
     #[arg(short = 'v', long = "verbose", action = clap::ArgAction::Count, env = "BEAM_VERBOSE")]
     pub(crate) verbose: u8,

@@ -8,7 +8,7 @@ use std::{
 };
 
 use port::{
-    Counters, Drop as Reason, Flushed, Frame, Port, Received, Region, Reserved, Sealed, Sent, Transmit,
+    Counters, Drop as Reason, Flushed, Frame, Place, Port, Received, Region, Reserved, Sealed, Sent, Transmit,
 };
 use quinn_udp::BATCH_SIZE;
 use rustix::net::sockopt;
@@ -215,6 +215,10 @@ impl Port for UdpPort {
 
     fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    fn place(&self) -> Place {
+        Place::Socket { local: self.local }
     }
 
     fn kernel_drops(&self, each: &mut dyn FnMut(&'static str, u64)) {

@@ -75,7 +75,15 @@ impl Gateway {
 
     /// Closes the connections of one client, or one connection. How many.
     pub(in crate::worker) fn kick(&mut self, core: &mut Core, who: &Who) -> u64 {
-        let gone = match who {
+        let gone = self.meant(who);
+        let kicked = self.dismiss(core, gone, b"the operator closed this connection");
+        core.totals.closed_kicked += kicked;
+        kicked
+    }
+
+    /// The connections of one client, or one connection.
+    pub(in crate::worker) fn meant(&self, who: &Who) -> Vec<ConnId> {
+        match who {
             Who::Client(name) => {
                 let of_it = |session: &Session| {
                     session.membership.as_ref().is_some_and(|membership| membership.client() == name)
@@ -83,10 +91,7 @@ impl Gateway {
                 self.connections_of(of_it)
             }
             Who::Connection(conn) => self.sessions.contains_key(conn).then_some(*conn).into_iter().collect(),
-        };
-        let kicked = self.dismiss(core, gone, b"the operator closed this connection");
-        core.totals.closed_kicked += kicked;
-        kicked
+        }
     }
 
     fn connections_of(&self, which: impl Fn(&Session) -> bool) -> Vec<ConnId> {
