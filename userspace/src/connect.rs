@@ -1,6 +1,7 @@
 //! `beam connect`: flags to a running client.
 
 use crate::{
+    alerts::{self, Asked},
     cli::{ConnectArgs, Destination, Endpoint, Protocol},
     early::{self, AtClient, Circumstances, state::State},
     failure::Failure,
@@ -30,6 +31,7 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(crate) fn run(args: ConnectArgs) -> Result<(), Failure> {
     logging::start(args.daemon.log_format, args.daemon.verbose);
+    alerts::Plan::of(&args.daemon.alerts)?;
     let carries_ip = args.tun.is_some() || args.lan.is_some();
     let forwards = args.local_forwards.len() + args.remote_forwards.len() + args.socks.len();
     if forwards == 0 && args.stdio.is_none() && !carries_ip {
@@ -96,6 +98,7 @@ pub(crate) fn run(args: ConnectArgs) -> Result<(), Failure> {
     let identity = Identity {
         role: "client",
         address: format!("https://{}:{}", args.url.host, args.url.port),
+        asked: Asked::of(&args.path),
         caches: Box::new(move || {
             let mut reports = caches.report();
             reports.push(of_names.report());

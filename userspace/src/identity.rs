@@ -157,12 +157,6 @@ pub(crate) fn facts(leaf: &CertificateDer<'_>) -> anyhow::Result<CertificateFact
         },
         _ => None,
     });
-    let written = |time: ASN1Time| {
-        let time = time.to_datetime();
-        let (year, month, day) = time.to_calendar_date();
-        let (hour, minute, second) = time.to_hms();
-        format!("{year}-{:02}-{day:02} {hour:02}:{minute:02}:{second:02} UTC", u8::from(month))
-    };
     let validity = certificate.validity();
     Ok(CertificateFacts {
         subject: certificate.subject().to_string(),
@@ -172,6 +166,14 @@ pub(crate) fn facts(leaf: &CertificateDer<'_>) -> anyhow::Result<CertificateFact
         not_after: written(validity.not_after),
         days_left: (validity.not_after.timestamp() - ASN1Time::now().timestamp()).div_euclid(86_400),
     })
+}
+
+/// `2026-11-26 08:00:00 UTC`
+pub(crate) fn written(time: x509_parser::time::ASN1Time) -> String {
+    let time = time.to_datetime();
+    let (year, month, day) = time.to_calendar_date();
+    let (hour, minute, second) = time.to_hms();
+    format!("{year}-{:02}-{day:02} {hour:02}:{minute:02}:{second:02} UTC", u8::from(month))
 }
 
 /// Whether a certificate's time is over. One that can't be read was not verified either.

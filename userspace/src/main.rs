@@ -3,6 +3,7 @@
 //! This file parses the command line and maps failures to exit codes; `serve` and `connect` wire a daemon together;
 //! `worker` is where packets and flows live; `control` is the socket that the read verbs talk to.
 
+mod alerts;
 mod cli;
 mod connect;
 mod control;

@@ -1,6 +1,7 @@
 //! `beam serve`: flags to a running gateway.
 
 use crate::{
+    alerts::{self, Asked},
     cli::{Congestion, EarlyData, Retry, ServeArgs},
     control,
     early::{AtGateway, state::State},
@@ -28,6 +29,7 @@ use upstream::{
 
 pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
     logging::start(args.daemon.log_format, args.daemon.verbose);
+    alerts::Plan::of(&args.daemon.alerts)?;
     let state = State::gateway(&args.state_dir);
     let early = AtGateway::new(&state, args.early_data);
     let secrets = state.secrets().clone();
@@ -75,6 +77,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
     let identity = Identity {
         role: "gateway",
         address: datapath.locals[0].to_string(),
+        asked: Asked::of(&args.path),
         gateway: Some(reloader.clone()),
         caches: Box::new(move || {
             let mut reports = caches.report();

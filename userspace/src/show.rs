@@ -10,6 +10,7 @@ mod answer;
 mod explain;
 
 pub(crate) use answer::Cleared;
+pub(crate) use explain::meaning;
 
 use crate::{
     cli::ShowArgs,

@@ -1,6 +1,7 @@
 //! `beam status`: one screen about a running daemon, and the JSON object behind it.
 
 use crate::{
+    alerts::{AlertStatus, AlertsStatus},
     cli::StatusArgs,
     control::{self, Answer, Request},
     failure::Failure,
@@ -47,6 +48,8 @@ pub(crate) struct Status {
     pub(crate) counters: BTreeMap<String, u64>,
     pub(crate) conservation: Conservation,
     pub(crate) protection: ProtectionStatus,
+    #[serde(default)]
+    pub(crate) alerts: AlertsStatus,
 }
 
 /// The QUIC connections of a client (`--pool`).
@@ -266,6 +269,7 @@ fn screen(status: &Status) -> String {
         }
         let _ = writeln!(out, "steering on {}: {}", interface.name, verdicts.join(", "));
     }
+    out.push_str(&alerts(&status.alerts));
     let _ = writeln!(out, "\n{}", status.protection.line());
     if status.drops.is_empty() {
         let _ = writeln!(out, "\ndrops: none");
@@ -283,6 +287,23 @@ fn screen(status: &Status) -> String {
         c.in_flight,
         if c.holds { "" } else { "   (does NOT add up: please report)" }
     );
+    out
+}
+
+/// A line each, those that fire first.
+fn alerts(alerts: &AlertsStatus) -> String {
+    let AlertsStatus { rules, firing, pending, notices } = alerts;
+    let mut out = match (firing.len(), pending.len()) {
+        (0, 0) => format!("\nalerts: none of {rules} rules firing\n"),
+        (firing, pending) => format!("\nalerts: {firing} of {rules} rules firing, {pending} pending\n"),
+    };
+    let line = |state: &str, alert: &AlertStatus| format!("{state:8} {}\n", alert.line());
+    out.extend(firing.iter().map(|alert| line("FIRING", alert)));
+    out.extend(pending.iter().map(|alert| line("pending", alert)));
+    let failed: Vec<String> = notices.iter().map(|(name, n)| format!("{name} {n}")).collect();
+    if !failed.is_empty() {
+        let _ = writeln!(out, "notices: {}", failed.join(", "));
+    }
     out
 }
 

@@ -1,6 +1,7 @@
 //! What keeps a daemon's workers: starts them pinned, answers the control socket, turns signals into commands, waits.
 
 use crate::{
+    alerts::{self, Alerts},
     cli::DaemonArgs,
     control::{self, Answer, Request},
     devices,
@@ -42,6 +43,8 @@ const DRAIN_LOOK: Duration = Duration::from_millis(50);
 pub(crate) struct Identity {
     pub(crate) role: &'static str,
     pub(crate) address: String,
+    /// The mode that its queues were asked to have.
+    pub(crate) asked: alerts::Asked,
     /// The caches that all workers share.
     pub(crate) caches: Box<dyn Fn() -> Vec<CacheReport> + Send + Sync>,
     /// What a gateway reads again.
@@ -68,6 +71,7 @@ pub(crate) struct Supervisor {
     pub(crate) interfaces: Vec<xsk::Interface>,
     /// `--lan`.
     pub(crate) lan: Option<xsk::LanInterface>,
+    pub(crate) alerts: Alerts,
     started: Instant,
     draining: AtomicBool,
     /// What `beam clear counters` has set aside.
@@ -126,6 +130,7 @@ pub(crate) fn run(
     drain_timeout: Duration,
 ) -> Result<(), Failure> {
     let control = daemon.control.clone().or(control_default);
+    let alerts = alerts::Plan::of(&daemon.alerts)?.start(identity.role, &identity.address)?;
     let bound = control.as_deref().map(control::bind).transpose().map_err(Failure::preflight)?;
     let (ended_tx, ended_rx) = channel::bounded(crew.len());
     let (workers, seats): (Vec<_>, Vec<_>) = crew.into_iter().map(|crew| (crew.worker, crew.seat)).unzip();
@@ -134,12 +139,14 @@ pub(crate) fn run(
         seats,
         interfaces,
         lan,
+        alerts,
         started: Instant::now(),
         draining: AtomicBool::new(false),
         cleared: Mutex::default(),
     });
     supervisor.clone().watch_signals(drain_timeout)?;
     devices::watch(&supervisor).map_err(Failure::Runtime)?;
+    alerts::watch(&supervisor).map_err(Failure::Runtime)?;
     if let Some(bound) = &bound {
         let of_thread = supervisor.clone();
         control::serve(bound, Arc::new(move |request| of_thread.answer(&request)))
@@ -336,6 +343,7 @@ impl Supervisor {
             counters: merge(after.iter().flat_map(|s| s.counters.iter().copied())),
             conservation: conservation(&after),
             protection: protection(&after),
+            alerts: self.alerts.status(Instant::now()),
         }
     }
 
