@@ -3,6 +3,7 @@
 mod address;
 mod connect;
 mod daemon;
+mod key;
 mod operate;
 mod serve;
 mod user;
@@ -11,6 +12,7 @@ mod values;
 pub(crate) use address::{Destination, Endpoint, Forward, GatewayUrl, Protocol};
 pub(crate) use connect::ConnectArgs;
 pub(crate) use daemon::{AlertArgs, Congestion, DaemonArgs, LogFormat, PathArgs, XdpMode, ZeroCopy};
+pub(crate) use key::{KeyArgs, KeyVerb};
 pub(crate) use operate::{ClearArgs, Clearable, ControlArgs, DoctorArgs, KickArgs, ShowArgs, StatusArgs};
 pub(crate) use serve::{EarlyData, Retry, ServeArgs};
 pub(crate) use user::{UserArgs, UserVerb};
@@ -44,6 +46,8 @@ pub(crate) enum Verb {
     Kick(KickArgs),
     /// Manage the users file of a gateway
     User(UserArgs),
+    /// Make a key that a gateway knows a client by, or look into key, certificate and token files
+    Key(KeyArgs),
     /// Look at this host, and say what is amiss and what mends it
     Doctor(DoctorArgs),
 }

@@ -14,6 +14,7 @@ mod failure;
 mod identity;
 mod inner;
 mod interface;
+mod key;
 mod logging;
 mod orders;
 mod protection;
@@ -59,6 +60,7 @@ fn main() -> std::process::ExitCode {
         cli::Verb::Reload(args) => orders::reload(&args),
         cli::Verb::Kick(args) => orders::kick(&args),
         cli::Verb::User(args) => users::run(&args),
+        cli::Verb::Key(args) => key::run(&args),
         cli::Verb::Doctor(args) => doctor::run(&args),
     };
     match outcome {

@@ -49,8 +49,9 @@ impl Reloader {
         let leaf = credentials.chain[0].clone();
         let fingerprint = Fingerprint::of(&leaf);
         let self_signed = args.tls_cert.is_none().then(|| credentials.clone());
-        let server = serve::quic_server(&args, credentials, &secrets, &early)?;
-        let config = Arc::new(serve::gateway_config(&args)?);
+        let users = serve::users(&args)?;
+        let server = serve::quic_server(&args, credentials, &secrets, &early, users.as_ref())?;
+        let config = Arc::new(serve::gateway_config(&args, users)?);
         let current = Mutex::new(Loaded { config, server, fingerprint, leaf });
         Ok(Self { args, secrets, early, self_signed, current })
     }
@@ -75,9 +76,9 @@ impl Reloader {
         };
         let leaf = credentials.chain[0].clone();
         let fingerprint = Fingerprint::of(&leaf);
-        let server = serve::quic_server(&self.args, credentials, &self.secrets, &self.early)?;
         let users = serve::users(&self.args)?;
-        let config = Arc::new(current.config.renewed(users, serve::authorities_file(&self.args)?));
+        let server = serve::quic_server(&self.args, credentials, &self.secrets, &self.early, users.as_ref())?;
+        let config = Arc::new(current.config.renewed(users, serve::authorities(&self.args)?));
         let new = Loaded { config, server, fingerprint, leaf };
         let difference = Difference::between(&current, &new);
         *current = new.clone();

@@ -12,10 +12,11 @@ use crate::{
     logging,
     reload::{Loaded, Reloader},
     supervisor::{self, Crew, Identity, Interfaces, Seat},
-    worker::{Claims, Gateway, GatewayConfig, Role, Worker, account::Accounts},
+    worker::{Authorities, Claims, Gateway, GatewayConfig, Role, Worker, account::Accounts},
 };
 use anyhow::{Context, anyhow};
 use std::{
+    collections::HashSet,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::PathBuf,
     sync::Arc,
@@ -108,13 +109,18 @@ pub(crate) fn quic_server(
     credentials: Credentials,
     secrets: &Secrets,
     early: &AtGateway,
+    users: Option<&Users>,
 ) -> Result<Arc<quinn_proto::ServerConfig>, Failure> {
     let leaf = tls::Fingerprint::of(&credentials.chain[0]);
     let authorities =
         args.client_ca.as_deref().map(identity::authorities).transpose().map_err(Failure::Config)?;
-    // Whoever changes the authorities doesn't want those that the old ones let in.
-    let tickets = early.tickets(&[&leaf.0, &authorities_file(args)?]);
+    let keys: HashSet<_> =
+        users.iter().flat_map(|users| users.keys()).map(|key| tls::Fingerprint(key.0)).collect();
+    // Whoever changes the authorities doesn't want those that the old ones let in. A client that wasn't asked for its key
+    // when it got its ticket shows none when it comes back with that.
+    let tickets = early.tickets(&[&leaf.0, &authorities_file(args)?, &[u8::from(!keys.is_empty())]]);
     let client_auth = match authorities {
+        authorities if !keys.is_empty() => tls::ClientAuth::Known { keys, authorities },
         None => tls::ClientAuth::None,
         // With a users file beside it, a client may come with a token instead.
         Some(roots) if args.users.is_some() => tls::ClientAuth::Optional(roots),
@@ -153,8 +159,14 @@ pub(crate) fn authorities_file(args: &ServeArgs) -> Result<Arc<[u8]>, Failure> {
     Ok(file.unwrap_or_default().into())
 }
 
-pub(crate) fn gateway_config(args: &ServeArgs) -> Result<GatewayConfig, Failure> {
-    let users = users(args)?;
+/// Who verifies client certificates.
+pub(crate) fn authorities(args: &ServeArgs) -> Result<Authorities, Failure> {
+    let roots = args.client_ca.as_deref().map(identity::authorities).transpose().map_err(Failure::Config)?;
+    let judge = roots.map(tls::Authorities::new).transpose().map_err(Failure::config)?;
+    Ok(Authorities { file: authorities_file(args)?, judge })
+}
+
+pub(crate) fn gateway_config(args: &ServeArgs, users: Option<Users>) -> Result<GatewayConfig, Failure> {
     if users.is_none() && args.client_ca.is_none() {
         return Err(Failure::Config(anyhow!(
             "nobody could use this gateway: give --users FILE (make one with `beam user add NAME --users FILE`) or --client-ca FILE"
@@ -172,7 +184,7 @@ pub(crate) fn gateway_config(args: &ServeArgs) -> Result<GatewayConfig, Failure>
         policy: Policy::parse(&args.allow, &args.deny).map_err(Failure::config)?,
         resolver: Arc::new(Resolver::new(Default::default()).map_err(Failure::runtime)?),
         certificate_name: identity::certificate_name,
-        authorities: authorities_file(args)?,
+        authorities: authorities(args)?,
     })
 }
 

@@ -30,7 +30,7 @@ pub(crate) mod tables;
 mod udp;
 
 pub(crate) use client::{Client, ClientConfig, IpConfig, Listen, Publication, source_towards};
-pub(crate) use gateway::{Claims, Gateway, GatewayConfig, Revoked};
+pub(crate) use gateway::{Authorities, Claims, Gateway, GatewayConfig, Revoked};
 pub(crate) use session::gateway_h3_config;
 
 use self::{
