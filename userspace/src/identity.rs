@@ -198,6 +198,13 @@ pub(crate) fn written(time: x509_parser::time::ASN1Time) -> String {
     format!("{year}-{:02}-{day:02} {hour:02}:{minute:02}:{second:02} UTC", u8::from(month))
 }
 
+/// When a certificate expires, in seconds since 1970.
+pub(crate) fn not_after_s(leaf: &CertificateDer<'_>) -> Option<i64> {
+    use x509_parser::prelude::FromDer;
+    let (_, certificate) = x509_parser::certificate::X509Certificate::from_der(leaf).ok()?;
+    Some(certificate.validity().not_after.timestamp())
+}
+
 /// Whether a certificate's time is over. One that can't be read was not verified either.
 pub(crate) fn is_expired(leaf: &CertificateDer<'_>) -> bool {
     use x509_parser::{prelude::FromDer, time::ASN1Time};

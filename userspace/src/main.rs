@@ -16,6 +16,7 @@ mod inner;
 mod interface;
 mod key;
 mod logging;
+mod metrics;
 mod orders;
 mod protection;
 mod reload;

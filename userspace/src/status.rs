@@ -5,6 +5,7 @@ use crate::{
     cli::StatusArgs,
     control::{self, Answer, Request},
     failure::Failure,
+    metrics::{BatchStatus, LatencyStatus, ProcessStatus},
     protection::ProtectionStatus,
 };
 use anyhow::anyhow;
@@ -50,6 +51,12 @@ pub(crate) struct Status {
     pub(crate) protection: ProtectionStatus,
     #[serde(default)]
     pub(crate) alerts: AlertsStatus,
+    #[serde(default)]
+    pub(crate) latency: LatencyStatus,
+    #[serde(default)]
+    pub(crate) batches: BatchStatus,
+    #[serde(default)]
+    pub(crate) process: ProcessStatus,
 }
 
 /// The QUIC connections of a client (`--pool`).
@@ -154,6 +161,8 @@ pub(crate) struct InterfaceStatus {
     pub(crate) alert: Option<String>,
     /// Verdicts of the XDP program, by name.
     pub(crate) steering: BTreeMap<String, u64>,
+    /// Packets that the NIC and its driver lost, as the kernel counts them.
+    pub(crate) nic_drops: BTreeMap<String, u64>,
 }
 
 /// `frames_in = delivered + dropped + in_flight`, over all workers; exact once no frame is on its way between two.
@@ -268,8 +277,15 @@ fn screen(status: &Status) -> String {
             let _ = writeln!(out, "ALERT: {alert}");
         }
         let _ = writeln!(out, "steering on {}: {}", interface.name, verdicts.join(", "));
+        let lost: Vec<String> = interface.nic_drops.iter().map(|(name, n)| format!("{name} {n}")).collect();
+        if !lost.is_empty() {
+            let _ = writeln!(out, "lost by {}: {}", interface.name, lost.join(", "));
+        }
     }
     out.push_str(&alerts(&status.alerts));
+    let _ = writeln!(out, "\n{}", status.latency.line());
+    let _ = writeln!(out, "{}", status.batches.line());
+    let _ = writeln!(out, "{}", status.process.line());
     let _ = writeln!(out, "\n{}", status.protection.line());
     if status.drops.is_empty() {
         let _ = writeln!(out, "\ndrops: none");

@@ -7,6 +7,7 @@ use crate::{
     devices,
     failure::Failure,
     interface::{Lane, LaneFacts},
+    metrics::{self, BatchStatus, LatencyStatus, ProcessStatus, Windows},
     protection::ProtectionStatus,
     reload::Reloader,
     show::Cleared,
@@ -29,7 +30,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 /// How long a worker may take to answer the control plane.
@@ -73,6 +74,9 @@ pub(crate) struct Supervisor {
     pub(crate) lan: Option<xsk::LanInterface>,
     pub(crate) alerts: Alerts,
     started: Instant,
+    started_at: SystemTime,
+    /// What `beam status` tells quantiles of.
+    windows: Mutex<Windows>,
     draining: AtomicBool,
     /// What `beam clear counters` has set aside.
     pub(crate) cleared: Mutex<Cleared>,
@@ -132,6 +136,7 @@ pub(crate) fn run(
     let control = daemon.control.clone().or(control_default);
     let alerts = alerts::Plan::of(&daemon.alerts)?.start(identity.role, &identity.address)?;
     let bound = control.as_deref().map(control::bind).transpose().map_err(Failure::preflight)?;
+    let scraped = daemon.metrics.as_ref().map(metrics::bind).transpose()?;
     let (ended_tx, ended_rx) = channel::bounded(crew.len());
     let (workers, seats): (Vec<_>, Vec<_>) = crew.into_iter().map(|crew| (crew.worker, crew.seat)).unzip();
     let supervisor = Arc::new(Supervisor {
@@ -141,6 +146,8 @@ pub(crate) fn run(
         lan,
         alerts,
         started: Instant::now(),
+        started_at: SystemTime::now(),
+        windows: Mutex::new(Windows::new(Instant::now())),
         draining: AtomicBool::new(false),
         cleared: Mutex::default(),
     });
@@ -151,6 +158,10 @@ pub(crate) fn run(
         let of_thread = supervisor.clone();
         control::serve(bound, Arc::new(move |request| of_thread.answer(&request)))
             .map_err(Failure::runtime)?;
+    }
+    if let Some(scraped) = scraped {
+        tracing::info!("metrics on http://{}/metrics", scraped.address().map_err(Failure::runtime)?);
+        metrics::serve(scraped, supervisor.clone()).map_err(Failure::runtime)?;
     }
     let mut threads = Vec::new();
     for (index, worker) in workers.into_iter().enumerate() {
@@ -217,7 +228,7 @@ impl Supervisor {
         outcome
     }
 
-    fn tell_all(&self, command: impl Fn() -> Command) {
+    pub(crate) fn tell_all(&self, command: impl Fn() -> Command) {
         for seat in &self.seats {
             // A full queue empties in the worker's next turn; a worker that takes no turns is lost anyway.
             let until = Instant::now() + ANSWER_WITHIN;
@@ -318,16 +329,16 @@ impl Supervisor {
         let kernel_packets = |snapshot: &WorkerSnapshot| -> u64 {
             slow(snapshot).map(|port| port.rx_datagrams + port.tx_datagrams).sum()
         };
-        let waits = after.iter().find_map(|s| s.waits_for.clone());
-        let answered = after.len() == self.seats.len();
+        let readiness = self.readiness(&after);
+        let (latency, batches) = self.recent(&after);
         Status {
             schema: SCHEMA.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             role: self.identity.role.to_owned(),
-            ready: answered && after.iter().all(|s| s.up) && !self.draining.load(Ordering::SeqCst),
+            ready: readiness.is_ok(),
             tunnels: after.iter().find_map(|s| s.tunnels).map(|(up, of)| Tunnels { up, of }),
-            why_not_ready: if answered { waits } else { Some("a worker does not answer".to_owned()) },
-            draining: self.draining.load(Ordering::SeqCst),
+            why_not_ready: readiness.err(),
+            draining: self.is_draining(),
             uptime_s: self.started.elapsed().as_secs(),
             address: self.identity.address.clone(),
             connections: after.iter().map(|s| s.connections).sum(),
@@ -344,6 +355,45 @@ impl Supervisor {
             conservation: conservation(&after),
             protection: protection(&after),
             alerts: self.alerts.status(Instant::now()),
+            latency,
+            batches,
+            process: ProcessStatus::now(),
+        }
+    }
+
+    /// When the daemon started.
+    pub(crate) fn started_at(&self) -> SystemTime {
+        self.started_at
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::SeqCst)
+    }
+
+    /// Quantiles and sizes of the recent past.
+    fn recent(&self, snapshots: &[WorkerSnapshot]) -> (LatencyStatus, BatchStatus) {
+        let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
+        windows.recent(Instant::now(), &metrics::merged(snapshots))
+    }
+
+    /// Every worker takes its turns, or what doesn't.
+    pub(crate) fn all_answer(&self, snapshots: &[WorkerSnapshot]) -> Result<(), String> {
+        match self.seats.len() - snapshots.len().min(self.seats.len()) {
+            0 => Ok(()),
+            1 => Err("a worker does not answer".to_owned()),
+            n => Err(format!("{n} workers do not answer")),
+        }
+    }
+
+    /// New tunnels and flows are served, or why not.
+    pub(crate) fn readiness(&self, snapshots: &[WorkerSnapshot]) -> Result<(), String> {
+        self.all_answer(snapshots)?;
+        if self.is_draining() {
+            return Err("draining".to_owned());
+        }
+        match snapshots.iter().find(|snapshot| !snapshot.up) {
+            None => Ok(()),
+            Some(snapshot) => Err(snapshot.waits_for.clone().unwrap_or_else(|| "no tunnel is up".to_owned())),
         }
     }
 
@@ -394,18 +444,18 @@ impl Supervisor {
     }
 
     /// Every interface with a program of ours.
-    fn devices(&self) -> impl Iterator<Item = &xsk::Device> {
+    pub(crate) fn devices(&self) -> impl Iterator<Item = &xsk::Device> {
         self.interfaces.iter().map(|interface| &**interface).chain(self.lan.as_deref())
     }
 }
 
 /// Counters of a worker's AF_XDP sockets.
-fn fast(snapshot: &WorkerSnapshot) -> impl Iterator<Item = &port::Counters> {
+pub(crate) fn fast(snapshot: &WorkerSnapshot) -> impl Iterator<Item = &port::Counters> {
     snapshot.ports.iter().filter(|port| port.frames.is_some()).map(|port| &port.counters)
 }
 
 /// Counters of its kernel socket.
-fn slow(snapshot: &WorkerSnapshot) -> impl Iterator<Item = &port::Counters> {
+pub(crate) fn slow(snapshot: &WorkerSnapshot) -> impl Iterator<Item = &port::Counters> {
     snapshot.ports.iter().filter(|port| port.frames.is_none()).map(|port| &port.counters)
 }
 

@@ -21,7 +21,7 @@ mod rule;
 mod tally;
 mod webhook;
 
-use crate::{cli::AlertArgs, failure::Failure, supervisor::Supervisor};
+use crate::{cli::AlertArgs, failure::Failure, supervisor::Supervisor, worker::meters::Meters};
 use anyhow::{Context as _, anyhow};
 use board::Board;
 pub(crate) use board::{AlertStatus, AlertsStatus};
@@ -29,9 +29,10 @@ use crossbeam::channel::{self, TrySendError};
 use notice::{Moment, Notice, Sender};
 use program::Program;
 pub(crate) use reading::Asked;
-use reading::{Reading, Sample};
+use reading::{Lately, Reading, Sample};
 use rule::Rule;
 use std::{
+    collections::BTreeMap,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
@@ -106,14 +107,18 @@ impl Alerts {
     /// For `beam status`.
     pub(crate) fn status(&self, now: Instant) -> AlertsStatus {
         let mut status = self.board.lock().unwrap_or_else(PoisonError::into_inner).status(now);
-        status.notices = self.tally.counters();
+        status.notices = self.notices();
         status
     }
 
     /// For Prometheus: every rule, and whether it fires.
-    #[allow(dead_code, reason = "the metrics page is made elsewhere")]
     pub(crate) fn series(&self) -> Vec<(String, bool)> {
         self.board.lock().unwrap_or_else(PoisonError::into_inner).series()
+    }
+
+    /// What became of notices, by name.
+    pub(crate) fn notices(&self) -> BTreeMap<String, u64> {
+        self.tally.counters()
     }
 
     fn look(&self, reading: &Reading<'_>, now: Instant) {
@@ -140,12 +145,13 @@ impl Alerts {
 pub(crate) fn watch(daemon: &Arc<Supervisor>) -> anyhow::Result<()> {
     let daemon = daemon.clone();
     let run = move || {
-        let mut before = Sample::take(&daemon, Instant::now());
+        let (mut before, mut lately) = (Sample::take(&daemon, Instant::now()), Lately::default());
         loop {
             std::thread::sleep(EVERY);
             let now = Instant::now();
             let after = Sample::take(&daemon, now);
-            daemon.alerts.look(&Reading { before: &before, after: &after }, now);
+            let new = if after.is_complete { lately.renew(&after.meters) } else { Meters::default() };
+            daemon.alerts.look(&Reading { before: &before, after: &after, lately: &new }, now);
             // What isn't complete compares with nothing: the next one does with the one before.
             if after.is_complete || !before.is_complete {
                 before = after;

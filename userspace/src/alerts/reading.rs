@@ -6,13 +6,16 @@ use super::quantity::Quantity;
 use crate::{
     cli::{PathArgs, XdpMode},
     identity,
+    metrics::{self, ProcessStatus},
     supervisor::{self, Supervisor},
-    worker::snapshot::WorkerSnapshot,
+    worker::{
+        meters::{Meter, Meters},
+        snapshot::WorkerSnapshot,
+    },
 };
-use rustix::time::{ClockId, clock_gettime};
 use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
+    collections::{BTreeMap, VecDeque},
+    time::{Instant, SystemTime},
 };
 
 /// Fewer packets a look than this have no share worth an alert: the first of a connection may well take the slow path.
@@ -47,14 +50,14 @@ impl Asked {
 }
 
 /// A daemon at one instant.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub(super) struct Sample {
     at: Instant,
     /// Every worker answered. Without, the sums below are not to be compared with others.
     pub(super) is_complete: bool,
-    /// Used by all threads.
-    cpu: Option<Duration>,
-    memory_mebibytes: Option<f64>,
+    process: ProcessStatus,
+    /// What the workers have measured since the start.
+    pub(super) meters: Box<Meters>,
     certificate_days: Option<f64>,
     drops: BTreeMap<String, u64>,
     /// What isn't a drop and has a meaning all the same (`beam show errors`).
@@ -79,43 +82,31 @@ impl Sample {
         Self {
             at: now,
             is_complete,
-            cpu: cpu_used(),
-            memory_mebibytes: resident_mebibytes(),
+            process: ProcessStatus::now(),
+            meters: Box::new(metrics::merged(&snapshots)),
             certificate_days: certificate_days(daemon),
             drops: supervisor::drops(&snapshots),
             counters: supervisor::merge(snapshots.iter().flat_map(|s| s.counters.iter().copied())),
             paths: paths(&snapshots),
             degraded_queues: degraded_queues(daemon),
             connections: snapshots.iter().map(|s| s.connections).sum(),
-            is_ready: is_complete && snapshots.iter().all(|s| s.up),
+            // Whoever has it drain knows.
+            is_ready: daemon.is_draining() || daemon.readiness(&snapshots).is_ok(),
         }
     }
 }
 
-fn cpu_used() -> Option<Duration> {
-    let used = clock_gettime(ClockId::ProcessCPUTime);
-    Duration::try_from(used).ok()
-}
-
-fn resident_mebibytes() -> Option<f64> {
-    Some(kibibytes_of("/proc/self/status", "VmRSS:")? as f64 / 1024.0)
-}
-
 /// Of the host; for the default threshold of `memory`.
 pub(super) fn total_mebibytes() -> Option<u64> {
-    Some(kibibytes_of("/proc/meminfo", "MemTotal:")? / 1024)
-}
-
-/// `KEY: NUMBER kB`, as the kernel writes it.
-fn kibibytes_of(file: &str, key: &str) -> Option<u64> {
-    let text = std::fs::read_to_string(file).ok()?;
-    let value = text.lines().find_map(|line| line.strip_prefix(key))?;
-    value.trim().strip_suffix(" kB")?.parse().ok()
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    Some(total.trim().strip_suffix(" kB")?.parse::<u64>().ok()? / 1024)
 }
 
 fn certificate_days(daemon: &Supervisor) -> Option<f64> {
-    let leaf = daemon.identity.gateway.as_ref()?.current().leaf;
-    Some(identity::facts(&leaf).ok()?.days_left as f64)
+    let not_after_s = identity::not_after_s(&daemon.identity.gateway.as_ref()?.current().leaf)?;
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Some((not_after_s as f64 - now.as_secs_f64()) / 86_400.0)
 }
 
 fn paths(snapshots: &[WorkerSnapshot]) -> Option<Paths> {
@@ -139,19 +130,44 @@ fn degraded_queues(daemon: &Supervisor) -> u64 {
     (of_lanes.sum::<usize>() + unserved.sum::<usize>()) as u64
 }
 
-/// The quantities between two samples.
+/// What the workers had measured at the last few looks, 120 KB each, so that a quantile is of more than a second and of
+/// nothing that is over.
+#[derive(Debug, Default)]
+pub(super) struct Lately(VecDeque<Box<Meters>>);
+
+/// Quantiles are of what came within so many looks.
+const LATELY_LOOKS: usize = 5;
+
+impl Lately {
+    /// Takes the newest in, and says what is new since the oldest.
+    pub(super) fn renew(&mut self, now: &Meters) -> Meters {
+        let lately = self.0.front().map_or_else(Meters::default, |oldest| now.since(oldest));
+        self.0.push_back(Box::new(now.clone()));
+        if self.0.len() > LATELY_LOOKS {
+            self.0.pop_front();
+        }
+        lately
+    }
+}
+
+/// The quantities between two samples; quantiles are of the last few.
 pub(super) struct Reading<'a> {
     pub(super) before: &'a Sample,
     pub(super) after: &'a Sample,
+    /// What was measured lately.
+    pub(super) lately: &'a Meters,
 }
 
 impl Reading<'_> {
     /// `None` where it can't be told: there is no such thing here, or nothing happened that has it.
     pub(super) fn value(&self, quantity: &Quantity) -> Option<f64> {
-        let Self { before, after } = *self;
+        let Self { before, after, lately: _ } = *self;
         match quantity {
-            Quantity::LatencyP50 | Quantity::LatencyP95 | Quantity::LatencyP99 => None,
-            Quantity::LoopLagP99 | Quantity::HandshakeP95 => None,
+            Quantity::LatencyP50 => self.quantile(Meter::RoundTrip, 0.5),
+            Quantity::LatencyP95 => self.quantile(Meter::RoundTrip, 0.95),
+            Quantity::LatencyP99 => self.quantile(Meter::RoundTrip, 0.99),
+            Quantity::LoopLagP99 => self.quantile(Meter::LoopLag, 0.99),
+            Quantity::HandshakeP95 => self.quantile(Meter::Handshake, 0.95),
             Quantity::Drops(None) => self.rate(|sample| sample.drops.values().sum()),
             Quantity::Drops(Some(counter)) => self.rate(|sample| {
                 let of = |counts: &BTreeMap<String, u64>| counts.get(counter).copied();
@@ -159,15 +175,20 @@ impl Reading<'_> {
             }),
             Quantity::SlowPath => self.slow_percent(),
             Quantity::ModeDegraded => Some(after.degraded_queues as f64),
-            Quantity::Memory => after.memory_mebibytes,
+            Quantity::Memory => after.process.resident_bytes.map(|bytes| bytes as f64 / f64::from(1 << 20)),
             Quantity::Cpu => {
-                let used = after.cpu?.saturating_sub(before.cpu?);
-                Some(used.as_secs_f64() / self.seconds()? * 100.0)
+                let used_seconds = after.process.cpu_seconds - before.process.cpu_seconds;
+                Some(used_seconds / self.seconds()? * 100.0)
             }
             Quantity::Certificate => after.certificate_days,
             Quantity::Connections => after.is_complete.then_some(after.connections as f64),
             Quantity::NotReady => Some(if after.is_ready { 0.0 } else { 1.0 }),
         }
+    }
+
+    /// In seconds.
+    fn quantile(&self, meter: Meter, q: f64) -> Option<f64> {
+        self.lately.get(meter).quantile(q).map(|us| us as f64 / 1e6)
     }
 
     fn seconds(&self) -> Option<f64> {
@@ -197,13 +218,14 @@ impl Reading<'_> {
 mod tests {
     //! Goal: rates and shares are of what lies between two samples, and what can't be told isn't told.
     use super::*;
+    use std::time::Duration;
 
     fn sample(at: Instant) -> Sample {
         Sample {
             at,
             is_complete: true,
-            cpu: Some(Duration::ZERO),
-            memory_mebibytes: resident_mebibytes(),
+            process: ProcessStatus { resident_bytes: Some(3 << 19), ..ProcessStatus::default() },
+            meters: Box::default(),
             certificate_days: None,
             drops: BTreeMap::new(),
             counters: BTreeMap::new(),
@@ -221,9 +243,11 @@ mod tests {
         let mut after = sample(start + Duration::from_secs(2));
         after.drops = [("rx_checksum".to_owned(), 10), ("tx_error".to_owned(), 4)].into();
         after.counters = [("refused_denied".to_owned(), 6)].into();
-        after.cpu = Some(Duration::from_secs(3));
+        after.process.cpu_seconds = 3.0;
+        let lately = Meters::default();
         let value = |after: &Sample, text: &str| {
-            Reading { before: &before, after }.value(&Quantity::parse(text).unwrap())
+            let reading = Reading { before: &before, after, lately: &lately };
+            reading.value(&Quantity::parse(text).unwrap())
         };
         assert_eq!(value(&after, "drops"), Some(7.0));
         assert_eq!(value(&after, "drops{rx_checksum}"), Some(5.0));
@@ -234,7 +258,8 @@ mod tests {
         assert_eq!(value(&after, "not_ready"), Some(0.0));
         assert_eq!(value(&after, "slow_path"), None, "there is no AF_XDP");
         assert_eq!(value(&after, "certificate"), None, "a client has none");
-        assert!(value(&after, "memory").is_some_and(|mebibytes| mebibytes > 1.0));
+        assert_eq!(value(&after, "memory"), Some(1.5));
+        assert_eq!(value(&after, "latency_p95"), None, "nothing was measured");
         after.is_complete = false;
         assert_eq!((value(&after, "drops"), value(&after, "connections")), (None, None));
     }
@@ -246,11 +271,30 @@ mod tests {
         before.paths = Some(Paths { fast: 1000, slow: 10 });
         let share = |paths, after: &mut Sample| {
             after.paths = Some(paths);
-            Reading { before: &before, after }.value(&Quantity::SlowPath)
+            let lately = Meters::default();
+            Reading { before: &before, after, lately: &lately }.value(&Quantity::SlowPath)
         };
         assert_eq!(share(Paths { fast: 1000, slow: 109 }, &mut after), None);
         assert_eq!(share(Paths { fast: 1000, slow: 110 }, &mut after), Some(100.0));
         assert_eq!(share(Paths { fast: 1750, slow: 260 }, &mut after), Some(25.0));
+    }
+
+    #[test]
+    fn quantiles_forget_what_is_over() {
+        let (start, mut lately, mut all) = (Instant::now(), Lately::default(), Meters::default());
+        let mut p99 = |round_trips: &[u64]| {
+            round_trips.iter().for_each(|&us| all.time(Meter::RoundTrip, Duration::from_micros(us)));
+            let (now, new) = (sample(start), lately.renew(&all));
+            Reading { before: &now, after: &now, lately: &new }.value(&Quantity::LatencyP99)
+        };
+        assert_eq!(p99(&[]), None);
+        let near =
+            |value: Option<f64>, truth: f64| value.is_some_and(|value| (value - truth).abs() < truth / 50.0);
+        assert!(near(p99(&[20_000; 100]), 0.02));
+        for _ in 1..LATELY_LOOKS {
+            assert!(near(p99(&[]), 0.02), "it was lately");
+        }
+        assert!(near(p99(&[50]), 50e-6));
     }
 
     #[test]

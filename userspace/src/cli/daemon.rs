@@ -1,6 +1,6 @@
 //! What both daemons take: how packets enter and leave, the log, the control socket.
 
-use super::{NumberList, Queues};
+use super::{Endpoint, NumberList, Queues};
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 
@@ -94,6 +94,9 @@ pub(crate) struct DaemonArgs {
     /// Control socket of the daemon
     #[arg(long, value_name = "PATH", env = "BEAM_CONTROL")]
     pub(crate) control: Option<PathBuf>,
+    /// Serve metrics for Prometheus, /healthz and /readyz over HTTP; loopback unless an address is given (0.0.0.0:9090)
+    #[arg(long, value_name = "ADDR", env = "BEAM_METRICS")]
+    pub(crate) metrics: Option<Endpoint>,
     /// Log as text or as one JSON object a line
     #[arg(long, value_enum, default_value = "text", env = "BEAM_LOG_FORMAT")]
     pub(crate) log_format: LogFormat,

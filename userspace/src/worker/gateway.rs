@@ -468,7 +468,8 @@ impl Gateway {
         }
         if let Some(session) = self.sessions.get_mut(&conn) {
             session.lookups += 1;
-            let resolving = Resolving { reader, host, port, asker, permit, transport };
+            let since = core.now;
+            let resolving = Resolving { reader, host, port, asker, permit, transport, since };
             session.slots.insert(stream, Slot::Resolving(Box::new(resolving)));
             self.lookups.push_back((core.now + LOOKUP_LIMIT, conn, stream));
         }

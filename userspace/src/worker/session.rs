@@ -44,6 +44,8 @@ pub(super) struct Resolving {
     pub(super) asker: Asker,
     pub(super) permit: FlowPermit,
     pub(super) transport: Transport,
+    /// When the request came.
+    pub(super) since: Instant,
 }
 
 /// What the flow to the destination will be.

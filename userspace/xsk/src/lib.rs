@@ -33,6 +33,7 @@ mod held;
 mod interface;
 mod kick;
 mod lan;
+mod losses;
 mod mirror;
 mod netlink;
 mod news;
