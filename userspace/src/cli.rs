@@ -1,8 +1,10 @@
-//! The command line. Every long flag also reads an environment variable `BEAM_*`.
+//! The command line. Every flag of a daemon also reads an environment variable `BEAM_*` and a key of the configuration file.
 
 mod address;
+mod check;
 mod connect;
 mod daemon;
+mod enroll;
 mod key;
 mod operate;
 mod serve;
@@ -10,8 +12,10 @@ mod user;
 mod values;
 
 pub(crate) use address::{Destination, Endpoint, Forward, GatewayUrl, Protocol};
+pub(crate) use check::{CheckArgs, CompletionsArgs, DrainArgs, ManArgs};
 pub(crate) use connect::ConnectArgs;
 pub(crate) use daemon::{AlertArgs, Congestion, DaemonArgs, LogFormat, PathArgs, XdpMode, ZeroCopy};
+pub(crate) use enroll::{EnrolArgs, EnrolFormat};
 pub(crate) use key::{KeyArgs, KeyVerb};
 pub(crate) use operate::{ClearArgs, Clearable, ControlArgs, DoctorArgs, KickArgs, ShowArgs, StatusArgs};
 pub(crate) use serve::{EarlyData, Retry, ServeArgs};
@@ -40,16 +44,28 @@ pub(crate) enum Verb {
     Show(ShowArgs),
     /// Count from zero again in `beam show errors` and `beam show clients`
     Clear(ClearArgs),
-    /// Have a running gateway read its users file and certificates again, as SIGHUP does
+    /// Have a running daemon read its configuration, users file and certificates again, as SIGHUP does
     Reload(ControlArgs),
     /// Close a client's connections to a running gateway
     Kick(KickArgs),
     /// Manage the users file of a gateway
     User(UserArgs),
+    /// Add a user to the gateway on this host, and print what its client pastes
+    #[command(name = "enroll", visible_alias = "enrol")]
+    Enrol(EnrolArgs),
     /// Make a key that a gateway knows a client by, or look into key, certificate and token files
     Key(KeyArgs),
     /// Look at this host, and say what is amiss and what mends it
     Doctor(DoctorArgs),
+    /// Show the configuration that a daemon would have, with where each value comes from, and what is wrong with it
+    Check(CheckArgs),
+    /// Have a running daemon finish its flows, refuse new ones, and stop, as SIGTERM does
+    Drain(DrainArgs),
+    /// Print a shell's completions
+    Completions(CompletionsArgs),
+    /// Write the manual pages
+    #[command(hide = true)]
+    Man(ManArgs),
 }
 
 #[cfg(test)]

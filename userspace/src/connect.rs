@@ -3,6 +3,7 @@
 use crate::{
     alerts::{self, Asked},
     cli::{ConnectArgs, Destination, Endpoint, Protocol},
+    config,
     early::{self, AtClient, Circumstances, state::State},
     failure::Failure,
     identity::{self, Credentials},
@@ -32,13 +33,8 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) fn run(args: ConnectArgs) -> Result<(), Failure> {
     logging::start(args.daemon.log_format, args.daemon.verbose);
     alerts::Plan::of(&args.daemon.alerts)?;
-    let carries_ip = args.tun.is_some() || args.lan.is_some();
-    let forwards = args.local_forwards.len() + args.remote_forwards.len() + args.socks.len();
-    if forwards == 0 && args.stdio.is_none() && !carries_ip {
-        return Err(Failure::Config(anyhow!(
-            "nothing to carry: give -L or -R [BIND:]PORT:HOST:HOSTPORT, -D [BIND:]PORT, -W HOST:PORT, --tun or --lan IF"
-        )));
-    }
+    config::announce();
+    must_carry(&args)?;
     let protection = args.path.simd.protection()?;
     let state = State::client(args.state_dir.as_deref());
     let (quic, early) = quic_client(&args, &state)?;
@@ -116,10 +112,34 @@ pub(crate) fn run(args: ConnectArgs) -> Result<(), Failure> {
     outcome
 }
 
+/// A tunnel that nothing goes through is a mistake.
+pub(crate) fn must_carry(args: &ConnectArgs) -> Result<(), Failure> {
+    let carries_ip = args.tun.is_some() || args.lan.is_some();
+    let forwards = args.local_forwards.len() + args.remote_forwards.len() + args.socks.len();
+    if forwards == 0 && args.stdio.is_none() && !carries_ip {
+        return Err(Failure::Config(anyhow!(
+            "nothing to carry: give -L or -R [BIND:]PORT:HOST:HOSTPORT, -D [BIND:]PORT, -W HOST:PORT, --tun or --lan IF"
+        )));
+    }
+    Ok(())
+}
+
 fn quic_client(
     args: &ConnectArgs,
     state: &State,
 ) -> Result<(quinn_proto::ClientConfig, Arc<AtClient>), Failure> {
+    let (tls, of) = client_tls(args)?;
+    let mut options = transport::TransportOptions::client();
+    options.congestion = serve::congestion(args.cc);
+    options.keep_alive = (!args.keepalive.is_zero()).then_some(args.keepalive);
+    let early = AtClient::open(state, of, args.pool);
+    let quic = tls::resuming_client(tls, early.tickets.clone()).map_err(Failure::config)?;
+    let transport = Arc::new(options.build());
+    Ok((transport::client_config_with_tokens(quic, transport, early.tokens.clone()), early))
+}
+
+/// The client's side of TLS: how the gateway is trusted, and who we are.
+pub(crate) fn client_tls(args: &ConnectArgs) -> Result<(rustls::ClientConfig, Circumstances), Failure> {
     let verify = if args.insecure {
         tracing::warn!("--insecure: the gateway's certificate is not verified");
         tls::Verify::Insecure
@@ -145,13 +165,7 @@ fn quic_client(
             .map_err(Failure::Config)?,
         _ => tls.map_err(Failure::config)?,
     };
-    let mut options = transport::TransportOptions::client();
-    options.congestion = serve::congestion(args.cc);
-    options.keep_alive = (!args.keepalive.is_zero()).then_some(args.keepalive);
-    let early = AtClient::open(state, of, args.pool);
-    let quic = tls::resuming_client(tls, early.tickets.clone()).map_err(Failure::config)?;
-    let transport = Arc::new(options.build());
-    Ok((transport::client_config_with_tokens(quic, transport, early.tokens.clone()), early))
+    Ok((tls, of))
 }
 
 /// What a ticket is bound to: the gateway, how it is trusted, and whom it knows us as.
@@ -201,7 +215,7 @@ fn listens(args: &ConnectArgs) -> Result<Vec<Listen>, Failure> {
 }
 
 /// What `-R` publishes: on the gateway's loopback unless its user names an address.
-fn publications(args: &ConnectArgs) -> Result<Vec<Publication>, Failure> {
+pub(crate) fn publications(args: &ConnectArgs) -> Result<Vec<Publication>, Failure> {
     args.remote_forwards
         .iter()
         .map(|forward| Publication::new(forward).map_err(|error| Failure::Config(anyhow!("-R: {error}"))))

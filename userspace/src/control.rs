@@ -4,6 +4,8 @@
 //! [`CLIENTS_MAX`] callers are served at once; each has [`PATIENCE`] to say what it wants.
 
 use crate::{
+    drain::Progress,
+    enroll,
     failure::Failure,
     show::{Question, Shown},
     status::Status,
@@ -37,9 +39,17 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(crate) enum Request {
     Status,
     Reload,
-    Kick { client: String },
+    Kick {
+        client: String,
+    },
     Show(Question),
     Clear,
+    /// What a client needs to know of this gateway.
+    Enrolment,
+    /// Begin to drain, or say how far that is.
+    Drain {
+        wait: bool,
+    },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -47,9 +57,11 @@ pub(crate) enum Request {
 pub(crate) enum Answer {
     Status(Box<Status>),
     Show(Box<Shown>),
+    Enrolment(Box<enroll::Gateway>),
     /// What was done.
     Done(String),
     Error(String),
+    Drain(Progress),
 }
 
 /// Removes the socket file when the daemon ends.

@@ -40,7 +40,7 @@ impl Supervisor {
         let facts = identity::facts(&loaded.leaf).map_err(|error| error.to_string())?;
         let address = self.identity.address.parse().map_err(|_| "it has no address".to_owned())?;
         // The daemon's directory isn't the caller's.
-        let users = reloader.users_file().and_then(|path| std::path::absolute(path).ok());
+        let users = loaded.args.users.as_ref().and_then(|path| std::path::absolute(path).ok());
         Ok(Gateway {
             address,
             fingerprint: loaded.fingerprint.to_string(),
@@ -65,7 +65,8 @@ pub(crate) fn run(args: &EnrolArgs) -> Result<(), Failure> {
     let place = Place::of(args.host.as_deref(), &gateway).map_err(Failure::Config)?;
     let pin = (!args.no_pin).then(|| gateway.fingerprint.clone());
     // Judged before anybody is added: what is printed has to work.
-    let mut invitation = Invitation { name: args.name.clone(), place, pin, token: String::new(), carry: args.carry.clone() };
+    let mut invitation =
+        Invitation { name: args.name.clone(), place, pin, token: String::new(), carry: args.carry.clone() };
     let table = invitation.toml().map_err(Failure::Config)?;
     invitation.token = users::add(&file, &args.name, &policy).map_err(Failure::config)?;
     if let Err(error) = reload(socket) {
@@ -84,7 +85,11 @@ pub(crate) fn run(args: &EnrolArgs) -> Result<(), Failure> {
     match args.format {
         EnrolFormat::Shell => print!("{}", invitation.shell()),
         EnrolFormat::Toml => {
-            eprintln!("beam: the token, for {} on the client (chmod 0600): {}", invitation.token_file(), invitation.token);
+            eprintln!(
+                "beam: the token, for {} on the client (chmod 0600): {}",
+                invitation.token_file(),
+                invitation.token
+            );
             print!("{table}");
         }
     }

@@ -4,12 +4,16 @@
 //! `worker` is where packets and flows live; `control` is the socket that the read verbs talk to.
 
 mod alerts;
+mod check;
 mod cli;
+mod config;
 mod connect;
 mod control;
 mod devices;
 mod doctor;
+mod drain;
 mod early;
+mod enroll;
 mod failure;
 mod identity;
 mod inner;
@@ -18,6 +22,7 @@ mod key;
 mod logging;
 mod metrics;
 mod orders;
+mod paper;
 mod protection;
 mod reload;
 mod serve;
@@ -29,7 +34,6 @@ mod supervisor;
 mod users;
 mod worker;
 
-use clap::{CommandFactory as _, FromArgMatches as _};
 use std::io::Write;
 
 /// mimalloc: per-thread heaps, so that workers share no allocator lock.
@@ -47,12 +51,24 @@ fn raise_descriptor_limit() {
 }
 
 fn main() -> std::process::ExitCode {
-    let command = cli::Cli::command();
-    let matches = command.clone().get_matches();
-    settings::remember(&command, &matches);
-    let cli = cli::Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let outcome = match config::start() {
+        Ok(cli) => run(cli),
+        Err(config::Refused::Usage(error)) => error.exit(),
+        Err(refused) => Err(refused.into()),
+    };
+    match outcome {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(failure) => {
+            // Nobody may be there to read it; the exit code still tells.
+            let _ = writeln!(std::io::stderr(), "beam: {failure}");
+            failure.exit_code()
+        }
+    }
+}
+
+fn run(cli: cli::Cli) -> Result<(), failure::Failure> {
     raise_descriptor_limit();
-    let outcome = match cli.verb {
+    match cli.verb {
         cli::Verb::Serve(args) => serve::run(*args),
         cli::Verb::Connect(args) => connect::run(*args),
         cli::Verb::Status(args) => status::run(&args),
@@ -62,14 +78,11 @@ fn main() -> std::process::ExitCode {
         cli::Verb::Kick(args) => orders::kick(&args),
         cli::Verb::User(args) => users::run(&args),
         cli::Verb::Key(args) => key::run(&args),
+        cli::Verb::Enrol(args) => enroll::run(&args),
         cli::Verb::Doctor(args) => doctor::run(&args),
-    };
-    match outcome {
-        Ok(()) => std::process::ExitCode::SUCCESS,
-        Err(failure) => {
-            // Nobody may be there to read it; the exit code still tells.
-            let _ = writeln!(std::io::stderr(), "beam: {failure}");
-            failure.exit_code()
-        }
+        cli::Verb::Check(args) => check::run(&args),
+        cli::Verb::Drain(args) => drain::run(&args),
+        cli::Verb::Completions(args) => paper::completions(&args),
+        cli::Verb::Man(args) => paper::man(&args),
     }
 }

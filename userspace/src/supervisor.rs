@@ -5,6 +5,7 @@ use crate::{
     cli::DaemonArgs,
     control::{self, Answer, Request},
     devices,
+    drain::Drain,
     failure::Failure,
     interface::{Lane, LaneFacts},
     metrics::{self, BatchStatus, LatencyStatus, ProcessStatus, Windows},
@@ -37,8 +38,6 @@ use std::{
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 /// Rates are measured over this long.
 pub(crate) const RATES_OVER: Duration = Duration::from_millis(200);
-/// How often a draining daemon looks whether its flows are done.
-const DRAIN_LOOK: Duration = Duration::from_millis(50);
 
 /// What doesn't change while a daemon runs.
 pub(crate) struct Identity {
@@ -77,7 +76,8 @@ pub(crate) struct Supervisor {
     started_at: SystemTime,
     /// What `beam status` tells quantiles of.
     windows: Mutex<Windows>,
-    draining: AtomicBool,
+    pub(crate) draining: AtomicBool,
+    pub(crate) drain: Drain,
     /// What `beam clear counters` has set aside.
     pub(crate) cleared: Mutex<Cleared>,
 }
@@ -149,9 +149,10 @@ pub(crate) fn run(
         started_at: SystemTime::now(),
         windows: Mutex::new(Windows::new(Instant::now())),
         draining: AtomicBool::new(false),
+        drain: Drain::new(drain_timeout),
         cleared: Mutex::default(),
     });
-    supervisor.clone().watch_signals(drain_timeout)?;
+    supervisor.clone().watch_signals()?;
     devices::watch(&supervisor).map_err(Failure::Runtime)?;
     alerts::watch(&supervisor).map_err(Failure::Runtime)?;
     if let Some(bound) = &bound {
@@ -239,7 +240,7 @@ impl Supervisor {
     }
 
     /// TERM and INT drain, a second one stops; HUP reloads.
-    fn watch_signals(self: Arc<Self>, drain_timeout: Duration) -> Result<(), Failure> {
+    fn watch_signals(self: Arc<Self>) -> Result<(), Failure> {
         use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
         let mut signals =
             signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(Failure::runtime)?;
@@ -248,39 +249,14 @@ impl Supervisor {
                 if signal == SIGHUP {
                     // The outcome is in the log.
                     let _ = self.reload();
-                } else if self.draining.swap(true, Ordering::SeqCst) {
+                } else if !self.begin_drain() {
                     tracing::info!("second signal: stopping now");
                     self.tell_all(|| Command::Stop);
-                } else {
-                    let of_thread = self.clone();
-                    std::thread::spawn(move || of_thread.drain(drain_timeout));
                 }
             }
         };
         std::thread::Builder::new().name("beam-signals".into()).spawn(watch).map_err(Failure::runtime)?;
         Ok(())
-    }
-
-    /// Lets running flows finish, at most for `within`, then stops the workers.
-    fn drain(&self, within: Duration) {
-        // A worker that doesn't answer in time is busy, and so not done.
-        let flows = |snapshots: &[WorkerSnapshot]| {
-            let silent = self.seats.len().saturating_sub(snapshots.len()) as u64;
-            snapshots.iter().map(|s| s.flows + s.pending).sum::<u64>() + silent
-        };
-        let until = Instant::now() + within;
-        self.tell_all(|| Command::Drain);
-        let mut left = flows(&self.snapshots());
-        tracing::info!(
-            "draining: {left} flow(s) may finish within {} s, new ones are refused",
-            within.as_secs()
-        );
-        while left > 0 && Instant::now() < until {
-            std::thread::sleep(DRAIN_LOOK);
-            left = flows(&self.snapshots());
-        }
-        tracing::info!("drained, {left} flow(s) cut off: stopping");
-        self.tell_all(|| Command::Stop);
     }
 
     pub(crate) fn snapshots(&self) -> Vec<WorkerSnapshot> {
@@ -309,14 +285,18 @@ impl Supervisor {
         std::iter::from_fn(|| answers.recv_deadline(until).ok()).collect()
     }
 
-    fn answer(&self, request: &Request) -> Answer {
+    fn answer(self: &Arc<Self>, request: &Request) -> Answer {
         match request {
             Request::Status => Answer::Status(Box::new(self.status())),
             Request::Show(question) => {
                 self.show(question).map_or_else(Answer::Error, |shown| Answer::Show(Box::new(shown)))
             }
             Request::Clear => Answer::Done(self.clear_counters()),
+            Request::Enrolment => {
+                self.enrolment().map_or_else(Answer::Error, |gateway| Answer::Enrolment(Box::new(gateway)))
+            }
             Request::Reload => self.reload().map_or_else(Answer::Error, Answer::Done),
+            Request::Drain { wait } => Answer::Drain(self.drained(*wait)),
             Request::Kick { client } => self.kick(client).map_or_else(Answer::Error, Answer::Done),
         }
     }

@@ -39,7 +39,7 @@ pub(crate) enum Congestion {
 }
 
 /// Flags of the datapath, the same for both daemons.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(crate) struct PathArgs {
     /// Interface to attach to (AF_XDP); may be given several times
     #[arg(short = 'i', long = "interface", value_name = "IF", env = "BEAM_INTERFACE", value_delimiter = ' ')]
@@ -74,7 +74,7 @@ pub(crate) struct PathArgs {
 }
 
 /// Flags of alerts, the same for both daemons.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(crate) struct AlertArgs {
     /// Alert when this holds: `NAME OP VALUE for DURATION`, such as "latency_p95 > 1ms for 30s" (repeatable). It takes the
     /// place of the default for NAME; `none` drops all defaults
@@ -89,8 +89,11 @@ pub(crate) struct AlertArgs {
 }
 
 /// Flags of the log and the control socket, the same for both daemons.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(crate) struct DaemonArgs {
+    /// TOML file with the same flags: `beam check` shows what comes of it
+    #[arg(short = 'c', long, value_name = "FILE", env = "BEAM_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
     /// Control socket of the daemon
     #[arg(long, value_name = "PATH", env = "BEAM_CONTROL")]
     pub(crate) control: Option<PathBuf>,
@@ -101,7 +104,7 @@ pub(crate) struct DaemonArgs {
     #[arg(long, value_enum, default_value = "text", env = "BEAM_LOG_FORMAT")]
     pub(crate) log_format: LogFormat,
     /// More log; twice for everything
-    #[arg(short = 'v', long = "verbose", action = clap::ArgAction::Count)]
+    #[arg(short = 'v', long = "verbose", action = clap::ArgAction::Count, env = "BEAM_VERBOSE")]
     pub(crate) verbose: u8,
     #[command(flatten)]
     pub(crate) alerts: AlertArgs,

@@ -54,7 +54,8 @@ impl Place {
             }
             false => (bare.to_owned(), port),
         };
-        let is_host = !host.is_empty() && host.chars().all(|c| c.is_ascii_alphanumeric() || "-._:".contains(c));
+        let is_host =
+            !host.is_empty() && host.chars().all(|c| c.is_ascii_alphanumeric() || "-._:".contains(c));
         is_host.then_some(Self { host, port })
     }
 
@@ -93,13 +94,18 @@ impl Invitation {
     /// on the host would see it.
     pub(super) fn shell(&self) -> String {
         let file = format!("~/.config/beam/{}", self.file_name());
-        let mut out = format!("mkdir -p ~/.config/beam && (umask 077 && cat >{file} <<'TOKEN'\n{}\nTOKEN\n", self.token);
+        let mut out = format!(
+            "mkdir -p ~/.config/beam && (umask 077 && cat >{file} <<'TOKEN'\n{}\nTOKEN\n",
+            self.token
+        );
         let _ = write!(out, ") && beam connect {}", quoted(&self.place.url()));
         if let Some(pin) = &self.pin {
             let _ = write!(out, " --pin {}", quoted(pin));
         }
         let _ = write!(out, " --token-file {file}");
-        self.carry.iter().for_each(|word| drop(write!(out, " {}", quoted(word))));
+        for word in &self.carry {
+            let _ = write!(out, " {}", quoted(word));
+        }
         out.push('\n');
         out
     }
@@ -114,7 +120,8 @@ impl Invitation {
         let matches = command.clone().try_get_matches_from(words).map_err(|error| {
             anyhow!("behind `--` there must be flags of beam connect: {}", error.to_string().trim_end())
         })?;
-        let (Some(connect), Some(("connect", matches))) = (command.find_subcommand("connect"), matches.subcommand())
+        let (Some(connect), Some(("connect", matches))) =
+            (command.find_subcommand("connect"), matches.subcommand())
         else {
             bail!("behind `--` there must be flags of beam connect");
         };
@@ -161,7 +168,10 @@ mod tests {
         let url = |said: Option<&str>, gateway: &Gateway| Place::of(said, gateway).map(|place| place.url());
         let own = gateway("192.0.2.1:4433", &["beam.invalid"]);
         assert_eq!(url(None, &own).unwrap(), "https://192.0.2.1:4433");
-        assert_eq!(url(None, &gateway("[::]:443", &["*.example", "gw.example"])).unwrap(), "https://gw.example:443");
+        assert_eq!(
+            url(None, &gateway("[::]:443", &["*.example", "gw.example"])).unwrap(),
+            "https://gw.example:443"
+        );
         assert_eq!(url(None, &gateway("[2001:db8::1]:443", &[])).unwrap(), "https://[2001:db8::1]:443");
         for hidden in ["[::]:443", "0.0.0.0:443", "127.0.0.1:443"] {
             let error = url(None, &gateway(hidden, &["beam.invalid"])).unwrap_err().to_string();

@@ -47,7 +47,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use tunnel::{CloseReason, ConnId, Dir, Event, Read, StreamId, VarInt};
+use tunnel::{CloseReason, ConnId, Dir, Event, Read, RetryPolicy, StreamId, VarInt};
 
 /// What all workers of a gateway share; never changed, only replaced.
 pub(crate) struct GatewayConfig {
@@ -65,19 +65,28 @@ pub(crate) struct GatewayConfig {
 }
 
 impl GatewayConfig {
-    /// The same with other users and authorities.
-    pub(crate) fn renewed(&self, users: Option<Users>, authorities: Authorities) -> Self {
-        let Self { users: _, accounts, policy, listen, resolver, certificate_name, authorities: _ } = self;
-        Self {
-            users,
-            accounts: accounts.clone(),
-            policy: policy.clone(),
-            listen: listen.clone(),
-            resolver: resolver.clone(),
-            certificate_name: *certificate_name,
-            authorities,
-        }
+    /// The same with other rules.
+    pub(crate) fn renewed(&self, Rules { users, policy, listen, authorities }: Rules) -> Self {
+        let (accounts, resolver) = (self.accounts.clone(), self.resolver.clone());
+        let certificate_name = self.certificate_name;
+        Self { users, accounts, policy, listen, resolver, certificate_name, authorities }
     }
+}
+
+/// The part of a [`GatewayConfig`] that flags and files say.
+pub(crate) struct Rules {
+    pub(crate) users: Option<Users>,
+    pub(crate) policy: Policy,
+    pub(crate) listen: ClientPolicy,
+    pub(crate) authorities: Authorities,
+}
+
+/// Numbers of a worker that may change while it runs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub(crate) connections_max: usize,
+    pub(crate) retry: RetryPolicy,
+    pub(crate) udp_idle_timeout: Duration,
 }
 
 /// See the module.

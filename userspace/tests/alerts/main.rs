@@ -52,15 +52,31 @@ fn an_alert_is_told_everywhere_and_resolves() {
     let hook = webhook::Server::start(&place);
     let dir = path(place.rig.directory());
     // It hangs while the alert fires, longer than it may.
-    let script = format!("#!/bin/sh\nenv | grep ^BEAM_ALERT_ >>{dir}/told\n[ $BEAM_ALERT_STATE = resolved ] || sleep 1000\n");
+    let script = format!(
+        "#!/bin/sh\nenv | grep ^BEAM_ALERT_ >>{dir}/told\n[ $BEAM_ALERT_STATE = resolved ] || sleep 1000\n"
+    );
     let program = place.rig.directory().join("hook");
     fs::write(&program, script).unwrap();
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
     let url = format!("https://localhost:{}/hook/secret", hook.port);
     let exec = path(&program);
-    let flags = ["--xdp", "off", "--cpus", "0", "--log-format", "json", "--alert", "none", "--alert", DROPS, "--alert", LATENCY];
+    let flags = [
+        "--xdp",
+        "off",
+        "--cpus",
+        "0",
+        "--log-format",
+        "json",
+        "--alert",
+        "none",
+        "--alert",
+        DROPS,
+        "--alert",
+        LATENCY,
+    ];
     let flags = [&flags[..], &["--alert-webhook", &url, "--alert-exec", &exec]].concat();
-    let gateway = webhook::trusting(&place, &place.certified_args(authority(GATEWAY_V4, TUNNEL_PORT), &flags));
+    let gateway =
+        webhook::trusting(&place, &place.certified_args(authority(GATEWAY_V4, TUNNEL_PORT), &flags));
     let status = gateway.status();
     assert_eq!((status["alerts"]["rules"].as_u64(), names(&status, "firing").len()), (Some(2), 0));
 
@@ -68,7 +84,8 @@ fn an_alert_is_told_everywhere_and_resolves() {
     std::thread::scope(|scope| {
         scope.spawn(|| flood(&place, &stop));
         let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            let status = until("the alert fires", || gateway.status(), |status| names(status, "firing") == [DROPS]);
+            let status =
+                until("the alert fires", || gateway.status(), |status| names(status, "firing") == [DROPS]);
             let alert = &status["alerts"]["firing"][0];
             assert!(alert["value"].as_f64().unwrap() > 20.0 && alert["threshold"] == 20.0, "{alert:#}");
             assert_eq!(alert["unit"], "per_second");
@@ -76,14 +93,18 @@ fn an_alert_is_told_everywhere_and_resolves() {
         stop.store(true, Ordering::Relaxed);
         ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     });
-    let text = Command::new(binary()).args(["status", "--control", &path(&gateway.control)]).output().unwrap();
+    let text =
+        Command::new(binary()).args(["status", "--control", &path(&gateway.control)]).output().unwrap();
     let text = String::from_utf8(text.stdout).unwrap();
     assert!(text.contains(&format!("FIRING   {DROPS}: ")), "{text}");
     let line = gateway.process.wait_for_line("alert: drops{drop_malformed} is", LIMIT);
     let event: Value = serde_json::from_str(&line).unwrap();
     assert_eq!((&event["level"], &event["fields"]["alert"]), (&"WARN".into(), &DROPS.into()), "{event:#}");
     let fired = hook.next();
-    assert_eq!((&fired["state"], &fired["alert"], &fired["role"]), (&"firing".into(), &DROPS.into(), &"gateway".into()));
+    assert_eq!(
+        (&fired["state"], &fired["alert"], &fired["role"]),
+        (&"firing".into(), &DROPS.into(), &"gateway".into())
+    );
     assert_eq!(fired["address"], authority(GATEWAY_V4, TUNNEL_PORT));
 
     // The program still hangs; nothing waits for it.
@@ -97,11 +118,14 @@ fn an_alert_is_told_everywhere_and_resolves() {
     assert_eq!((&fired["alert"], &fired["unit"]), (&LATENCY.into(), &"seconds".into()));
 
     let notices = |status: &Value| status["alerts"]["notices"].clone();
-    let all_told = |notices: &Value| notices["exec_timed_out"] == 2 || notices["exec_done"] == 1 && notices["exec_timed_out"] == 1;
+    let all_told = |notices: &Value| {
+        notices["exec_timed_out"] == 2 || notices["exec_done"] == 1 && notices["exec_timed_out"] == 1
+    };
     let told = until("the program was run", || notices(&gateway.status()), all_told);
     assert!(told["webhook_sent"].as_u64().unwrap() >= 3 && told["webhook_failed"].is_null(), "{told:#}");
     let facts = fs::read_to_string(place.rig.directory().join("told")).unwrap();
-    for fact in [&format!("BEAM_ALERT_NAME={DROPS}"), "BEAM_ALERT_STATE=firing", "BEAM_ALERT_STATE=resolved"] {
+    for fact in [&format!("BEAM_ALERT_NAME={DROPS}"), "BEAM_ALERT_STATE=firing", "BEAM_ALERT_STATE=resolved"]
+    {
         assert!(facts.lines().any(|line| line == fact), "{fact} is not in:\n{facts}");
     }
     assert!(!gateway.process.stderr().contains("secret"), "the URL's path is nobody's business");
@@ -127,7 +151,10 @@ fn a_slow_tunnel_is_told(place: &Place, gateway: &Beam) {
 #[test]
 fn what_is_wrong_with_an_alert_is_a_configuration_error() {
     let cases: [(&[&str], &[&str]); 6] = [
-        (&["--alert", "latency_p96 > 1ms for 30s"], &["`latency_p96 > 1ms for 30s`", "latency_p95", "mode_degraded"]),
+        (
+            &["--alert", "latency_p96 > 1ms for 30s"],
+            &["`latency_p96 > 1ms for 30s`", "latency_p95", "mode_degraded"],
+        ),
         (&["--alert", "memory > many"], &["`many`", "mebibytes", "5MiB", "\"latency_p95 > 1ms for 30s\""]),
         (&["--alert", "drops{no_such} > 1"], &["no_such", "beam show errors"]),
         (&["--alert-webhook", "ftp://alerts.example/"], &["ftp", "https://"]),
@@ -135,7 +162,10 @@ fn what_is_wrong_with_an_alert_is_a_configuration_error() {
         (&["--alert-exec", "/etc/passwd"], &["/etc/passwd", "0644", "chmod +x"]),
     ];
     for (flags, says) in cases {
-        let ran = Command::new(binary()).args(["connect", "https://127.0.0.1:1", "-D", "0", "--once"]).args(flags).output();
+        let ran = Command::new(binary())
+            .args(["connect", "https://127.0.0.1:1", "-D", "0", "--once"])
+            .args(flags)
+            .output();
         let ran = ran.unwrap();
         let said = String::from_utf8_lossy(&ran.stderr);
         assert_eq!(ran.status.code(), Some(3), "{flags:?}: {said}");

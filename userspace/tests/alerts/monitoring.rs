@@ -77,7 +77,8 @@ fn ask(rig: &Rig, page: &str, query: &str) -> Value {
     curl.args(["-q", "-sS", "--noproxy", "*", "-G", "--data-urlencode", &format!("query={query}")]);
     let out = curl.arg(format!("{PROMETHEUS}/api/v1/{page}")).output().expect("run curl");
     let complaint = String::from_utf8_lossy(&out.stderr);
-    let answer: Value = serde_json::from_slice(&out.stdout).unwrap_or_else(|e| panic!("{query}: {e}: {complaint}"));
+    let answer: Value =
+        serde_json::from_slice(&out.stdout).unwrap_or_else(|e| panic!("{query}: {e}: {complaint}"));
     assert_eq!(answer["status"], "success", "{query}: {answer:#}");
     answer["data"].clone()
 }
@@ -125,10 +126,15 @@ fn rules_and_dashboard_ask_for_what_there_is() {
     let moves = "rate(beam_payload_bytes_total[1m]) > 0 and on (instance) rate(beam_handshake_seconds_count[1m]) >= 0";
     let fetch_and_look = || {
         place.curl(&[&format!("http://127.0.0.1:{FORWARD_PORT}/100000")]);
-        (series(rig, moves).len(), series(rig, "count by (instance) (ALERTS{alertname=\"BeamAlertFiring\"})").len())
+        (
+            series(rig, moves).len(),
+            series(rig, "count by (instance) (ALERTS{alertname=\"BeamAlertFiring\"})").len(),
+        )
     };
     let limit = Duration::from_secs(30);
-    until_within(limit, "both ends are scraped twice", fetch_and_look, |&(moving, firing)| moving >= 2 && firing >= 1);
+    until_within(limit, "both ends are scraped twice", fetch_and_look, |&(moving, firing)| {
+        moving >= 2 && firing >= 1
+    });
 
     let mut wrong = Vec::new();
     let asked: Vec<Asked> = dashboard().into_iter().chain(rules(rig)).collect();
@@ -185,7 +191,9 @@ fn named(expression: &str) -> BTreeSet<String> {
 
 #[test]
 fn names_in_an_expression_are_found() {
-    let found = named(r#"sum by (a, b) (rate(beam_x_total{p="q",r=~".*"}[1m])) > 0.5 * process_y and up{z="1"} == 1"#);
+    let found = named(
+        r#"sum by (a, b) (rate(beam_x_total{p="q",r=~".*"}[1m])) > 0.5 * process_y and up{z="1"} == 1"#,
+    );
     let wanted = [
         "beam_x_total",
         r#"beam_x_total{a!=""}"#,
@@ -202,11 +210,15 @@ fn names_in_an_expression_are_found() {
 #[test]
 fn the_rules_pass_promtool() {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/alerts/rules.test.yml");
-    let runs: [(&[&str], PathBuf); 2] = [(&["check", "rules"], file("beam.rules.yml")), (&["test", "rules"], tests)];
+    let runs: [(&[&str], PathBuf); 2] =
+        [(&["check", "rules"], file("beam.rules.yml")), (&["test", "rules"], tests)];
     for (args, on) in runs {
         let Ok(ran) = Command::new("promtool").args(args).arg(path(&on)).output() else {
             use std::io::Write as _;
-            let _ = writeln!(std::io::stderr(), "SKIPPED: needs promtool: the_rules_pass_promtool (scripts/setup)");
+            let _ = writeln!(
+                std::io::stderr(),
+                "SKIPPED: needs promtool: the_rules_pass_promtool (scripts/setup)"
+            );
             return;
         };
         let said = [ran.stdout, ran.stderr].concat();

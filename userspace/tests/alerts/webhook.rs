@@ -1,7 +1,7 @@
 //! A webhook's endpoint: HTTPS on the loopback of the gateway's namespace, by rustls, with the certificate of the test's CA.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufReader, Write as _};
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
@@ -23,9 +23,11 @@ pub(crate) struct Server {
 impl Server {
     pub(crate) fn start(place: &Place) -> Self {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let chain: Vec<_> = CertificateDer::pem_file_iter(&place.pki.server_cert).unwrap().map(Result::unwrap).collect();
+        let chain: Vec<_> =
+            CertificateDer::pem_file_iter(&place.pki.server_cert).unwrap().map(Result::unwrap).collect();
         let key = PrivateKeyDer::from_pem_file(&place.pki.server_key).unwrap();
-        let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let builder =
+            ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
         let tls = Arc::new(builder.with_no_client_auth().with_single_cert(chain, key).unwrap());
         let listener = place.rig.within(Ns::Gateway, || TcpListener::bind("127.0.0.1:0").unwrap());
         let port = listener.local_addr().unwrap().port();
@@ -35,7 +37,10 @@ impl Server {
                 let connection = ServerConnection::new(tls.clone()).unwrap();
                 let mut reader = BufReader::new(StreamOwned::new(connection, stream.unwrap()));
                 let body = read_post(&mut reader);
-                reader.get_mut().write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").unwrap();
+                reader
+                    .get_mut()
+                    .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+                    .unwrap();
                 if post.send(body).is_err() {
                     return;
                 }
