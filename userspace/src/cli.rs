@@ -9,6 +9,8 @@ mod detach;
 mod diag;
 mod fix;
 mod gateway;
+mod enroll;
+mod key;
 mod operate;
 mod ping;
 mod serve;
@@ -24,12 +26,15 @@ pub(crate) use daemon::{Congestion, DaemonArgs, HugePages, LogFormat, PathArgs, 
 pub(crate) use detach::DetachArgs;
 pub(crate) use diag::DiagArgs;
 pub(crate) use gateway::GatewayArgs;
+pub(crate) use daemon::{AlertArgs, Congestion, DaemonArgs, LogFormat, PathArgs, XdpMode, ZeroCopy};
+pub(crate) use enroll::{EnrolArgs, EnrolFormat};
+pub(crate) use key::{KeyArgs, KeyVerb};
 pub(crate) use operate::{ClearArgs, Clearable, ControlArgs, DoctorArgs, KickArgs, ShowArgs, StatusArgs};
 pub(crate) use ping::PingArgs;
 pub(crate) use serve::{EarlyData, Retry, ServeArgs};
 pub(crate) use top::TopArgs;
 pub(crate) use user::{UserArgs, UserVerb};
-pub(crate) use values::{NumberList, Queues};
+pub(crate) use values::{NumberList, Queues, duration};
 
 use clap::{Parser, Subcommand};
 
@@ -65,6 +70,11 @@ pub(crate) enum Verb {
     User(UserArgs),
     /// Measure a tunnel to a gateway: round trips, loss, path MTU, 0-RTT
     Ping(Box<PingArgs>),
+    /// Add a user to the gateway on this host, and print what its client pastes
+    #[command(name = "enroll", visible_alias = "enrol")]
+    Enrol(EnrolArgs),
+    /// Make a key that a gateway knows a client by, or look into key, certificate and token files
+    Key(KeyArgs),
     /// Look at this host, and say what is amiss and what mends it
     Doctor(DoctorArgs),
     /// Take beam's XDP programs off interfaces, after a crash

@@ -6,6 +6,7 @@
 use crate::{
     capture::{Asked, Granted},
     drain::Progress,
+    enroll,
     failure::Failure,
     show::{Question, Shown},
     status::Status,
@@ -49,6 +50,8 @@ pub(crate) enum Request {
     Clear,
     /// The last lines of the log.
     Log,
+    /// What a client needs to know of this gateway.
+    Enrolment,
     /// Begin to drain, or say how far that is.
     Drain {
         wait: bool,
@@ -65,6 +68,7 @@ pub(crate) enum Answer {
     Log(Box<crate::log_ring::Recent>),
     /// Records of the capture follow.
     Capture(Granted),
+    Enrolment(Box<enroll::Gateway>),
     /// What was done.
     Done(String),
     Error(String),

@@ -4,6 +4,7 @@
 //! `worker` is where packets and flows live; `control` is the socket that the read verbs talk to.
 
 mod capture;
+mod alerts;
 mod check;
 mod cli;
 mod config;
@@ -15,11 +16,13 @@ mod diag;
 mod doctor;
 mod drain;
 mod early;
+mod enroll;
 mod failure;
 mod identity;
 mod inner;
 mod interface;
 mod log_ring;
+mod key;
 mod logging;
 mod metrics;
 mod orders;
@@ -85,6 +88,8 @@ fn run(cli: cli::Cli) -> Result<(), failure::Failure> {
         cli::Verb::Capture(args) => capture::run(&args),
         cli::Verb::User(args) => users::run(&args),
         cli::Verb::Ping(args) => ping::run(&args),
+        cli::Verb::Key(args) => key::run(&args),
+        cli::Verb::Enrol(args) => enroll::run(&args),
         cli::Verb::Doctor(args) => doctor::run(&args),
         cli::Verb::Detach(args) => detach::run(&args),
         cli::Verb::Diag(args) => diag::run(&args),

@@ -1,6 +1,7 @@
 //! `beam serve`: flags to a running gateway.
 
 use crate::{
+    alerts::{self, Asked},
     cli::{Congestion, EarlyData, Retry, ServeArgs},
     config, control,
     early::{AtGateway, state::State},
@@ -11,10 +12,11 @@ use crate::{
     logging,
     reload::{Loaded, Reloader},
     supervisor::{self, Crew, Identity, Interfaces, Seat},
-    worker::{Claims, Gateway, GatewayConfig, Limits, Role, Rules, Worker, account::Accounts},
+    worker::{Authorities, Claims, Gateway, GatewayConfig, Limits, Role, Rules, Worker, account::Accounts},
 };
 use anyhow::{Context, anyhow};
 use std::{
+    collections::HashSet,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::PathBuf,
     sync::Arc,
@@ -28,6 +30,7 @@ use upstream::{
 
 pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
     logging::start(args.daemon.log_format, args.daemon.verbose);
+    alerts::Plan::of(&args.daemon.alerts)?;
     config::announce();
     let state = State::gateway(&args.state_dir);
     let early = AtGateway::new(&state, args.early_data);
@@ -71,6 +74,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
     let identity = Identity {
         role: "gateway",
         address: datapath.locals[0].to_string(),
+        asked: Asked::of(&args.path),
         gateway: Some(reloader.clone()),
         transport: transport_options(args),
         caches: Box::new(move || {
@@ -102,6 +106,7 @@ pub(crate) fn quic_server(
     credentials: Credentials,
     secrets: &Secrets,
     early: &AtGateway,
+    users: Option<&Users>,
 ) -> Result<Arc<quinn_proto::ServerConfig>, Failure> {
     let leaf = tls::Fingerprint::of(&credentials.chain[0]);
     // Whoever changes the authorities doesn't want those that the old ones let in.
@@ -109,6 +114,13 @@ pub(crate) fn quic_server(
     let mut tls = server_tls(args, credentials)?;
     let options = transport_options(args);
     tls.key_log = Arc::new(crate::capture::keylog::Tee);
+    // Whoever changes the authorities doesn't want those that the old ones let in. A client that wasn't asked for its key
+    // when it got its ticket shows none when it comes back with that.
+    let asks_for_keys = users.is_some_and(|users| users.keys().next().is_some());
+    let tickets = early.tickets(&[&leaf.0, &authorities_file(args)?, &[u8::from(asks_for_keys)]]);
+    let tls = server_tls(args, credentials, users)?;
+    let mut options = transport::TransportOptions::gateway();
+    options.congestion = congestion(args.cc);
     let tls = tls::with_tickets(tls, tickets, args.early_data != EarlyData::Off);
     let quic = tls::quic_server(tls).map_err(Failure::config)?;
     let server = transport::server_config(quic, Arc::new(options.build()), secrets);
@@ -119,10 +131,14 @@ pub(crate) fn quic_server(
 pub(crate) fn server_tls(
     args: &ServeArgs,
     credentials: Credentials,
+    users: Option<&Users>,
 ) -> Result<rustls::ServerConfig, Failure> {
     let authorities =
         args.client_ca.as_deref().map(identity::authorities).transpose().map_err(Failure::Config)?;
+    let keys: HashSet<_> =
+        users.iter().flat_map(|users| users.keys()).map(|key| tls::Fingerprint(key.0)).collect();
     let client_auth = match authorities {
+        authorities if !keys.is_empty() => tls::ClientAuth::Known { keys, authorities },
         None => tls::ClientAuth::None,
         // With a users file beside it, a client may come with a token instead.
         Some(roots) if args.users.is_some() => tls::ClientAuth::Optional(roots),
@@ -160,6 +176,13 @@ pub(crate) fn authorities_file(args: &ServeArgs) -> Result<Arc<[u8]>, Failure> {
     Ok(file.unwrap_or_default().into())
 }
 
+/// Who verifies client certificates.
+fn authorities(args: &ServeArgs) -> Result<Authorities, Failure> {
+    let roots = args.client_ca.as_deref().map(identity::authorities).transpose().map_err(Failure::Config)?;
+    let judge = roots.map(tls::Authorities::new).transpose().map_err(Failure::config)?;
+    Ok(Authorities { file: authorities_file(args)?, judge })
+}
+
 /// Who may use the gateway, and what they may reach: read from flags and files.
 pub(crate) fn rules(args: &ServeArgs) -> Result<Rules, Failure> {
     must_admit(args)?;
@@ -167,7 +190,7 @@ pub(crate) fn rules(args: &ServeArgs) -> Result<Rules, Failure> {
         users: users(args)?,
         policy: policy(args)?,
         listen: listen_policy(&args.allow_listen)?,
-        authorities: authorities_file(args)?,
+        authorities: authorities(args)?,
     })
 }
 
@@ -191,8 +214,8 @@ pub(crate) fn policy(args: &ServeArgs) -> Result<Policy, Failure> {
     Policy::parse(&args.allow, &args.deny).map_err(Failure::config)
 }
 
-pub(crate) fn gateway_config(args: &ServeArgs) -> Result<GatewayConfig, Failure> {
-    let Rules { users, policy, listen, authorities } = rules(args)?;
+pub(crate) fn gateway_config(rules: Rules) -> Result<GatewayConfig, Failure> {
+    let Rules { users, policy, listen, authorities } = rules;
     Ok(GatewayConfig {
         users,
         policy,

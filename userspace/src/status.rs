@@ -2,6 +2,7 @@
 
 use crate::{
     capture::CaptureStatus,
+    alerts::{AlertStatus, AlertsStatus},
     cli::StatusArgs,
     control::{self, Answer, Request},
     failure::Failure,
@@ -49,6 +50,8 @@ pub(crate) struct Status {
     pub(crate) counters: BTreeMap<String, u64>,
     pub(crate) conservation: Conservation,
     pub(crate) protection: ProtectionStatus,
+    #[serde(default)]
+    pub(crate) alerts: AlertsStatus,
     #[serde(default)]
     pub(crate) latency: LatencyStatus,
     #[serde(default)]
@@ -291,6 +294,7 @@ fn screen(status: &Status) -> String {
             let _ = writeln!(out, "lost by {}: {}", interface.name, lost.join(", "));
         }
     }
+    out.push_str(&alerts(&status.alerts));
     let _ = writeln!(out, "\n{}", status.latency.line());
     let _ = writeln!(out, "{}", status.batches.line());
     let _ = writeln!(out, "{}", status.process.line());
@@ -325,6 +329,23 @@ fn screen(status: &Status) -> String {
         c.in_flight,
         if c.holds { "" } else { "   (does NOT add up: please report)" }
     );
+    out
+}
+
+/// A line each, those that fire first.
+fn alerts(alerts: &AlertsStatus) -> String {
+    let AlertsStatus { rules, firing, pending, notices } = alerts;
+    let mut out = match (firing.len(), pending.len()) {
+        (0, 0) => format!("\nalerts: none of {rules} rules firing\n"),
+        (firing, pending) => format!("\nalerts: {firing} of {rules} rules firing, {pending} pending\n"),
+    };
+    let line = |state: &str, alert: &AlertStatus| format!("{state:8} {}\n", alert.line());
+    out.extend(firing.iter().map(|alert| line("FIRING", alert)));
+    out.extend(pending.iter().map(|alert| line("pending", alert)));
+    let failed: Vec<String> = notices.iter().map(|(name, n)| format!("{name} {n}")).collect();
+    if !failed.is_empty() {
+        let _ = writeln!(out, "notices: {}", failed.join(", "));
+    }
     out
 }
 

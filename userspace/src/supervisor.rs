@@ -3,6 +3,8 @@
 use crate::{
     capture::plane::Plane,
     cli::{DaemonArgs, Toggle},
+    alerts::{self, Alerts},
+    cli::DaemonArgs,
     control::{self, Answer, Request},
     devices,
     drain::Drain,
@@ -43,6 +45,8 @@ pub(crate) const RATES_OVER: Duration = Duration::from_millis(200);
 pub(crate) struct Identity {
     pub(crate) role: &'static str,
     pub(crate) address: String,
+    /// The mode that its queues were asked to have.
+    pub(crate) asked: alerts::Asked,
     /// The caches that all workers share.
     pub(crate) caches: Box<dyn Fn() -> Vec<CacheReport> + Send + Sync>,
     /// What a gateway reads again.
@@ -71,6 +75,7 @@ pub(crate) struct Supervisor {
     pub(crate) interfaces: Vec<xsk::Interface>,
     /// `--lan`.
     pub(crate) lan: Option<xsk::LanInterface>,
+    pub(crate) alerts: Alerts,
     started: Instant,
     started_at: SystemTime,
     /// What `beam status` tells quantiles of.
@@ -135,6 +140,7 @@ pub(crate) fn run(
     drain_timeout: Duration,
 ) -> Result<(), Failure> {
     let control = daemon.control.clone().or(control_default);
+    let alerts = alerts::Plan::of(&daemon.alerts)?.start(identity.role, &identity.address)?;
     let bound = control.as_deref().map(control::bind).transpose().map_err(Failure::preflight)?;
     let scraped = daemon.metrics.as_ref().map(metrics::bind).transpose()?;
     let (ended_tx, ended_rx) = channel::bounded(crew.len());
@@ -144,6 +150,7 @@ pub(crate) fn run(
         seats,
         interfaces,
         lan,
+        alerts,
         started: Instant::now(),
         started_at: SystemTime::now(),
         windows: Mutex::new(Windows::new(Instant::now())),
@@ -154,6 +161,7 @@ pub(crate) fn run(
     });
     supervisor.clone().watch_signals()?;
     devices::watch(&supervisor).map_err(Failure::Runtime)?;
+    alerts::watch(&supervisor).map_err(Failure::Runtime)?;
     if let Some(bound) = &bound {
         let (of_thread, of_capture) = (supervisor.clone(), supervisor.clone());
         control::serve(
@@ -298,6 +306,9 @@ impl Supervisor {
             Request::Log => Answer::Log(Box::new(crate::log_ring::recent())),
             Request::Capture(_) => Answer::Error("a capture takes its connection with it".to_owned()),
             Request::Clear => Answer::Done(self.clear_counters()),
+            Request::Enrolment => {
+                self.enrolment().map_or_else(Answer::Error, |gateway| Answer::Enrolment(Box::new(gateway)))
+            }
             Request::Reload => self.reload().map_or_else(Answer::Error, Answer::Done),
             Request::Drain { wait } => Answer::Drain(self.drained(*wait)),
             Request::Kick { client } => self.kick(client).map_or_else(Answer::Error, Answer::Done),
@@ -352,6 +363,9 @@ impl Supervisor {
             conservation: conservation(after),
             protection: protection(after),
             captures: self.captures.status(),
+            conservation: conservation(&after),
+            protection: protection(&after),
+            alerts: self.alerts.status(Instant::now()),
             latency,
             batches,
             process: ProcessStatus::now(),

@@ -91,6 +91,21 @@ pub(crate) struct PathArgs {
     pub(crate) busy_poll: u32,
 }
 
+/// Flags of alerts, the same for both daemons.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct AlertArgs {
+    /// Alert when this holds: `NAME OP VALUE for DURATION`, such as "latency_p95 > 1ms for 30s" (repeatable). It takes the
+    /// place of the default for NAME; `none` drops all defaults
+    #[arg(long = "alert", value_name = "RULE", env = "BEAM_ALERT", value_delimiter = ',')]
+    pub(crate) rules: Vec<String>,
+    /// POST each alert to this URL as JSON
+    #[arg(long = "alert-webhook", value_name = "URL", env = "BEAM_ALERT_WEBHOOK", hide_env_values = true)]
+    pub(crate) webhook: Option<String>,
+    /// Run this for each alert, without arguments; the facts are in its environment (BEAM_ALERT_*)
+    #[arg(long = "alert-exec", value_name = "PROGRAM", env = "BEAM_ALERT_EXEC")]
+    pub(crate) program: Option<PathBuf>,
+}
+
 /// Flags of the log and the control socket, the same for both daemons.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct DaemonArgs {
@@ -112,4 +127,6 @@ pub(crate) struct DaemonArgs {
     /// More log; twice for everything
     #[arg(short = 'v', long = "verbose", action = clap::ArgAction::Count, env = "BEAM_VERBOSE")]
     pub(crate) verbose: u8,
+    #[command(flatten)]
+    pub(crate) alerts: AlertArgs,
 }

@@ -30,13 +30,14 @@ pub(crate) struct Revoked {
 impl GatewayConfig {
     /// Does what the client once showed still open this gateway?
     fn still_admits(&self, session: &Session) -> bool {
+        if let Some(identity) = &session.identity
+            && !self.still_recognises(session, identity)
+        {
+            return false;
+        }
         let Some(membership) = &session.membership else { return true };
         let name = membership.client();
         if self.client_policy(name).disabled {
-            return false;
-        }
-        // Whoever changes the authorities doesn't want those that the old ones let in.
-        if session.identity.is_some() && session.authorities != self.authorities {
             return false;
         }
         match &session.token {
