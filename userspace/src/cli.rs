@@ -7,9 +7,9 @@ mod connect;
 mod daemon;
 mod detach;
 mod diag;
+mod enroll;
 mod fix;
 mod gateway;
-mod enroll;
 mod key;
 mod operate;
 mod ping;
@@ -22,12 +22,13 @@ pub(crate) use address::{Destination, Endpoint, Forward, GatewayUrl, Peer, Proto
 pub(crate) use capture::CaptureArgs;
 pub(crate) use check::{CheckArgs, CompletionsArgs, DrainArgs, ManArgs};
 pub(crate) use connect::ConnectArgs;
-pub(crate) use daemon::{Congestion, DaemonArgs, HugePages, LogFormat, PathArgs, Toggle, XdpMode, ZeroCopy};
+pub(crate) use daemon::{
+    AlertArgs, Congestion, DaemonArgs, HugePages, LogFormat, PathArgs, Toggle, XdpMode, ZeroCopy,
+};
 pub(crate) use detach::DetachArgs;
 pub(crate) use diag::DiagArgs;
-pub(crate) use gateway::GatewayArgs;
-pub(crate) use daemon::{AlertArgs, Congestion, DaemonArgs, LogFormat, PathArgs, XdpMode, ZeroCopy};
 pub(crate) use enroll::{EnrolArgs, EnrolFormat};
+pub(crate) use gateway::GatewayArgs;
 pub(crate) use key::{KeyArgs, KeyVerb};
 pub(crate) use operate::{ClearArgs, Clearable, ControlArgs, DoctorArgs, KickArgs, ShowArgs, StatusArgs};
 pub(crate) use ping::PingArgs;

@@ -3,8 +3,8 @@
 //! This file parses the command line and maps failures to exit codes; `serve` and `connect` wire a daemon together;
 //! `worker` is where packets and flows live; `control` is the socket that the read verbs talk to.
 
-mod capture;
 mod alerts;
+mod capture;
 mod check;
 mod cli;
 mod config;
@@ -21,8 +21,8 @@ mod failure;
 mod identity;
 mod inner;
 mod interface;
-mod log_ring;
 mod key;
+mod log_ring;
 mod logging;
 mod metrics;
 mod orders;

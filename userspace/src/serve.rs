@@ -109,18 +109,13 @@ pub(crate) fn quic_server(
     users: Option<&Users>,
 ) -> Result<Arc<quinn_proto::ServerConfig>, Failure> {
     let leaf = tls::Fingerprint::of(&credentials.chain[0]);
-    // Whoever changes the authorities doesn't want those that the old ones let in.
-    let tickets = early.tickets(&[&leaf.0, &authorities_file(args)?]);
-    let mut tls = server_tls(args, credentials)?;
-    let options = transport_options(args);
-    tls.key_log = Arc::new(crate::capture::keylog::Tee);
     // Whoever changes the authorities doesn't want those that the old ones let in. A client that wasn't asked for its key
     // when it got its ticket shows none when it comes back with that.
     let asks_for_keys = users.is_some_and(|users| users.keys().next().is_some());
     let tickets = early.tickets(&[&leaf.0, &authorities_file(args)?, &[u8::from(asks_for_keys)]]);
-    let tls = server_tls(args, credentials, users)?;
-    let mut options = transport::TransportOptions::gateway();
-    options.congestion = congestion(args.cc);
+    let mut tls = server_tls(args, credentials, users)?;
+    tls.key_log = Arc::new(crate::capture::keylog::Tee);
+    let options = transport_options(args);
     let tls = tls::with_tickets(tls, tickets, args.early_data != EarlyData::Off);
     let quic = tls::quic_server(tls).map_err(Failure::config)?;
     let server = transport::server_config(quic, Arc::new(options.build()), secrets);

@@ -1,8 +1,8 @@
 //! `beam status`: one screen about a running daemon, and the JSON object behind it.
 
 use crate::{
-    capture::CaptureStatus,
     alerts::{AlertStatus, AlertsStatus},
+    capture::CaptureStatus,
     cli::StatusArgs,
     control::{self, Answer, Request},
     failure::Failure,

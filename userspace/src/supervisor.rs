@@ -1,10 +1,9 @@
 //! What keeps a daemon's workers: starts them pinned, answers the control socket, turns signals into commands, waits.
 
 use crate::{
+    alerts::{self, Alerts},
     capture::plane::Plane,
     cli::{DaemonArgs, Toggle},
-    alerts::{self, Alerts},
-    cli::DaemonArgs,
     control::{self, Answer, Request},
     devices,
     drain::Drain,
@@ -363,8 +362,6 @@ impl Supervisor {
             conservation: conservation(after),
             protection: protection(after),
             captures: self.captures.status(),
-            conservation: conservation(&after),
-            protection: protection(&after),
             alerts: self.alerts.status(Instant::now()),
             latency,
             batches,

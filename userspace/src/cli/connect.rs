@@ -51,25 +51,6 @@ pub(crate) struct ConnectArgs {
     /// Networks on this side that the gateway may send to; its users file has to permit them (repeatable)
     #[arg(long, value_name = "CIDR", env = "BEAM_ANNOUNCE", value_delimiter = ' ', requires = "network")]
     pub(crate) announce: Vec<ip::Prefix>,
-    /// File that holds the bearer token
-    #[arg(long, value_name = "FILE", env = "BEAM_TOKEN_FILE")]
-    pub(crate) token_file: Option<PathBuf>,
-    /// PEM file with the client certificate chain
-    #[arg(long, value_name = "FILE", requires = "key", env = "BEAM_CERT")]
-    pub(crate) cert: Option<PathBuf>,
-    /// PEM file with the client certificate's key; without --cert, the key that the gateway knows this client by
-    /// (see `beam key gen` and `beam user add --key`)
-    #[arg(long, value_name = "FILE", env = "BEAM_KEY")]
-    pub(crate) key: Option<PathBuf>,
-    /// Accept only the gateway certificate with this SHA-256 fingerprint
-    #[arg(long, value_name = "sha256:HEX", conflicts_with_all = ["ca", "insecure"], env = "BEAM_PIN")]
-    pub(crate) pin: Option<String>,
-    /// PEM file with the authorities to verify the gateway against, instead of the system's
-    #[arg(long, value_name = "FILE", conflicts_with = "insecure", env = "BEAM_CA")]
-    pub(crate) ca: Option<PathBuf>,
-    /// Do not verify the gateway's certificate
-    #[arg(long, env = "BEAM_INSECURE")]
-    pub(crate) insecure: bool,
     /// A UDP flow without a datagram for so long is closed
     #[arg(long, value_name = "TIME", default_value = "120s", value_parser = duration, env = "BEAM_UDP_IDLE_TIMEOUT")]
     pub(crate) udp_idle_timeout: Duration,

@@ -57,6 +57,7 @@ pub(crate) fn client_tls(args: &GatewayArgs) -> Result<(rustls::ClientConfig, Ci
     };
     let credentials = match (&args.cert, &args.key) {
         (Some(cert), Some(key)) => Some(Credentials::load(cert, key).map_err(Failure::Config)?),
+        (None, Some(key)) => Some(Credentials::of_key(key).map_err(Failure::Config)?),
         _ => None,
     };
     let of = circumstances(args, &verify, credentials.as_ref());

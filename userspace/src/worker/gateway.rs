@@ -39,9 +39,8 @@ use ::upstream::{
 use bytes::Bytes;
 use cache::{Kind as _, LevelReport, Local};
 pub(super) use identity::Asker;
-use masque::{Code, Host, Item, Kind, MessageError, MessageReader, Request, RequestReader, Scope, status};
 pub(crate) use identity::Authorities;
-use masque::{Code, Host, Item, Kind, MessageError, MessageReader, Request, RequestReader, Scope};
+use masque::{Code, Host, Item, Kind, MessageError, MessageReader, Request, RequestReader, Scope, status};
 pub(crate) use revoke::Revoked;
 use std::{
     collections::{HashMap, VecDeque},

@@ -33,7 +33,6 @@ mod udp;
 
 pub(crate) use client::{Client, ClientConfig, IpConfig, Listen, Publication, source_towards};
 pub(crate) use client::{Early, Opening, PathFacts, ProbeConfig, Report};
-pub(crate) use gateway::{Claims, Gateway, GatewayConfig, Limits, Revoked, Rules};
 pub(crate) use gateway::{Authorities, Claims, Gateway, GatewayConfig, Limits, Revoked, Rules};
 pub(crate) use session::gateway_h3_config;
 
