@@ -10,7 +10,7 @@ mod values;
 
 pub(crate) use address::{Destination, Endpoint, Forward, GatewayUrl, Protocol};
 pub(crate) use connect::ConnectArgs;
-pub(crate) use daemon::{Congestion, DaemonArgs, LogFormat, PathArgs, XdpMode, ZeroCopy};
+pub(crate) use daemon::{Congestion, DaemonArgs, LogFormat, PathArgs, Sandbox, XdpMode, ZeroCopy};
 pub(crate) use operate::{ClearArgs, Clearable, ControlArgs, DoctorArgs, KickArgs, ShowArgs, StatusArgs};
 pub(crate) use serve::{EarlyData, Retry, ServeArgs};
 pub(crate) use user::{UserArgs, UserVerb};

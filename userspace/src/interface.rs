@@ -7,6 +7,7 @@
 use crate::{
     cli::{PathArgs, Queues, XdpMode, ZeroCopy},
     failure::Failure,
+    privileges,
 };
 use anyhow::anyhow;
 use port::Port;
@@ -267,6 +268,7 @@ fn config(args: &PathArgs, interface: &str, mode: xsk::Mode) -> xsk::Config {
         busy_poll_usec: (args.busy_poll > 0).then_some(args.busy_poll),
         // Asked for before: a level that this CPU lacks has ended the start.
         simd: args.simd.level().unwrap_or(tunnel::Level::RING),
+        on_thread: privileges::enter_netlink,
         ..xsk::Config::new(interface)
     }
 }

@@ -4,6 +4,7 @@ use crate::{
     cli::StatusArgs,
     control::{self, Answer, Request},
     failure::Failure,
+    privileges::PrivilegesStatus,
     protection::ProtectionStatus,
 };
 use anyhow::anyhow;
@@ -47,6 +48,8 @@ pub(crate) struct Status {
     pub(crate) counters: BTreeMap<String, u64>,
     pub(crate) conservation: Conservation,
     pub(crate) protection: ProtectionStatus,
+    #[serde(default)]
+    pub(crate) privileges: PrivilegesStatus,
 }
 
 /// The QUIC connections of a client (`--pool`).
@@ -267,6 +270,7 @@ fn screen(status: &Status) -> String {
         let _ = writeln!(out, "steering on {}: {}", interface.name, verdicts.join(", "));
     }
     let _ = writeln!(out, "\n{}", status.protection.line());
+    let _ = writeln!(out, "{}", status.privileges.line());
     if status.drops.is_empty() {
         let _ = writeln!(out, "\ndrops: none");
     } else {

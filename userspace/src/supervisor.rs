@@ -6,6 +6,7 @@ use crate::{
     devices,
     failure::Failure,
     interface::{Lane, LaneFacts},
+    notify, privileges,
     protection::ProtectionStatus,
     reload::Reloader,
     show::Cleared,
@@ -18,6 +19,7 @@ use crate::{
 };
 use anyhow::anyhow;
 use cache::CacheReport;
+use confine::Room;
 use crossbeam::channel;
 use std::{
     collections::BTreeMap,
@@ -138,19 +140,27 @@ pub(crate) fn run(
         draining: AtomicBool::new(false),
         cleared: Mutex::default(),
     });
-    supervisor.clone().watch_signals(drain_timeout)?;
     devices::watch(&supervisor).map_err(Failure::Runtime)?;
+    // What starts from here on is confined as this thread is.
+    privileges::settle()?;
+    supervisor.clone().watch_signals(drain_timeout)?;
     if let Some(bound) = &bound {
         let of_thread = supervisor.clone();
         control::serve(bound, Arc::new(move |request| of_thread.answer(&request)))
             .map_err(Failure::runtime)?;
     }
+    let (confined_tx, confined_rx) = channel::bounded(workers.len());
     let mut threads = Vec::new();
     for (index, worker) in workers.into_iter().enumerate() {
         let cpu = supervisor.seats[index].cpu;
-        let ended = ended_tx.clone();
+        let (ended, confined) = (ended_tx.clone(), confined_tx.clone());
         let thread = std::thread::Builder::new().name(format!("beam-worker-{index}")).spawn(move || {
             pin(cpu);
+            if let Err(error) = confine::enter(Room::Worker) {
+                let _ = ended.send(Ended::Broken(io::Error::other(error)));
+                return;
+            }
+            let _ = confined.send(());
             // A panic must not leave a hole where a worker was: the daemon ends, and whoever supervises it starts it
             // again. The panic's own message is on standard error by then.
             let end = std::panic::catch_unwind(AssertUnwindSafe(|| worker.run()));
@@ -169,9 +179,13 @@ pub(crate) fn run(
             }
         }
     }
-    drop(ended_tx);
+    drop((ended_tx, confined_tx));
+    // All of them, or until one has failed: that is in its last message.
+    confined_rx.iter().for_each(drop);
+    notify::watch(&supervisor).map_err(Failure::runtime)?;
     if supervisor.identity.role == "gateway" {
         tracing::info!("ready: gateway on {}", supervisor.identity.address);
+        notify::ready(&format!("gateway on {}", supervisor.identity.address));
     }
     let outcome = supervisor.wait(&ended_rx);
     for thread in threads {
@@ -202,6 +216,7 @@ impl Supervisor {
                 Ended::TunnelLost(error) => Some(Failure::Runtime(anyhow!(error))),
                 Ended::Broken(error) => Some(Failure::Runtime(anyhow!(error).context("a worker broke"))),
             };
+            notify::stopping(Duration::ZERO, "stopping");
             self.tell_all(|| Command::Stop);
             if let (Ok(()), Some(failure)) = (&outcome, failed) {
                 outcome = Err(failure);
@@ -232,6 +247,7 @@ impl Supervisor {
                     let _ = self.reload();
                 } else if self.draining.swap(true, Ordering::SeqCst) {
                     tracing::info!("second signal: stopping now");
+                    notify::stopping(Duration::ZERO, "stopping now");
                     self.tell_all(|| Command::Stop);
                 } else {
                     let of_thread = self.clone();
@@ -253,10 +269,12 @@ impl Supervisor {
         let until = Instant::now() + within;
         self.tell_all(|| Command::Drain);
         let mut left = flows(&self.snapshots());
-        tracing::info!(
+        let draining = format!(
             "draining: {left} flow(s) may finish within {} s, new ones are refused",
             within.as_secs()
         );
+        tracing::info!("{draining}");
+        notify::stopping(within, &draining);
         while left > 0 && Instant::now() < until {
             std::thread::sleep(DRAIN_LOOK);
             left = flows(&self.snapshots());
@@ -336,6 +354,7 @@ impl Supervisor {
             counters: merge(after.iter().flat_map(|s| s.counters.iter().copied())),
             conservation: conservation(&after),
             protection: protection(&after),
+            privileges: privileges::status(),
         }
     }
 

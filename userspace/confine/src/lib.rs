@@ -159,12 +159,14 @@ pub fn enter(room: Room) -> Result<(), ConfineError> {
     Ok(())
 }
 
-/// As [`enter`], for threads that have nobody to tell: [`has_failed`] is true then.
-pub fn enter_or_note(room: Room) {
-    if let Err(error) = enter(room) {
+/// As [`enter`], for threads that have nobody to tell. Where it is false, the log says why, and [`has_failed`].
+pub fn enter_or_note(room: Room) -> bool {
+    let entered = enter(room);
+    if let Err(error) = &entered {
         tracing::error!("{error}");
         FAILED.store(true, Ordering::SeqCst);
     }
+    entered.is_ok()
 }
 
 /// A thread couldn't be confined; the log says why.

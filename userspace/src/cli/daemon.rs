@@ -25,6 +25,15 @@ pub(crate) enum ZeroCopy {
     Off,
 }
 
+/// What a daemon gives up once it is set up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Sandbox {
+    /// All capabilities, system calls and files that it needs no more, as far as the kernel has the means
+    Auto,
+    /// Nothing: for debuggers
+    Off,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum LogFormat {
     Text,
@@ -79,6 +88,9 @@ pub(crate) struct DaemonArgs {
     /// Control socket of the daemon
     #[arg(long, value_name = "PATH", env = "BEAM_CONTROL")]
     pub(crate) control: Option<PathBuf>,
+    /// Capabilities, system calls (seccomp) and files (landlock) that are given up after the start
+    #[arg(long, value_enum, default_value = "auto", env = "BEAM_SANDBOX")]
+    pub(crate) sandbox: Sandbox,
     /// Log as text or as one JSON object a line
     #[arg(long, value_enum, default_value = "text", env = "BEAM_LOG_FORMAT")]
     pub(crate) log_format: LogFormat,
