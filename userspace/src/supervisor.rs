@@ -149,7 +149,7 @@ pub(crate) fn run(
         control::serve(bound, Arc::new(move |request| of_thread.answer(&request)))
             .map_err(Failure::runtime)?;
     }
-    let (confined_tx, confined_rx) = channel::bounded(workers.len());
+    let (confined_tx, confined_rx) = channel::bounded::<()>(0);
     let mut threads = Vec::new();
     for (index, worker) in workers.into_iter().enumerate() {
         let cpu = supervisor.seats[index].cpu;
@@ -160,7 +160,7 @@ pub(crate) fn run(
                 let _ = ended.send(Ended::Broken(io::Error::other(error)));
                 return;
             }
-            let _ = confined.send(());
+            drop(confined);
             // A panic must not leave a hole where a worker was: the daemon ends, and whoever supervises it starts it
             // again. The panic's own message is on standard error by then.
             let end = std::panic::catch_unwind(AssertUnwindSafe(|| worker.run()));
@@ -180,7 +180,7 @@ pub(crate) fn run(
         }
     }
     drop((ended_tx, confined_tx));
-    // All of them, or until one has failed: that is in its last message.
+    // Until all workers have dropped their ends: they are confined, or have failed.
     confined_rx.iter().for_each(drop);
     notify::watch(&supervisor).map_err(Failure::runtime)?;
     if supervisor.identity.role == "gateway" {

@@ -6,6 +6,7 @@
 //! Calls that every packet makes have no condition on their arguments: the kernel remembers for each call number whether
 //! its filters allow it whatever the arguments (Linux 5.11), and doesn't run them then.
 
+use std::collections::BTreeSet;
 use When::{Absent, Always, Bits, Both, Is, Refused};
 
 /// A call that may be made.
@@ -356,6 +357,12 @@ pub static HOOK_REFUSED: &[&str] = &[
     "userfaultfd",
     "vhangup",
 ];
+
+/// Calls that a worker may make.
+pub(crate) fn worker_count() -> usize {
+    let made = WORKER.iter().filter(|row| !matches!(row.when, Refused | Absent));
+    made.map(|row| row.name).collect::<BTreeSet<_>>().len()
+}
 
 /// [`WORKER`]'s rows that [`CONTROL`] doesn't replace, and those.
 pub(crate) fn control() -> impl Iterator<Item = &'static Row> {

@@ -83,7 +83,7 @@ pub struct Plan {
 /// How far the process is confined.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
-    /// Rows of the workers' filter; `None` where the kernel has no seccomp filters.
+    /// System calls that workers may make; `None` where the kernel has no seccomp filters.
     pub worker_calls: Option<usize>,
     /// The kernel's landlock ABI, as far as it is known here; 0 where there is none.
     pub landlock_abi: i32,
@@ -135,7 +135,7 @@ pub fn prepare(plan: Plan) -> Result<Report, ConfineError> {
         lacks.push(format!("landlock ({}): files are not restricted", landlock.why_not));
     }
     let report = Report {
-        worker_calls: programs.as_ref().map(|_| calls::WORKER.len()),
+        worker_calls: programs.as_ref().map(|_| calls::worker_count()),
         landlock_abi: landlock.abi,
         lacks,
     };
