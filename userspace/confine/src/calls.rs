@@ -6,8 +6,8 @@
 //! Calls that every packet makes have no condition on their arguments: the kernel remembers for each call number whether
 //! its filters allow it whatever the arguments (Linux 5.11), and doesn't run them then.
 
-use std::collections::BTreeSet;
 use When::{Absent, Always, Bits, Both, Is, Refused};
+use std::collections::BTreeSet;
 
 /// A call that may be made.
 #[derive(Clone, Copy, Debug)]

@@ -17,7 +17,7 @@ const KNOWN: ABI = ABI::V7;
 
 /// Read by every control thread: the resolver's and TLS's configuration, the libraries that the resolver loads, what the
 /// kernel tells of this process, of devices and of itself.
-const SYSTEM: [&str; 11] = [
+const SYSTEM: [&str; 12] = [
     "/etc",
     "/lib",
     "/lib64",
@@ -25,6 +25,7 @@ const SYSTEM: [&str; 11] = [
     "/usr/lib64",
     "/usr/share/ca-certificates",
     "/proc/self",
+    "/proc/meminfo",
     "/proc/sys",
     "/proc/version",
     "/sys/class/net",
@@ -32,8 +33,8 @@ const SYSTEM: [&str; 11] = [
 ];
 /// Files of devices: read and written.
 const DEVICES: [&str; 2] = ["/dev/null", "/dev/urandom"];
-/// Read and run by the operator's program, too.
-const PROGRAMS: [&str; 4] = ["/bin", "/usr", "/sbin", "/dev"];
+/// What the operator's program may run, beside itself.
+const PROGRAMS: [&str; 5] = ["/bin", "/sbin", "/usr", "/lib", "/lib64"];
 
 /// Files that a daemon needs after its start.
 #[derive(Clone, Debug, Default)]
@@ -67,7 +68,8 @@ impl Level {
         if self.abi == 0 {
             return Ok(());
         }
-        let all = AccessFs::from_all(KNOWN);
+        // The operator's program reads and writes what its user may: what it logs to, nobody here knows.
+        let all = if room == Room::Hook { AccessFs::Execute.into() } else { AccessFs::from_all(KNOWN) };
         let mut rules = Ruleset::default()
             .set_compatibility(CompatLevel::BestEffort)
             .handle_access(all)?
@@ -98,10 +100,8 @@ fn grants(plan: &Plan, room: Room) -> Vec<(PathBuf, BitFlags<AccessFs>)> {
         // It has all that it reads and writes open.
         Room::Worker => Vec::new(),
         Room::Hook => {
-            let mut grants = all(&SYSTEM, read | AccessFs::Execute);
-            grants.extend(all(&PROGRAMS, read | AccessFs::Execute));
-            grants.extend(all(&DEVICES, read | AccessFs::WriteFile));
-            grants.extend(plan.hook.iter().map(|program| (program.clone(), read | AccessFs::Execute)));
+            let mut grants = all(&PROGRAMS, AccessFs::Execute.into());
+            grants.extend(plan.hook.iter().map(|program| (program.clone(), AccessFs::Execute.into())));
             grants
         }
         Room::Control | Room::Device(_) | Room::Broker(_) => {

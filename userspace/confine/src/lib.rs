@@ -14,7 +14,7 @@
 //! | [`Room::Worker`] | none | [`calls::WORKER`] | none can be opened |
 //! | [`Room::Control`] | none | [`calls::CONTROL`] | what the [`Plan`] names |
 //! | [`Room::Device`], [`Room::Broker`] | the few that the caller names | as `Control` | as `Control` |
-//! | [`Room::Hook`] | none | all but [`calls::HOOK_REFUSED`] | system directories and the program, to read and run |
+//! | [`Room::Hook`] | none | all but [`calls::HOOK_REFUSED`] | all, but only the program and system directories to run |
 //!
 //! **Why threads that keep capabilities, and no helper process.** A helper that opens AF_XDP sockets and passes descriptors
 //! can't do the one thing that has to be done: `XDP_UMEM_REG` pins pages of the *caller's* address space, so a helper

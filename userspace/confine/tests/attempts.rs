@@ -220,7 +220,7 @@ fn in_a_child() {
         }
         match &*what {
             "level" => println!("landlock {}", report.landlock_abi),
-            "work" => work(room),
+            "work" => work(room, report.landlock_abi > 0),
             "files" => files_of_control(&place, report.landlock_abi > 0),
             call => drop(forbidden(call).expect("an attempt that is known")),
         }
@@ -228,7 +228,7 @@ fn in_a_child() {
     thread.unwrap().join().unwrap();
 }
 
-fn work(room: Room) {
+fn work(room: Room, landlock: bool) {
     // Memory, sockets, locks, time: everybody's.
     let many: Vec<u8> = vec![1; 8 << 20];
     assert_eq!(many.iter().map(|&byte| usize::from(byte)).sum::<usize>(), 8 << 20);
@@ -246,6 +246,10 @@ fn work(room: Room) {
         Room::Hook => {
             let said = Command::new("/bin/echo").arg("here").output().unwrap();
             assert_eq!(said.stdout, b"here\n");
+            let elsewhere = std::env::current_exe().unwrap();
+            let run = Command::new(elsewhere).output();
+            let is_refused = run.is_err_and(|error| error.raw_os_error() == Some(libc::EACCES));
+            assert!(is_refused || !landlock, "only the program and system directories are run");
             let error = call(libc::SYS_mount, [0; 4]).unwrap_err();
             assert_eq!(error.raw_os_error(), Some(libc::EPERM));
         }
