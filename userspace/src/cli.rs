@@ -30,6 +30,7 @@ pub(crate) use diag::DiagArgs;
 pub(crate) use enroll::{EnrolArgs, EnrolFormat};
 pub(crate) use gateway::GatewayArgs;
 pub(crate) use key::{KeyArgs, KeyVerb};
+pub(crate) use daemon::{Congestion, DaemonArgs, LogFormat, PathArgs, Sandbox, XdpMode, ZeroCopy};
 pub(crate) use operate::{ClearArgs, Clearable, ControlArgs, DoctorArgs, KickArgs, ShowArgs, StatusArgs};
 pub(crate) use ping::PingArgs;
 pub(crate) use serve::{EarlyData, Retry, ServeArgs};

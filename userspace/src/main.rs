@@ -30,6 +30,9 @@ mod paper;
 mod ping;
 #[allow(dead_code, reason = "`capture` and `doctor --fix` use more of it than `ping` does")]
 mod progress;
+mod notify;
+mod orders;
+mod privileges;
 mod protection;
 mod reload;
 mod serve;

@@ -9,16 +9,17 @@ use crate::{
     identity::{self, Credentials},
     inner,
     interface::{self, Sharing},
-    logging,
+    logging, privileges,
     reload::{Loaded, Reloader},
     supervisor::{self, Crew, Identity, Interfaces, Seat},
     worker::{Authorities, Claims, Gateway, GatewayConfig, Limits, Role, Rules, Worker, account::Accounts},
 };
 use anyhow::{Context, anyhow};
+use confine::{Capabilities, Files, Room};
 use std::{
     collections::HashSet,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 use tunnel::{Engine, EngineConfig, RetryPolicy, Secrets, WorkerId, tls, transport};
@@ -32,6 +33,8 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
     logging::start(args.daemon.log_format, args.daemon.verbose);
     alerts::Plan::of(&args.daemon.alerts)?;
     config::announce();
+    let control = args.daemon.control.clone().unwrap_or_else(|| PathBuf::from(control::DEFAULT_PATH));
+    privileges::prepare(args.daemon.sandbox, files(&args, &control), None)?;
     let state = State::gateway(&args.state_dir);
     let early = AtGateway::new(&state, args.early_data);
     let secrets = state.secrets().clone();
@@ -46,6 +49,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
     let datapath = interface::open(&args.path, bind, Sharing::QueueEach { kernel_lanes })?;
     let mailboxes = supervisor::mailboxes(&datapath.lanes)?;
     let cpus = supervisor::cpus(args.path.cpus.as_ref().map(|list| list.0.as_slice()), datapath.lanes.len())?;
+    privileges::broker::start(broker_keeps(args)).map_err(Failure::runtime)?;
     let mut net = inner::gateway(args, &mailboxes)?;
     let mut crew = Vec::new();
     for (index, lane) in datapath.lanes.into_iter().enumerate() {
@@ -67,7 +71,6 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
         worker.set_limits(limits(args));
         crew.push(Crew { worker, seat });
     }
-    let control = Some(PathBuf::from(control::DEFAULT_PATH));
     // Before the first packet; and after the last one, also when the start fails from here on.
     early.load();
     let (caches, of_names) = (early.clone(), reloader.clone());
@@ -84,9 +87,26 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
         }),
     };
     let interfaces = Interfaces { tunnel: datapath.interfaces, lan: net.and_then(|net| net.lan) };
-    let outcome = supervisor::run(identity, crew, interfaces, &args.daemon, control, args.drain_timeout);
+    let outcome =
+        supervisor::run(identity, crew, interfaces, &args.daemon, Some(control), args.drain_timeout);
     early.keep();
     outcome
+}
+
+/// What stays within reach: what a reload reads, and what is written.
+fn files(args: &ServeArgs, control: &Path) -> Files {
+    let read = [&args.tls_cert, &args.tls_key, &args.client_ca, &args.users];
+    Files {
+        read: read.into_iter().flatten().cloned().collect(),
+        write: privileges::written(Some(control), Some(&args.state_dir)),
+    }
+}
+
+/// For ports below 1024 that clients listen on; for networks behind clients.
+fn broker_keeps(args: &ServeArgs) -> Capabilities {
+    let network = Capabilities::NET_ADMIN | Capabilities::BPF;
+    let network = if args.ip_pool.is_empty() { Capabilities::empty() } else { network };
+    Capabilities::NET_BIND_SERVICE | network
 }
 
 /// `[::]` where the host has IPv6 (it takes IPv4 too), else `0.0.0.0`.
@@ -218,6 +238,8 @@ pub(crate) fn gateway_config(rules: Rules) -> Result<GatewayConfig, Failure> {
         authorities,
         accounts: Arc::new(Accounts::new(std::time::Instant::now())),
         resolver: Arc::new(Resolver::new(Default::default()).map_err(Failure::runtime)?),
+        policy: Policy::parse(&args.allow, &args.deny).map_err(Failure::config)?,
+        resolver: Arc::new(resolver()?),
         certificate_name: identity::certificate_name,
     })
 }
@@ -233,6 +255,10 @@ pub(crate) fn limits(args: &ServeArgs) -> Limits {
         },
         udp_idle_timeout: args.udp_idle_timeout,
     }
+/// Its threads are confined from their start.
+pub(crate) fn resolver() -> Result<Resolver, Failure> {
+    let started = confine::within(Room::Control, || Resolver::new(Default::default()));
+    started.and_then(|resolver| resolver).map_err(Failure::runtime)
 }
 
 /// Where every client may listen: `[ADDR:]PORTS` as in the users file, whose parser it is.

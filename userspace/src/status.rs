@@ -7,6 +7,7 @@ use crate::{
     control::{self, Answer, Request},
     failure::Failure,
     metrics::{BatchStatus, LatencyStatus, ProcessStatus},
+    privileges::PrivilegesStatus,
     protection::ProtectionStatus,
 };
 use anyhow::anyhow;
@@ -61,6 +62,7 @@ pub(crate) struct Status {
     /// Captures that run.
     #[serde(default)]
     pub(crate) captures: Vec<CaptureStatus>,
+    pub(crate) privileges: PrivilegesStatus,
 }
 
 /// The QUIC connections of a client (`--pool`).
@@ -299,6 +301,7 @@ fn screen(status: &Status) -> String {
     let _ = writeln!(out, "{}", status.batches.line());
     let _ = writeln!(out, "{}", status.process.line());
     let _ = writeln!(out, "\n{}", status.protection.line());
+    let _ = writeln!(out, "{}", status.privileges.line());
     if status.drops.is_empty() {
         let _ = writeln!(out, "\ndrops: none");
     } else {

@@ -10,6 +10,7 @@ use crate::{
     failure::Failure,
     interface::{Lane, LaneFacts},
     metrics::{self, BatchStatus, LatencyStatus, ProcessStatus, Windows},
+    notify, privileges,
     protection::ProtectionStatus,
     reload::Reloader,
     show::Cleared,
@@ -22,6 +23,7 @@ use crate::{
 };
 use anyhow::anyhow;
 use cache::CacheReport;
+use confine::Room;
 use crossbeam::channel;
 use std::{
     collections::BTreeMap,
@@ -161,6 +163,10 @@ pub(crate) fn run(
     supervisor.clone().watch_signals()?;
     devices::watch(&supervisor).map_err(Failure::Runtime)?;
     alerts::watch(&supervisor).map_err(Failure::Runtime)?;
+    devices::watch(&supervisor).map_err(Failure::Runtime)?;
+    // What starts from here on is confined as this thread is.
+    privileges::settle()?;
+    supervisor.clone().watch_signals(drain_timeout)?;
     if let Some(bound) = &bound {
         let (of_thread, of_capture) = (supervisor.clone(), supervisor.clone());
         control::serve(
@@ -174,12 +180,18 @@ pub(crate) fn run(
         tracing::info!("metrics on http://{}/metrics", scraped.address().map_err(Failure::runtime)?);
         metrics::serve(scraped, supervisor.clone()).map_err(Failure::runtime)?;
     }
+    let (confined_tx, confined_rx) = channel::bounded::<()>(0);
     let mut threads = Vec::new();
     for (index, worker) in workers.into_iter().enumerate() {
         let cpu = supervisor.seats[index].cpu;
-        let ended = ended_tx.clone();
+        let (ended, confined) = (ended_tx.clone(), confined_tx.clone());
         let thread = std::thread::Builder::new().name(format!("beam-worker-{index}")).spawn(move || {
             pin(cpu);
+            if let Err(error) = confine::enter(Room::Worker) {
+                let _ = ended.send(Ended::Broken(io::Error::other(error)));
+                return;
+            }
+            drop(confined);
             // A panic must not leave a hole where a worker was: the daemon ends, and whoever supervises it starts it
             // again. The panic's own message is on standard error by then.
             let end = std::panic::catch_unwind(AssertUnwindSafe(|| worker.run()));
@@ -198,9 +210,13 @@ pub(crate) fn run(
             }
         }
     }
-    drop(ended_tx);
+    drop((ended_tx, confined_tx));
+    // Until all workers have dropped their ends: they are confined, or have failed.
+    confined_rx.iter().for_each(drop);
+    notify::watch(&supervisor).map_err(Failure::runtime)?;
     if supervisor.identity.role == "gateway" {
         tracing::info!("ready: gateway on {}", supervisor.identity.address);
+        notify::ready(&format!("gateway on {}", supervisor.identity.address));
     }
     let outcome = supervisor.wait(&ended_rx);
     for thread in threads {
@@ -231,6 +247,7 @@ impl Supervisor {
                 Ended::TunnelLost(error) => Some(Failure::Runtime(anyhow!(error))),
                 Ended::Broken(error) => Some(Failure::Runtime(anyhow!(error).context("a worker broke"))),
             };
+            notify::stopping(Duration::ZERO, "stopping");
             self.tell_all(|| Command::Stop);
             if let (Ok(()), Some(failure)) = (&outcome, failed) {
                 outcome = Err(failure);
@@ -261,12 +278,37 @@ impl Supervisor {
                     let _ = self.reload();
                 } else if !self.begin_drain() {
                     tracing::info!("second signal: stopping now");
+                    notify::stopping(Duration::ZERO, "stopping now");
                     self.tell_all(|| Command::Stop);
                 }
             }
         };
         std::thread::Builder::new().name("beam-signals".into()).spawn(watch).map_err(Failure::runtime)?;
         Ok(())
+    }
+
+    /// Lets running flows finish, at most for `within`, then stops the workers.
+    fn drain(&self, within: Duration) {
+        // A worker that doesn't answer in time is busy, and so not done.
+        let flows = |snapshots: &[WorkerSnapshot]| {
+            let silent = self.seats.len().saturating_sub(snapshots.len()) as u64;
+            snapshots.iter().map(|s| s.flows + s.pending).sum::<u64>() + silent
+        };
+        let until = Instant::now() + within;
+        self.tell_all(|| Command::Drain);
+        let mut left = flows(&self.snapshots());
+        let draining = format!(
+            "draining: {left} flow(s) may finish within {} s, new ones are refused",
+            within.as_secs()
+        );
+        tracing::info!("{draining}");
+        notify::stopping(within, &draining);
+        while left > 0 && Instant::now() < until {
+            std::thread::sleep(DRAIN_LOOK);
+            left = flows(&self.snapshots());
+        }
+        tracing::info!("drained, {left} flow(s) cut off: stopping");
+        self.tell_all(|| Command::Stop);
     }
 
     pub(crate) fn snapshots(&self) -> Vec<WorkerSnapshot> {
@@ -402,6 +444,9 @@ impl Supervisor {
         match snapshots.iter().find(|snapshot| !snapshot.up) {
             None => Ok(()),
             Some(snapshot) => Err(snapshot.waits_for.clone().unwrap_or_else(|| "no tunnel is up".to_owned())),
+            conservation: conservation(&after),
+            protection: protection(&after),
+            privileges: privileges::status(),
         }
     }
 

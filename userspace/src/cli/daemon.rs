@@ -37,6 +37,12 @@ pub(crate) enum HugePages {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Toggle {
     On,
+/// What a daemon gives up once it is set up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Sandbox {
+    /// All capabilities, system calls and files that it needs no more, as far as the kernel has the means
+    Auto,
+    /// Nothing: for debuggers
     Off,
 }
 
@@ -118,6 +124,9 @@ pub(crate) struct DaemonArgs {
     /// Serve metrics for Prometheus, /healthz and /readyz over HTTP; loopback unless an address is given (0.0.0.0:9090)
     #[arg(long, value_name = "ADDR", env = "BEAM_METRICS")]
     pub(crate) metrics: Option<Endpoint>,
+    /// Capabilities, system calls (seccomp) and files (landlock) that are given up after the start
+    #[arg(long, value_enum, default_value = "auto", env = "BEAM_SANDBOX")]
+    pub(crate) sandbox: Sandbox,
     /// Log as text or as one JSON object a line
     #[arg(long, value_enum, default_value = "text", env = "BEAM_LOG_FORMAT")]
     pub(crate) log_format: LogFormat,

@@ -14,7 +14,7 @@ mod realm;
 mod session;
 mod totals;
 
-pub(crate) use ground::{Ground, LanGround};
+pub(crate) use ground::{Granted, Ground, LanGround};
 pub(crate) use lan::Lan;
 pub(crate) use realm::{Owner, Realm};
 pub(super) use session::{IpSession, Rules};
