@@ -23,9 +23,9 @@ impl Pane {
         match self {
             // By number; the numbers rise.
             Self::Workers => (0, true),
-            // What is received: most of what a client does.
+            // What goes to clients: most of what there is.
             Self::Clients => (4, false),
-            Self::Tunnels => (5, false),
+            Self::Tunnels => (6, false),
             Self::Drops => (1, false),
         }
     }
