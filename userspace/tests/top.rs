@@ -105,7 +105,8 @@ fn it_can_be_suspended_and_resumed() {
     let mark = terminal.mark();
     terminal.press("\x1a");
     terminal.wait_for(mark, LEAVE, LIMIT);
-    terminal.wait_for(mark, "Stopped", LIMIT);
+    // Which bash says on its standard error.
+    shell.wait_for_line("Stopped", LIMIT);
     let mark = terminal.mark();
     terminal.press("fg\n");
     terminal.wait_for(mark, ENTER, LIMIT);
