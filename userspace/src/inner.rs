@@ -6,7 +6,7 @@ use crate::{
     interface,
     worker::{
         IpConfig,
-        ip::{Ground, Lan, LanGround, Network, Realm, advertisement},
+        ip::{Granted, Ground, Lan, LanGround, Network, Realm, advertisement},
         mail::Mailbox,
     },
 };
@@ -30,15 +30,31 @@ pub(crate) struct GatewayNet {
     pub(crate) lan: Option<LanInterface>,
 }
 
+/// The gateway's pool and the networks behind it, from flags alone.
+pub(crate) fn realm(args: &ServeArgs) -> Result<Realm, Failure> {
+    let realm = Realm::new(&args.ip_pool, &args.ip_route)
+        .map_err(|error| Failure::Config(anyhow!("--ip-pool: {error}")))?;
+    must_fit("--ip-route", &args.ip_route)?;
+    Ok(realm)
+}
+
+/// Refuses a client's networks that no session could tell of, or that contain the gateway.
+pub(crate) fn check_client(args: &ConnectArgs) -> Result<(), Failure> {
+    must_fit("--announce", &args.announce)?;
+    // A name is looked up when it is time to connect.
+    match args.tun.is_some() && args.gateway.url.host.parse::<std::net::IpAddr>().is_ok() {
+        true => refuse_loops(args),
+        false => Ok(()),
+    }
+}
+
 /// Makes the gateway's device or opens its LAN, if it has a pool.
 pub(crate) fn gateway(args: &ServeArgs, mailboxes: &[Mailbox]) -> Result<Option<GatewayNet>, Failure> {
     if args.ip_pool.is_empty() {
         return Ok(None);
     }
-    let realm = Realm::new(&args.ip_pool, &args.ip_route)
-        .map_err(|error| Failure::Config(anyhow!("--ip-pool: {error}")))?;
+    let realm = realm(args)?;
     realm.set_mailboxes(mailboxes);
-    must_fit("--ip-route", &args.ip_route)?;
     if !args.deny.is_empty() && !args.ip_route.is_empty() {
         tracing::warn!(
             "--deny doesn't judge IP packets: --ip-route and the users' allow= do; see that no --ip-route contains what --deny keeps away"
@@ -148,7 +164,7 @@ pub(crate) fn client(args: &ConnectArgs, mailboxes: &[Mailbox]) -> Result<Client
     must_fit("--announce", &args.announce)?;
     if let Some(name) = &args.lan {
         let (interface, mut networks) = lan(&args.path, name, mailboxes)?;
-        let config = config(Ground::Lan(LanGround::new(&interface)));
+        let config = config(granted(Ground::Lan(LanGround::new(&interface))));
         return Ok(ClientNet { config, network: networks.pop(), lan: Some(interface) });
     }
     let Some(name) = &args.tun else { return Ok(ClientNet::default()) };
@@ -156,7 +172,11 @@ pub(crate) fn client(args: &ConnectArgs, mailboxes: &[Mailbox]) -> Result<Client
     let Device { mut queues, network } =
         Device::create(name, 1).map_err(|error| Failure::Preflight(anyhow!("--tun: {error}")))?;
     let queue = queues.pop().map(|queue| Box::new(queue) as Box<dyn Network>);
-    Ok(ClientNet { config: config(Ground::Tun(network)), network: queue, lan: None })
+    Ok(ClientNet { config: config(granted(Ground::Tun(network))), network: queue, lan: None })
+}
+
+fn granted(ground: Ground) -> Granted {
+    Granted::new(ground, |error| tracing::error!("{error:#}"))
 }
 
 /// The other end hears of all networks at once, in one capsule (RFC 9484 section 4.7.3).

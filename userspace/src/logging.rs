@@ -24,7 +24,7 @@ fn start_at(format: LogFormat, level: u8) {
     let filter = EnvFilter::try_from_env("BEAM_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(|| crate::log_ring::StderrAndRing)
         .log_internal_errors(false)
         .with_target(false);
     match format {

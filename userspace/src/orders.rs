@@ -4,6 +4,7 @@ use crate::{
     cli::{ClearArgs, Clearable, ControlArgs, KickArgs},
     control::{self, Answer, Request},
     failure::Failure,
+    notify,
     supervisor::Supervisor,
     worker::{
         Revoked,
@@ -51,7 +52,7 @@ pub(crate) fn tunnel_id(worker: u8, conn: ConnId) -> String {
     format!("{worker}/{}/{}", conn.index, conn.generation)
 }
 
-fn parse_tunnel_id(text: &str) -> Option<(u8, ConnId)> {
+pub(crate) fn parse_tunnel_id(text: &str) -> Option<(u8, ConnId)> {
     let mut parts = text.split('/');
     let worker = parts.next()?.parse().ok()?;
     let (index, generation) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
@@ -61,18 +62,32 @@ fn parse_tunnel_id(text: &str) -> Option<(u8, ConnId)> {
 impl Supervisor {
     /// Reads the files again; what was changed, or why nothing was. Both are in the log, too.
     pub(crate) fn reload(&self) -> Result<String, String> {
+        notify::reloading();
+        let outcome = self.read_again();
+        notify::ready(outcome.as_ref().unwrap_or_else(|error| error));
+        outcome
+    }
+
+    fn read_again(&self) -> Result<String, String> {
         let Some(gateway) = &self.identity.gateway else {
-            return Err("a client has nothing to reload; restart it to change its flags".to_owned());
+            let outcome = crate::reload::of_client().map_err(|error| format!("reload failed: {error}"));
+            match &outcome {
+                Ok(said) => tracing::info!("reloaded: {said}"),
+                Err(error) => tracing::error!("{error}"),
+            }
+            return outcome;
         };
         let install = |loaded: &crate::reload::Loaded| -> Vec<Revoked> {
             self.ask_all(|reply| Command::Configure {
                 config: loaded.config.clone(),
                 server: loaded.server.clone(),
+                limits: crate::serve::limits(&loaded.args),
                 reply,
             })
         };
         match gateway.reload(install) {
             Ok((difference, revoked)) => {
+                self.drain.grant(gateway.current().args.drain_timeout);
                 let (connections, flows) = revoked.iter().fold((0, 0), |(connections, flows), revoked| {
                     (connections + revoked.connections, flows + revoked.flows)
                 });

@@ -1,11 +1,16 @@
 //! What keeps a daemon's workers: starts them pinned, answers the control socket, turns signals into commands, waits.
 
 use crate::{
-    cli::DaemonArgs,
+    alerts::{self, Alerts},
+    capture::plane::Plane,
+    cli::{DaemonArgs, Toggle},
     control::{self, Answer, Request},
     devices,
+    drain::Drain,
     failure::Failure,
     interface::{Lane, LaneFacts},
+    metrics::{self, BatchStatus, LatencyStatus, ProcessStatus, Windows},
+    notify, privileges,
     protection::ProtectionStatus,
     reload::Reloader,
     show::Cleared,
@@ -18,6 +23,7 @@ use crate::{
 };
 use anyhow::anyhow;
 use cache::CacheReport;
+use confine::Room;
 use crossbeam::channel;
 use std::{
     collections::BTreeMap,
@@ -28,24 +34,26 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 /// How long a worker may take to answer the control plane.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 /// Rates are measured over this long.
 pub(crate) const RATES_OVER: Duration = Duration::from_millis(200);
-/// How often a draining daemon looks whether its flows are done.
-const DRAIN_LOOK: Duration = Duration::from_millis(50);
 
 /// What doesn't change while a daemon runs.
 pub(crate) struct Identity {
     pub(crate) role: &'static str,
     pub(crate) address: String,
+    /// The mode that its queues were asked to have.
+    pub(crate) asked: alerts::Asked,
     /// The caches that all workers share.
     pub(crate) caches: Box<dyn Fn() -> Vec<CacheReport> + Send + Sync>,
     /// What a gateway reads again.
     pub(crate) gateway: Option<Arc<Reloader>>,
+    /// What its connections' transport is made of.
+    pub(crate) transport: tunnel::transport::TransportOptions,
 }
 
 /// One worker as the supervisor sees it.
@@ -68,10 +76,17 @@ pub(crate) struct Supervisor {
     pub(crate) interfaces: Vec<xsk::Interface>,
     /// `--lan`.
     pub(crate) lan: Option<xsk::LanInterface>,
+    pub(crate) alerts: Alerts,
     started: Instant,
-    draining: AtomicBool,
+    started_at: SystemTime,
+    /// What `beam status` tells quantiles of.
+    windows: Mutex<Windows>,
+    pub(crate) draining: AtomicBool,
+    pub(crate) drain: Drain,
     /// What `beam clear counters` has set aside.
     pub(crate) cleared: Mutex<Cleared>,
+    /// `beam capture`.
+    pub(crate) captures: Plane,
 }
 
 /// The interfaces that a daemon keeps steered.
@@ -126,7 +141,9 @@ pub(crate) fn run(
     drain_timeout: Duration,
 ) -> Result<(), Failure> {
     let control = daemon.control.clone().or(control_default);
+    let alerts = alerts::Plan::of(&daemon.alerts)?.start(identity.role, &identity.address)?;
     let bound = control.as_deref().map(control::bind).transpose().map_err(Failure::preflight)?;
+    let scraped = daemon.metrics.as_ref().map(metrics::bind).transpose()?;
     let (ended_tx, ended_rx) = channel::bounded(crew.len());
     let (workers, seats): (Vec<_>, Vec<_>) = crew.into_iter().map(|crew| (crew.worker, crew.seat)).unzip();
     let supervisor = Arc::new(Supervisor {
@@ -134,23 +151,47 @@ pub(crate) fn run(
         seats,
         interfaces,
         lan,
+        alerts,
         started: Instant::now(),
+        started_at: SystemTime::now(),
+        windows: Mutex::new(Windows::new(Instant::now())),
         draining: AtomicBool::new(false),
+        drain: Drain::new(drain_timeout),
         cleared: Mutex::default(),
+        captures: Plane::new(daemon.capture_keylog == Toggle::On),
     });
-    supervisor.clone().watch_signals(drain_timeout)?;
+    supervisor.clone().watch_signals()?;
     devices::watch(&supervisor).map_err(Failure::Runtime)?;
+    alerts::watch(&supervisor).map_err(Failure::Runtime)?;
+    devices::watch(&supervisor).map_err(Failure::Runtime)?;
+    // What starts from here on is confined as this thread is.
+    privileges::settle()?;
+    supervisor.clone().watch_signals(drain_timeout)?;
     if let Some(bound) = &bound {
-        let of_thread = supervisor.clone();
-        control::serve(bound, Arc::new(move |request| of_thread.answer(&request)))
-            .map_err(Failure::runtime)?;
+        let (of_thread, of_capture) = (supervisor.clone(), supervisor.clone());
+        control::serve(
+            bound,
+            Arc::new(move |request| of_thread.answer(&request)),
+            Arc::new(move |asked, stream| of_capture.capture(asked, stream)),
+        )
+        .map_err(Failure::runtime)?;
     }
+    if let Some(scraped) = scraped {
+        tracing::info!("metrics on http://{}/metrics", scraped.address().map_err(Failure::runtime)?);
+        metrics::serve(scraped, supervisor.clone()).map_err(Failure::runtime)?;
+    }
+    let (confined_tx, confined_rx) = channel::bounded::<()>(0);
     let mut threads = Vec::new();
     for (index, worker) in workers.into_iter().enumerate() {
         let cpu = supervisor.seats[index].cpu;
-        let ended = ended_tx.clone();
+        let (ended, confined) = (ended_tx.clone(), confined_tx.clone());
         let thread = std::thread::Builder::new().name(format!("beam-worker-{index}")).spawn(move || {
             pin(cpu);
+            if let Err(error) = confine::enter(Room::Worker) {
+                let _ = ended.send(Ended::Broken(io::Error::other(error)));
+                return;
+            }
+            drop(confined);
             // A panic must not leave a hole where a worker was: the daemon ends, and whoever supervises it starts it
             // again. The panic's own message is on standard error by then.
             let end = std::panic::catch_unwind(AssertUnwindSafe(|| worker.run()));
@@ -169,9 +210,13 @@ pub(crate) fn run(
             }
         }
     }
-    drop(ended_tx);
+    drop((ended_tx, confined_tx));
+    // Until all workers have dropped their ends: they are confined, or have failed.
+    confined_rx.iter().for_each(drop);
+    notify::watch(&supervisor).map_err(Failure::runtime)?;
     if supervisor.identity.role == "gateway" {
         tracing::info!("ready: gateway on {}", supervisor.identity.address);
+        notify::ready(&format!("gateway on {}", supervisor.identity.address));
     }
     let outcome = supervisor.wait(&ended_rx);
     for thread in threads {
@@ -202,6 +247,7 @@ impl Supervisor {
                 Ended::TunnelLost(error) => Some(Failure::Runtime(anyhow!(error))),
                 Ended::Broken(error) => Some(Failure::Runtime(anyhow!(error).context("a worker broke"))),
             };
+            notify::stopping(Duration::ZERO, "stopping");
             self.tell_all(|| Command::Stop);
             if let (Ok(()), Some(failure)) = (&outcome, failed) {
                 outcome = Err(failure);
@@ -210,7 +256,7 @@ impl Supervisor {
         outcome
     }
 
-    fn tell_all(&self, command: impl Fn() -> Command) {
+    pub(crate) fn tell_all(&self, command: impl Fn() -> Command) {
         for seat in &self.seats {
             // A full queue empties in the worker's next turn; a worker that takes no turns is lost anyway.
             let until = Instant::now() + ANSWER_WITHIN;
@@ -221,7 +267,7 @@ impl Supervisor {
     }
 
     /// TERM and INT drain, a second one stops; HUP reloads.
-    fn watch_signals(self: Arc<Self>, drain_timeout: Duration) -> Result<(), Failure> {
+    fn watch_signals(self: Arc<Self>) -> Result<(), Failure> {
         use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
         let mut signals =
             signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(Failure::runtime)?;
@@ -230,12 +276,10 @@ impl Supervisor {
                 if signal == SIGHUP {
                     // The outcome is in the log.
                     let _ = self.reload();
-                } else if self.draining.swap(true, Ordering::SeqCst) {
+                } else if !self.begin_drain() {
                     tracing::info!("second signal: stopping now");
+                    notify::stopping(Duration::ZERO, "stopping now");
                     self.tell_all(|| Command::Stop);
-                } else {
-                    let of_thread = self.clone();
-                    std::thread::spawn(move || of_thread.drain(drain_timeout));
                 }
             }
         };
@@ -253,10 +297,12 @@ impl Supervisor {
         let until = Instant::now() + within;
         self.tell_all(|| Command::Drain);
         let mut left = flows(&self.snapshots());
-        tracing::info!(
+        let draining = format!(
             "draining: {left} flow(s) may finish within {} s, new ones are refused",
             within.as_secs()
         );
+        tracing::info!("{draining}");
+        notify::stopping(within, &draining);
         while left > 0 && Instant::now() < until {
             std::thread::sleep(DRAIN_LOOK);
             left = flows(&self.snapshots());
@@ -291,15 +337,21 @@ impl Supervisor {
         std::iter::from_fn(|| answers.recv_deadline(until).ok()).collect()
     }
 
-    fn answer(&self, request: &Request) -> Answer {
+    fn answer(self: &Arc<Self>, request: &Request) -> Answer {
         match request {
             Request::Status => Answer::Status(Box::new(self.status())),
             Request::Sample => Answer::Sample(Box::new(self.sample())),
             Request::Show(question) => {
                 self.show(question).map_or_else(Answer::Error, |shown| Answer::Show(Box::new(shown)))
             }
+            Request::Log => Answer::Log(Box::new(crate::log_ring::recent())),
+            Request::Capture(_) => Answer::Error("a capture takes its connection with it".to_owned()),
             Request::Clear => Answer::Done(self.clear_counters()),
+            Request::Enrolment => {
+                self.enrolment().map_or_else(Answer::Error, |gateway| Answer::Enrolment(Box::new(gateway)))
+            }
             Request::Reload => self.reload().map_or_else(Answer::Error, Answer::Done),
+            Request::Drain { wait } => Answer::Drain(self.drained(*wait)),
             Request::Kick { client } => self.kick(client).map_or_else(Answer::Error, Answer::Done),
         }
     }
@@ -326,16 +378,16 @@ impl Supervisor {
         let kernel_packets = |snapshot: &WorkerSnapshot| -> u64 {
             slow(snapshot).map(|port| port.rx_datagrams + port.tx_datagrams).sum()
         };
-        let waits = after.iter().find_map(|s| s.waits_for.clone());
-        let answered = after.len() == self.seats.len();
+        let readiness = self.readiness(after);
+        let (latency, batches) = self.recent(after);
         Status {
             schema: SCHEMA.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             role: self.identity.role.to_owned(),
-            ready: answered && after.iter().all(|s| s.up) && !self.draining.load(Ordering::SeqCst),
+            ready: readiness.is_ok(),
             tunnels: after.iter().find_map(|s| s.tunnels).map(|(up, of)| Tunnels { up, of }),
-            why_not_ready: if answered { waits } else { Some("a worker does not answer".to_owned()) },
-            draining: self.draining.load(Ordering::SeqCst),
+            why_not_ready: readiness.err(),
+            draining: self.is_draining(),
             uptime_s: self.started.elapsed().as_secs(),
             address: self.identity.address.clone(),
             connections: after.iter().map(|s| s.connections).sum(),
@@ -351,6 +403,50 @@ impl Supervisor {
             counters: merge(after.iter().flat_map(|s| s.counters.iter().copied())),
             conservation: conservation(after),
             protection: protection(after),
+            captures: self.captures.status(),
+            alerts: self.alerts.status(Instant::now()),
+            latency,
+            batches,
+            process: ProcessStatus::now(),
+        }
+    }
+
+    /// When the daemon started.
+    pub(crate) fn started_at(&self) -> SystemTime {
+        self.started_at
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::SeqCst)
+    }
+
+    /// Quantiles and sizes of the recent past.
+    fn recent(&self, snapshots: &[WorkerSnapshot]) -> (LatencyStatus, BatchStatus) {
+        let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
+        windows.recent(Instant::now(), &metrics::merged(snapshots))
+    }
+
+    /// Every worker takes its turns, or what doesn't.
+    pub(crate) fn all_answer(&self, snapshots: &[WorkerSnapshot]) -> Result<(), String> {
+        match self.seats.len() - snapshots.len().min(self.seats.len()) {
+            0 => Ok(()),
+            1 => Err("a worker does not answer".to_owned()),
+            n => Err(format!("{n} workers do not answer")),
+        }
+    }
+
+    /// New tunnels and flows are served, or why not.
+    pub(crate) fn readiness(&self, snapshots: &[WorkerSnapshot]) -> Result<(), String> {
+        self.all_answer(snapshots)?;
+        if self.is_draining() {
+            return Err("draining".to_owned());
+        }
+        match snapshots.iter().find(|snapshot| !snapshot.up) {
+            None => Ok(()),
+            Some(snapshot) => Err(snapshot.waits_for.clone().unwrap_or_else(|| "no tunnel is up".to_owned())),
+            conservation: conservation(&after),
+            protection: protection(&after),
+            privileges: privileges::status(),
         }
     }
 
@@ -406,18 +502,18 @@ impl Supervisor {
     }
 
     /// Every interface with a program of ours.
-    fn devices(&self) -> impl Iterator<Item = &xsk::Device> {
+    pub(crate) fn devices(&self) -> impl Iterator<Item = &xsk::Device> {
         self.interfaces.iter().map(|interface| &**interface).chain(self.lan.as_deref())
     }
 }
 
 /// Counters of a worker's AF_XDP sockets.
-fn fast(snapshot: &WorkerSnapshot) -> impl Iterator<Item = &port::Counters> {
+pub(crate) fn fast(snapshot: &WorkerSnapshot) -> impl Iterator<Item = &port::Counters> {
     snapshot.ports.iter().filter(|port| port.frames.is_some()).map(|port| &port.counters)
 }
 
 /// Counters of its kernel socket.
-fn slow(snapshot: &WorkerSnapshot) -> impl Iterator<Item = &port::Counters> {
+pub(crate) fn slow(snapshot: &WorkerSnapshot) -> impl Iterator<Item = &port::Counters> {
     snapshot.ports.iter().filter(|port| port.frames.is_none()).map(|port| &port.counters)
 }
 

@@ -4,13 +4,14 @@ use super::{DaemonArgs, Destination, Endpoint, Forward, GatewayArgs, PathArgs, v
 use clap::Args;
 use std::{path::PathBuf, time::Duration};
 
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(crate) struct ConnectArgs {
     #[command(flatten)]
     pub(crate) gateway: GatewayArgs,
     /// Carry connections (or UDP) to `[bind:]port` to `host:hostport` beyond the gateway
     #[arg(
         short = 'L',
+        long = "local-forward",
         value_name = "[BIND:]PORT:HOST:HOSTPORT[/udp]",
         env = "BEAM_LOCAL_FORWARD",
         value_delimiter = ' '
@@ -19,16 +20,23 @@ pub(crate) struct ConnectArgs {
     /// Publish `host:hostport` of this side on `[bind:]port` of the gateway; it must permit that
     #[arg(
         short = 'R',
+        long = "remote-forward",
         value_name = "[BIND:]PORT:HOST:HOSTPORT[/udp]",
         env = "BEAM_REMOTE_FORWARD",
         value_delimiter = ' '
     )]
     pub(crate) remote_forwards: Vec<Forward>,
     /// SOCKS5 proxy on `[bind:]port`, for TCP and UDP
-    #[arg(short = 'D', value_name = "[BIND:]PORT", env = "BEAM_SOCKS", value_delimiter = ' ')]
+    #[arg(short = 'D', long, value_name = "[BIND:]PORT", env = "BEAM_SOCKS", value_delimiter = ' ')]
     pub(crate) socks: Vec<Endpoint>,
     /// Carry standard input and output to `host:port` (for ssh's ProxyCommand)
-    #[arg(short = 'W', value_name = "HOST:PORT", conflicts_with_all = ["local_forwards", "remote_forwards", "socks"])]
+    #[arg(
+        short = 'W',
+        long,
+        value_name = "HOST:PORT",
+        env = "BEAM_STDIO",
+        conflicts_with_all = ["local_forwards", "remote_forwards", "socks"]
+    )]
     pub(crate) stdio: Option<Destination>,
     /// Carry IP packets: a TUN device, with an address that the gateway assigns
     #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = "beam0", env = "BEAM_TUN", group = "network")]

@@ -2,11 +2,12 @@
 //! All queues are bounded; the one for frames of ports that came later, by the number of those frames.
 
 use super::{
-    GatewayConfig, Revoked,
+    GatewayConfig, Limits, Revoked,
     poll::{FlowKey, Waker},
     snapshot::WorkerSnapshot,
     tables::{FlowKind, FlowRow, RouteRow, Slice, TunnelRow},
 };
+use crate::capture::tap::Tap;
 use bytes::Bytes;
 use crossbeam::{
     channel::Sender,
@@ -14,6 +15,7 @@ use crossbeam::{
 };
 use port::{Frame, Port, Received};
 use std::{
+    collections::HashSet,
     io,
     net::{IpAddr, SocketAddr},
     sync::{
@@ -56,6 +58,8 @@ pub(crate) enum Who {
 
 /// What the control plane asks of a worker.
 pub(crate) enum Command {
+    /// Take a turn: an interface is gone, which wakes no socket of its own.
+    Look,
     /// Report counters and tables.
     Snapshot(Sender<Box<WorkerSnapshot>>),
     /// Refuse new flows from now on; running ones go on.
@@ -77,9 +81,24 @@ pub(crate) enum Command {
     /// An address of an IP session has moved to a younger session of the same client.
     AddressMoved { key: FlowKey, address: IpAddr },
     /// Gateway: work by this configuration from now on.
-    Configure { config: Arc<GatewayConfig>, server: Arc<quinn_proto::ServerConfig>, reply: Sender<Revoked> },
+    Configure {
+        config: Arc<GatewayConfig>,
+        server: Arc<quinn_proto::ServerConfig>,
+        limits: Limits,
+        reply: Sender<Revoked>,
+    },
     /// Gateway: close connections; how many there were.
     Kick { who: Who, reply: Sender<u64> },
+    /// Show packets to a capture from now on.
+    Capture { tap: Box<Tap>, reply: Sender<()> },
+    /// A capture's client has these addresses now.
+    CaptureRemotes { id: u32, remotes: Arc<HashSet<SocketAddr>> },
+    /// A capture is over; all that it has seen is in its ring at the answer.
+    CaptureEnd { id: u32, reply: Sender<()> },
+    /// Give new connections a qlog, or none.
+    Qlog { qlog: Option<Box<tunnel::Qlog>>, reply: Sender<()> },
+    /// Gateway: where the connections of a client come from.
+    Remotes { who: Who, reply: Sender<Vec<SocketAddr>> },
     /// A name was resolved for the request on this stream.
     Resolved { conn: ConnId, stream: tunnel::StreamId, outcome: Result<Vec<SocketAddr>, ResolveError> },
     /// Another worker has the listener of this stream now: its client has come back there.

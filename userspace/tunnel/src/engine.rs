@@ -11,7 +11,7 @@
 //! Only touched connections are polled: those that got a datagram, a timer or an application call.
 //! Memory is bounded: see the limits beside each queue.
 
-use crate::admission::{Budget, Retry};
+use crate::admission::{Budget, Retry, RetryPolicy};
 use crate::cid::{CidCodec, WorkerId};
 use crate::config::EngineConfig;
 use crate::connection::{Conn, ConnId, ConnMut, Phase, raise_streams, report_end, touch};
@@ -33,12 +33,16 @@ use wire::Path;
 
 mod batch;
 mod inbound;
+mod meters;
 mod outbound;
+mod qlog;
 mod timers;
 
 pub(crate) use inbound::Slab;
 pub use inbound::{Inbound, Owner};
+pub use meters::Batches;
 pub use outbound::{Outlet, Reserved, Sink, Transmit};
+pub use qlog::Qlog;
 
 /// One worker's QUIC endpoint with everything that quinn-proto leaves to its driver.
 ///
@@ -54,6 +58,9 @@ pub struct Engine {
     draining: bool,
     now: Option<Instant>,
     stats: Stats,
+    batches: Option<Batches>,
+    /// The place of the table whose round trip was told last.
+    sampled_to: usize,
 
     /// By quinn's connection handle.
     slots: Vec<Slot>,
@@ -93,6 +100,11 @@ pub struct Engine {
     out: Vec<u8>,
     /// What quinn wrote and the outlet hasn't got yet. Empty between calls.
     batch: Batch,
+    /// What new connections accept with, for those that have a log of their own.
+    server: Option<Arc<ServerConfig>>,
+    qlog: Option<Qlog>,
+    /// What was dropped of the last burst, while somebody wants to know.
+    dropped: Option<Vec<(usize, DropReason)>>,
     /// What the outlet refused (at most one batch) and what a freshly proved address had been owed (at
     /// most eight datagrams each).
     parked: VecDeque<Parked>,
@@ -178,6 +190,7 @@ impl Engine {
         let codec = CidCodec::new(config.secrets.cid_key, config.node);
         let endpoint_config = Arc::new(config.endpoint(&codec));
         let is_server = config.server.is_some();
+        let server = config.server.clone();
         Self {
             endpoint: Endpoint::new(endpoint_config, config.server, true, None),
             codec,
@@ -193,6 +206,8 @@ impl Engine {
             draining: false,
             now: None,
             stats: Stats::default(),
+            batches: config.count_batches.then(Batches::default),
+            sampled_to: 0,
             slots: Vec::new(),
             touched: VecDeque::new(),
             events: VecDeque::new(),
@@ -218,6 +233,9 @@ impl Engine {
             answers: VecDeque::new(),
             out: Vec::new(),
             batch: Batch::default(),
+            server,
+            qlog: None,
+            dropped: None,
             parked: VecDeque::new(),
         }
     }
@@ -232,6 +250,7 @@ impl Engine {
         server_name: &str,
     ) -> Result<ConnId, ConnectError> {
         self.now = Some(now);
+        let config = self.logged_client(config);
         let (handle, quic) = self.endpoint.connect(now, config, remote, server_name)?;
         Ok(self.insert(handle, quic, Path { local, remote }, true))
     }
@@ -286,7 +305,14 @@ impl Engine {
     /// Accepts further connections with another configuration (a renewed certificate).
     pub fn set_server_config(&mut self, server: Option<Arc<ServerConfig>>) {
         self.is_server = server.is_some();
+        self.server = server.clone();
         self.endpoint.set_server_config(server);
+    }
+
+    /// Other limits from now on. Connections beyond them live on.
+    pub fn set_limits(&mut self, connections_max: usize, retry: RetryPolicy) {
+        self.config.connections_max = connections_max;
+        self.retry.set_policy(retry);
     }
 
     /// The counters.
@@ -349,6 +375,8 @@ impl Engine {
             other_path: None,
             validated: proven.then_some(path.remote),
             phase: Phase::Handshake,
+            began: self.now,
+            heard: false,
             touched: true,
             streams_max: self.config.remote_streams_max,
             unvalidated_handshake: !proven,
@@ -392,7 +420,9 @@ impl Engine {
                     // The client has answered with keys that it had to receive to know (RFC 9000 8.1).
                     conn.validated = Some(conn.quic.remote_address());
                     newly_proven = Some(conn.path);
-                    Event::Connected { side: conn.quic.side() }
+                    let took =
+                        conn.began.map_or(Duration::ZERO, |began| now.saturating_duration_since(began));
+                    Event::Connected { side: conn.quic.side(), took }
                 }
                 Quic::ConnectionLost { reason } => {
                     report_end(id, conn, reason.into(), &mut self.events, &mut self.stats);

@@ -6,7 +6,7 @@ use crate::{
     ZeroCopy,
     attach::{AttachError, Hook, Program, Sockets},
     bind::{self, Bound},
-    genl,
+    genl, losses,
     mirror::{Control, Mirror, Reader},
     news::News,
     preflight::{self, Nic},
@@ -93,7 +93,7 @@ pub(crate) fn open<S: Steering>(
                 tracing::error!(%error, "the new addresses or routes aren't steered; the kernel gets their packets");
             }
         };
-        Control::start(mirror.clone(), follow, move || news.announce())
+        Control::start(mirror.clone(), config.on_thread, follow, move || news.announce())
             .map_err(system("following routes and neighbours"))?
     };
 
@@ -122,9 +122,9 @@ pub(crate) fn open<S: Steering>(
 fn attach(program: &mut Program, nic: &Nic, config: &Config) -> Result<(Hook, Vec<Step>), OpenError> {
     let unsupported = |hook: Hook, mut why: String| {
         if hook == Hook::Native
-            && let Some(features) = genl::xdp_features(nic.index)
+            && let Some(features) = genl::netdev::xdp_features(nic.index)
         {
-            why = format!("{why}; the driver says that it has: {}", features.names());
+            why = format!("{why}; the driver says that it has: {features}");
         }
         let hint = match hook {
             // Zero-copy exists in the driver only, so without it there is nothing to step down to.
@@ -181,6 +181,7 @@ impl Device {
             queues.push(Queue::new(queue::Parts {
                 report: QueueReport { queue: number, mode, steps },
                 interface: nic.index,
+                name: nic.name.clone(),
                 sockets: self.sockets.clone(),
                 rings,
                 frames,
@@ -271,6 +272,12 @@ impl Device {
     #[must_use]
     pub fn has_program(&self) -> bool {
         self.has_program.load(Ordering::Relaxed)
+    }
+
+    /// Whether queues that come are served: all were asked for.
+    #[must_use]
+    pub fn queues_may_come(&self) -> bool {
+        self.config.queues == Queues::All
     }
 
     /// Queues without a socket that were asked for: they came after the start. Their packets take the kernel's path.
@@ -364,6 +371,13 @@ impl Device {
     #[must_use]
     pub fn unmirrored(&self) -> Option<Unmirrored> {
         self.mirror.tables().routes.beyond_mirror
+    }
+
+    /// What the NIC and its driver lost, by name, as the kernel counts it; `None` when the interface is gone. Asks the kernel:
+    /// for housekeeping only. The calling thread's network namespace has to be that of the interface.
+    #[must_use]
+    pub fn nic_drops(&self) -> Option<[(&'static str, u64); 6]> {
+        losses::of_interface(self.nic.index).ok()
     }
 
     /// Names and values of the steering counters, summed over CPUs. Together they count every frame once.

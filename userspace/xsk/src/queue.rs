@@ -23,7 +23,7 @@ use crate::{
     rings::Rings,
     stall::{AGAIN_AT_LAST, AGAIN_SOON, AGAIN_STARVED, Stall},
 };
-use port::{Census, Counters, Drop as Reason, Flushed, Frame, Region};
+use port::{Census, Counters, Drop as Reason, Flushed, Frame, Kept, Region};
 use rustix::io::Errno;
 use std::{
     io,
@@ -45,6 +45,8 @@ pub(crate) struct Queue {
     pub(crate) rings: Rings,
     /// Index of the interface.
     interface: u32,
+    /// Its name when this was opened.
+    name: String,
     sockets: Arc<Sockets>,
     region: Arc<Region>,
     /// Receive frames that found no room on the fill ring yet.
@@ -59,12 +61,15 @@ pub(crate) struct Queue {
     stall: Stall,
     busy_poll: bool,
     gone: Option<Errno>,
+    /// Copies of what was dropped, while a capture wants them.
+    pub(crate) kept: Option<Vec<Kept>>,
 }
 
 /// What [`Queue::new`] puts together.
 pub(crate) struct Parts {
     pub(crate) report: QueueReport,
     pub(crate) interface: u32,
+    pub(crate) name: String,
     pub(crate) sockets: Arc<Sockets>,
     pub(crate) rings: Rings,
     /// Every frame of the UMEM; at least two.
@@ -76,7 +81,7 @@ pub(crate) struct Parts {
 impl Queue {
     /// Splits the frames into the two budgets and fills the fill ring.
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { report, interface, sockets, rings, mut frames, ring_size, busy_poll } = parts;
+        let Parts { report, interface, name, sockets, rings, mut frames, ring_size, busy_poll } = parts;
         let region = frames[0].region().clone();
         let tx_budget = ring_size.min(frames.len() / 2);
         let idle_tx = frames.split_off(frames.len() - tx_budget);
@@ -85,6 +90,7 @@ impl Queue {
             counters: Counters::default(),
             rings,
             interface,
+            name,
             sockets,
             region,
             idle_rx: frames,
@@ -95,6 +101,7 @@ impl Queue {
             stall: Stall::default(),
             busy_poll,
             gone: None,
+            kept: None,
         };
         queue.refill();
         queue
@@ -131,7 +138,7 @@ impl Queue {
         if !interface_exists {
             self.gone = Some(Errno::NODEV);
         }
-        self.gone.map_or(Ok(()), |errno| Err(kick::gone(errno)))
+        self.gone.map_or(Ok(()), |errno| Err(kick::gone(&self.name, errno)))
     }
 
     /// Tops the fill ring up, and wakes a driver that has run dry.
@@ -184,7 +191,15 @@ impl Queue {
     /// Takes back a frame whose packet goes nowhere.
     pub(crate) fn dropped(&mut self, frame: Frame, reason: Reason) {
         self.counters.drops.add(reason, 1);
+        if let Some(kept) = &mut self.kept {
+            kept.push(Kept { reason, frame: frame.with_front().to_vec() });
+        }
         self.idle_rx.push(frame);
+    }
+
+    /// The interface's index.
+    pub(crate) fn interface(&self) -> u32 {
+        self.interface
     }
 
     /// Takes back a frame that was delivered.
@@ -257,7 +272,7 @@ impl Queue {
                 }
                 Kick::Gone(errno) => {
                     self.gone = Some(errno);
-                    return Err(kick::gone(errno));
+                    return Err(kick::gone(&self.name, errno));
                 }
             }
         }
