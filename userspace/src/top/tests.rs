@@ -66,6 +66,10 @@ fn sample(n: u64) -> Sample {
                        "tx_packets_per_s": 0 },
             "workers": [worker(0, 0, n), worker(1, 1, n)],
             "interfaces": [{ "name": "eth0", "alert": "eth0 has 4 queues, 2 have a socket" }],
+            "alerts": { "rules": 9, "firing": [{
+                "alert": "drops > 5/s for 2s", "quantity": "drops", "value": 7.0, "threshold": 5.0, "unit": "/s",
+                "since": "2026-11-26 08:00:00 UTC", "for_s": 12,
+            }] },
             "xsk_rx_frames": 0, "xsk_tx_frames": 0, "kernel_udp_packets": 0,
             "drops": { "drop_cid_unknown": 7 * n, "rx_bad_checksum": 3 },
             "counters": {},
@@ -75,6 +79,11 @@ fn sample(n: u64) -> Sample {
         "clients": [client("alice", 1), client("bob", 2), client("carol", 3)],
         "clients_total": 3,
         "tunnels": tunnels,
+        // Of a hundred turns a second, 98 in 10 us, the others in 150 us.
+        "lags": [0, 1].map(|worker| json!({
+            "worker": worker,
+            "at_most": (0..32).map(|at| if at < 7 { 98 * n } else { 100 * n }).collect::<Vec<u64>>(),
+        })),
     }))
     .unwrap()
 }
@@ -220,6 +229,7 @@ fn rates_are_of_two_samples() {
     assert_eq!((first.rates.rx_packets, first.rates.tx_packets), (Some(1001.0), Some(90_000.0)));
     assert_eq!(first.rates.tx_bits, Some(1e9));
     assert_eq!((first.batch, first.sleeps_per_s), (Some(10.01), Some(50.0)));
+    assert_eq!(first.lag_us, Some(150.0));
     assert_eq!([0, 1].map(|index| model.workers[index].drops_per_s), [Some(0.0), Some(7.0)]);
     assert!((first.xsk_percent.unwrap() - 99.9989).abs() < 1e-4);
     assert_eq!(model.total.rx_packets, Some(2002.0));
