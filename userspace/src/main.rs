@@ -29,9 +29,9 @@ mod notify;
 mod orders;
 mod paper;
 mod ping;
+mod privileges;
 #[allow(dead_code, reason = "`capture` and `doctor --fix` use more of it than `ping` does")]
 mod progress;
-mod privileges;
 mod protection;
 mod reload;
 mod serve;
