@@ -8,6 +8,7 @@ use crate::{
     failure::Failure,
     show::{Question, Shown},
     status::Status,
+    top::sample::Sample,
 };
 use anyhow::{Context, anyhow};
 use serde::{Deserialize, Serialize};
@@ -37,12 +38,16 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[serde(rename_all = "lowercase", tag = "verb")]
 pub(crate) enum Request {
     Status,
+    /// Everything at this instant, for `beam top`.
+    Sample,
     Reload,
     Kick {
         client: String,
     },
     Show(Question),
     Clear,
+    /// The last lines of the log.
+    Log,
     /// Begin to drain, or say how far that is.
     Drain {
         wait: bool,
@@ -53,7 +58,9 @@ pub(crate) enum Request {
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Answer {
     Status(Box<Status>),
+    Sample(Box<Sample>),
     Show(Box<Shown>),
+    Log(Box<crate::log_ring::Recent>),
     /// What was done.
     Done(String),
     Error(String),

@@ -156,6 +156,8 @@ pub(crate) struct CertificateFacts {
     /// `2026-11-26 08:00:00 UTC`
     pub(crate) not_before: String,
     pub(crate) not_after: String,
+    /// Its time has begun.
+    pub(crate) has_begun: bool,
     /// Negative: it has expired.
     pub(crate) days_left: i64,
 }
@@ -187,8 +189,16 @@ pub(crate) fn facts(leaf: &CertificateDer<'_>) -> anyhow::Result<CertificateFact
         issuer: certificate.issuer().to_string(),
         not_before: written(validity.not_before),
         not_after: written(validity.not_after),
+        has_begun: validity.not_before <= ASN1Time::now(),
         days_left: (validity.not_after.timestamp() - ASN1Time::now().timestamp()).div_euclid(86_400),
     })
+}
+
+/// When a certificate expires, in seconds since 1970.
+pub(crate) fn not_after_s(leaf: &CertificateDer<'_>) -> Option<i64> {
+    use x509_parser::prelude::FromDer;
+    let (_, certificate) = x509_parser::certificate::X509Certificate::from_der(leaf).ok()?;
+    Some(certificate.validity().not_after.timestamp())
 }
 
 /// Whether a certificate's time is over. One that can't be read was not verified either.

@@ -42,7 +42,7 @@ pub(crate) fn realm(args: &ServeArgs) -> Result<Realm, Failure> {
 pub(crate) fn check_client(args: &ConnectArgs) -> Result<(), Failure> {
     must_fit("--announce", &args.announce)?;
     // A name is looked up when it is time to connect.
-    match args.tun.is_some() && args.url.host.parse::<std::net::IpAddr>().is_ok() {
+    match args.tun.is_some() && args.gateway.url.host.parse::<std::net::IpAddr>().is_ok() {
         true => refuse_loops(args),
         false => Ok(()),
     }
@@ -189,7 +189,7 @@ fn must_fit(flag: &str, networks: &[Prefix]) -> Result<(), Failure> {
 /// A route that the tunnel's own packets would take leads nowhere.
 fn refuse_loops(args: &ConnectArgs) -> Result<(), Failure> {
     // A name that doesn't resolve yet is looked at again when routes are set.
-    let gateway = (args.url.host.as_str(), args.url.port).to_socket_addrs();
+    let gateway = (args.gateway.url.host.as_str(), args.gateway.url.port).to_socket_addrs();
     for address in gateway.into_iter().flatten().map(|address| address.ip()) {
         if let Some(route) = args.route.iter().find(|route| route.contains(address)) {
             return Err(Failure::Config(anyhow!(

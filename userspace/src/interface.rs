@@ -5,7 +5,7 @@
 //! every step down is logged with its reason.
 
 use crate::{
-    cli::{PathArgs, Queues, XdpMode, ZeroCopy},
+    cli::{HugePages, PathArgs, Queues, XdpMode, ZeroCopy},
     failure::Failure,
 };
 use anyhow::anyhow;
@@ -291,6 +291,7 @@ fn config(args: &PathArgs, interface: &str, mode: xsk::Mode) -> xsk::Config {
         frame_bytes: args.frame_size,
         umem_bytes: (args.umem as usize) << 20,
         busy_poll_usec: (args.busy_poll > 0).then_some(args.busy_poll),
+        huge_pages: args.hugepages == HugePages::Auto,
         // Asked for before: a level that this CPU lacks has ended the start.
         simd: args.simd.level().unwrap_or(tunnel::Level::RING),
         ..xsk::Config::new(interface)

@@ -8,7 +8,9 @@ mod cli;
 mod config;
 mod connect;
 mod control;
+mod detach;
 mod devices;
+mod diag;
 mod doctor;
 mod drain;
 mod early;
@@ -16,9 +18,14 @@ mod failure;
 mod identity;
 mod inner;
 mod interface;
+mod log_ring;
 mod logging;
+mod metrics;
 mod orders;
 mod paper;
+mod ping;
+#[allow(dead_code, reason = "`capture` and `doctor --fix` use more of it than `ping` does")]
+mod progress;
 mod protection;
 mod reload;
 mod serve;
@@ -27,6 +34,7 @@ mod show;
 mod socks;
 mod status;
 mod supervisor;
+mod top;
 mod users;
 mod worker;
 
@@ -69,11 +77,15 @@ fn run(cli: cli::Cli) -> Result<(), failure::Failure> {
         cli::Verb::Connect(args) => connect::run(*args),
         cli::Verb::Status(args) => status::run(&args),
         cli::Verb::Show(args) => show::run(&args),
+        cli::Verb::Top(args) => top::run(&args),
         cli::Verb::Clear(args) => orders::clear(&args),
         cli::Verb::Reload(args) => orders::reload(&args),
         cli::Verb::Kick(args) => orders::kick(&args),
         cli::Verb::User(args) => users::run(&args),
+        cli::Verb::Ping(args) => ping::run(&args),
         cli::Verb::Doctor(args) => doctor::run(&args),
+        cli::Verb::Detach(args) => detach::run(&args),
+        cli::Verb::Diag(args) => diag::run(&args),
         cli::Verb::Check(args) => check::run(&args),
         cli::Verb::Drain(args) => drain::run(&args),
         cli::Verb::Completions(args) => paper::completions(&args),

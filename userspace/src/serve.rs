@@ -85,7 +85,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
 }
 
 /// `[::]` where the host has IPv6 (it takes IPv4 too), else `0.0.0.0`.
-fn unspecified() -> IpAddr {
+pub(crate) fn unspecified() -> IpAddr {
     match std::net::UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)) {
         Ok(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
         Err(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),

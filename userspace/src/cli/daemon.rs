@@ -1,6 +1,6 @@
 //! What both daemons take: how packets enter and leave, the log, the control socket.
 
-use super::{NumberList, Queues};
+use super::{Endpoint, NumberList, Queues};
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 
@@ -22,6 +22,15 @@ pub(crate) enum ZeroCopy {
     Auto,
     /// Refuse to start without
     On,
+    Off,
+}
+
+/// What the UMEM is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum HugePages {
+    /// Pages of 2 MiB where enough are free, else ordinary ones
+    Auto,
+    /// Ordinary pages
     Off,
 }
 
@@ -65,6 +74,9 @@ pub(crate) struct PathArgs {
     /// UMEM for each queue, in MiB
     #[arg(long, value_name = "MIB", default_value_t = 24, env = "BEAM_UMEM")]
     pub(crate) umem: u32,
+    /// Huge pages for the UMEM
+    #[arg(long, value_enum, default_value = "off", env = "BEAM_HUGEPAGES")]
+    pub(crate) hugepages: HugePages,
     /// Packet protection: the vector units to use
     #[arg(long, value_enum, default_value = "auto", env = "BEAM_SIMD")]
     pub(crate) simd: crate::protection::Simd,
@@ -82,6 +94,9 @@ pub(crate) struct DaemonArgs {
     /// Control socket of the daemon
     #[arg(long, value_name = "PATH", env = "BEAM_CONTROL")]
     pub(crate) control: Option<PathBuf>,
+    /// Serve metrics for Prometheus, /healthz and /readyz over HTTP; loopback unless an address is given (0.0.0.0:9090)
+    #[arg(long, value_name = "ADDR", env = "BEAM_METRICS")]
+    pub(crate) metrics: Option<Endpoint>,
     /// Log as text or as one JSON object a line
     #[arg(long, value_enum, default_value = "text", env = "BEAM_LOG_FORMAT")]
     pub(crate) log_format: LogFormat,

@@ -8,6 +8,7 @@ use crate::{
     worker::{
         account::Usage,
         mail::Command,
+        snapshot::WorkerSnapshot,
         tables::{FlowKind, FlowRow, RouteRow, Slice, TunnelRow},
     },
 };
@@ -183,8 +184,7 @@ impl Supervisor {
     }
 
     /// The caches that workers share, with what each worker has of its own; and the ways out that AF_XDP ports know.
-    fn cache_reports(&self) -> Vec<CacheReport> {
-        let snapshots = self.snapshots();
+    pub(crate) fn cache_reports(&self, snapshots: &[WorkerSnapshot]) -> Vec<CacheReport> {
         let mut reports = (self.identity.caches)();
         for (name, level) in snapshots.iter().flat_map(|snapshot| &snapshot.caches) {
             if let Some(report) = reports.iter_mut().find(|report| report.name == *name) {
@@ -204,7 +204,7 @@ impl Supervisor {
 
     /// A row for each level that a cache has.
     fn caches(&self, to: &mut Collected) {
-        for CacheReport { name, local, shared, disk } in self.cache_reports() {
+        for CacheReport { name, local, shared, disk } in self.cache_reports(&self.snapshots()) {
             for (level, report) in [("worker", local), ("shared", shared), ("disk", disk)] {
                 let Some(report) = report else { continue };
                 to.add(json!({

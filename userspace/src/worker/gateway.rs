@@ -39,7 +39,7 @@ use ::upstream::{
 use bytes::Bytes;
 use cache::{Kind as _, LevelReport, Local};
 pub(super) use identity::Asker;
-use masque::{Code, Host, Item, Kind, MessageError, MessageReader, Request, RequestReader, Scope};
+use masque::{Code, Host, Item, Kind, MessageError, MessageReader, Request, RequestReader, Scope, status};
 pub(crate) use revoke::Revoked;
 use std::{
     collections::{HashMap, VecDeque},
@@ -301,7 +301,10 @@ impl Gateway {
             Some(Slot::Listen) => self.pump_listen(core, (conn, stream)),
             Some(&Slot::Ip(key)) => core.ip.queue(key),
             // What follows the header section waits in QUIC's receive window.
-            Some(Slot::Resolving(_) | Slot::Answering(_) | Slot::Reverse(_) | Slot::IpAsked) | None => {}
+            Some(
+                Slot::Resolving(_) | Slot::Answering(_) | Slot::Reverse(_) | Slot::IpAsked | Slot::Probe,
+            )
+            | None => {}
         }
     }
 
@@ -416,9 +419,8 @@ impl Gateway {
         reader: RequestReader,
         request: &Request,
     ) -> Result<(), Refusal> {
-        if matches!(request.kind, Kind::Other { .. }) {
-            core.totals.refused_not_found += 1;
-            return Err(Refusal::new(404));
+        if let Kind::Other { path, .. } = &request.kind {
+            return Err(self.answer_no_tunnel(core, conn, request, path));
         }
         let asker = self.identify(core, conn, request.authorization.as_ref())?;
         if core.draining {
@@ -443,6 +445,22 @@ impl Gateway {
             core,
             Wanted { conn, stream, reader, host, port, asker, permit, transport: Transport::Tcp },
         )
+    }
+
+    /// A request for no tunnel. Who shows credentials learns whether they hold; to strangers there is nothing here but
+    /// the answer to `OPTIONS *`, by which `beam ping` and others measure (RFC 9110 section 9.3.7).
+    fn answer_no_tunnel(&mut self, core: &mut Core, conn: ConnId, request: &Request, path: &str) -> Refusal {
+        let by_certificate = self.sessions.get(&conn).is_some_and(|session| session.identity.is_some());
+        if (by_certificate || request.authorization.is_some())
+            && let Err(refusal) = self.identify(core, conn, request.authorization.as_ref())
+        {
+            return refusal;
+        }
+        if request.method == "OPTIONS" && path == "*" {
+            return Refusal::new(status::NO_CONTENT);
+        }
+        core.totals.refused_not_found += 1;
+        Refusal::new(404)
     }
 
     /// Starts the resolution of the destination's name, unless no address of it could be allowed.
@@ -476,7 +494,8 @@ impl Gateway {
         }
         if let Some(session) = self.sessions.get_mut(&conn) {
             session.lookups += 1;
-            let resolving = Resolving { reader, host, port, asker, permit, transport };
+            let since = core.now;
+            let resolving = Resolving { reader, host, port, asker, permit, transport, since };
             session.slots.insert(stream, Slot::Resolving(Box::new(resolving)));
             self.lookups.push_back((core.now + LOOKUP_LIMIT, conn, stream));
         }

@@ -56,6 +56,8 @@ pub(crate) enum Who {
 
 /// What the control plane asks of a worker.
 pub(crate) enum Command {
+    /// Take a turn: an interface is gone, which wakes no socket of its own.
+    Look,
     /// Report counters and tables.
     Snapshot(Sender<Box<WorkerSnapshot>>),
     /// Refuse new flows from now on; running ones go on.
