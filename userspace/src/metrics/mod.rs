@@ -14,6 +14,8 @@ mod collect;
 mod counters;
 mod http;
 mod process;
+#[cfg(test)]
+mod readme;
 mod request;
 pub(crate) mod table;
 mod text;
@@ -74,6 +76,7 @@ pub(crate) enum Value {
 
 impl Value {
     /// As one number; of a histogram, how many values it has.
+    #[allow(dead_code, reason = "for the alerts")]
     pub(crate) fn number(&self) -> f64 {
         match self {
             Self::Whole(n) => *n as f64,
@@ -109,12 +112,14 @@ impl Collected {
 
     /// All samples of a metric together.
     #[cfg_attr(not(test), expect(dead_code, reason = "for the alerts, which are another branch"))]
+    #[allow(dead_code, reason = "for the alerts")]
     pub(crate) fn total(&self, spec: &Spec) -> f64 {
         self.family(spec).map_or(0.0, |family| family.samples.values().map(Value::number).sum())
     }
 
     /// The histogram of a metric that has no labels.
     #[cfg_attr(not(test), expect(dead_code, reason = "for the alerts, which are another branch"))]
+    #[allow(dead_code, reason = "for the alerts")]
     pub(crate) fn histogram(&self, spec: &Spec) -> Option<&Histogram> {
         self.family(spec)?.samples.values().find_map(|value| match value {
             Value::Histogram(histogram) => Some(&**histogram),
