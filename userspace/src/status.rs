@@ -95,6 +95,14 @@ pub(crate) struct WorkerStatus {
     pub(crate) kernel_tx_bytes: u64,
     pub(crate) handed_out: u64,
     pub(crate) handed_in: u64,
+    /// Datagrams delivered, and looks at the ports that brought any: their quotient is how full a batch is.
+    #[serde(default)]
+    pub(crate) rx_delivered: u64,
+    #[serde(default)]
+    pub(crate) rx_bursts: u64,
+    /// Everything that this worker dropped.
+    #[serde(default)]
+    pub(crate) drops: u64,
     pub(crate) loops: u64,
     pub(crate) sleeps: u64,
     /// Where the frames of each AF_XDP socket are.

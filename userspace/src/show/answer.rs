@@ -242,10 +242,9 @@ impl Supervisor {
         let gateway = self.gateway()?;
         let loaded = gateway.current();
         let facts = identity::facts(&loaded.leaf).map_err(|error| format!("the certificate: {error:#}"))?;
-        let args = gateway.args();
-        let from = match &args.tls_cert {
+        let from = match &loaded.args.tls_cert {
             Some(path) => path.display().to_string(),
-            None => format!("self-signed, in {}", args.state_dir.display()),
+            None => format!("self-signed, in {}", loaded.args.state_dir.display()),
         };
         to.add(json!({
             "subject": facts.subject,
@@ -261,7 +260,7 @@ impl Supervisor {
     }
 
     fn configuration(&self, to: &mut Collected) {
-        for Setting { flag, value, from } in settings::all() {
+        for Setting { flag, value, from, .. } in settings::all() {
             to.add(json!({ "flag": flag, "value": value, "from": from }));
         }
     }

@@ -31,6 +31,8 @@ pub(crate) mod tables;
 mod udp;
 
 pub(crate) use client::{Client, ClientConfig, IpConfig, Listen, Publication, source_towards};
+pub(crate) use gateway::{Claims, Gateway, GatewayConfig, Limits, Revoked, Rules};
+pub(crate) use client::{Early, Opening, PathFacts, ProbeConfig, Report};
 pub(crate) use gateway::{Claims, Gateway, GatewayConfig, Revoked};
 pub(crate) use session::gateway_h3_config;
 
@@ -143,6 +145,13 @@ impl Worker {
     /// Closes UDP flows that are silent for so long.
     pub(crate) fn set_udp_idle_timeout(&mut self, timeout: Duration) {
         self.core.udp.idle_timeout = timeout;
+    }
+
+    /// Sets a gateway's limits, at the start and by a reload. What is beyond them goes on.
+    pub(crate) fn set_limits(&mut self, limits: Limits) {
+        let Limits { connections_max, retry, udp_idle_timeout } = limits;
+        self.core.engine.set_limits(connections_max, retry);
+        self.set_udp_idle_timeout(udp_idle_timeout);
     }
 
     /// Runs until it is told to stop.
@@ -334,8 +343,9 @@ impl Worker {
                     gateway.address_moved(&mut self.core, key, address);
                 }
             }
-            Command::Configure { config, server, reply } => {
+            Command::Configure { config, server, limits, reply } => {
                 let mut revoked = Revoked::default();
+                self.set_limits(limits);
                 if let Role::Gateway(gateway) = &mut self.role {
                     self.core.engine.set_server_config(Some(server));
                     revoked = gateway.configure(&mut self.core, config);

@@ -34,6 +34,8 @@ pub(super) enum Slot {
     Ip(FlowKey),
     /// Client: a request for an IP session, without its answer.
     IpAsked,
+    /// Client: a request of `beam ping`.
+    Probe,
 }
 
 /// A request between its header section and the connection to its destination.

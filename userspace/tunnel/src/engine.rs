@@ -11,7 +11,7 @@
 //! Only touched connections are polled: those that got a datagram, a timer or an application call.
 //! Memory is bounded: see the limits beside each queue.
 
-use crate::admission::{Budget, Retry};
+use crate::admission::{Budget, Retry, RetryPolicy};
 use crate::cid::{CidCodec, WorkerId};
 use crate::config::EngineConfig;
 use crate::connection::{Conn, ConnId, ConnMut, Phase, raise_streams, report_end, touch};
@@ -294,6 +294,12 @@ impl Engine {
     pub fn set_server_config(&mut self, server: Option<Arc<ServerConfig>>) {
         self.is_server = server.is_some();
         self.endpoint.set_server_config(server);
+    }
+
+    /// Other limits from now on. Connections beyond them live on.
+    pub fn set_limits(&mut self, connections_max: usize, retry: RetryPolicy) {
+        self.config.connections_max = connections_max;
+        self.retry.set_policy(retry);
     }
 
     /// The counters.

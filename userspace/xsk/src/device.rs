@@ -122,9 +122,9 @@ pub(crate) fn open<S: Steering>(
 fn attach(program: &mut Program, nic: &Nic, config: &Config) -> Result<(Hook, Vec<Step>), OpenError> {
     let unsupported = |hook: Hook, mut why: String| {
         if hook == Hook::Native
-            && let Some(features) = genl::xdp_features(nic.index)
+            && let Some(features) = genl::netdev::xdp_features(nic.index)
         {
-            why = format!("{why}; the driver says that it has: {}", features.names());
+            why = format!("{why}; the driver says that it has: {features}");
         }
         let hint = match hook {
             // Zero-copy exists in the driver only, so without it there is nothing to step down to.
