@@ -3,18 +3,24 @@
 pub(crate) mod gateway;
 
 use crate::{
+    alerts::{self, Asked},
     cli::{ConnectArgs, Destination, Endpoint, Protocol},
     config,
-    early::{self, AtClient, Circumstances, state::State},
     early::state::State,
     failure::Failure,
     identity, inner,
     interface::Datapath,
     logging,
+    identity::{self, Credentials},
+    inner,
+    interface::{self, Datapath, Sharing},
+    logging, privileges, serve,
     supervisor::{self, Crew, Identity, Interfaces, Seat},
     worker::{Client, ClientConfig, Listen, Publication, Role, Worker},
 };
 use anyhow::{Context, anyhow};
+use confine::{Capabilities, Files, Room};
+use rustls::RootCertStore;
 use socket2::{Domain, Socket, Type};
 use std::{
     io::{self, Read, Write},
@@ -25,15 +31,25 @@ use std::{
 };
 use tunnel::{Engine, EngineConfig, WorkerId};
 use udp::DatagramSocket;
-use upstream::resolver::Resolver;
 
 /// How long SIGTERM lets running flows finish at a client.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(crate) fn run(args: ConnectArgs) -> Result<(), Failure> {
     logging::start(args.daemon.log_format, args.daemon.verbose);
+    alerts::Plan::of(&args.daemon.alerts)?;
     config::announce();
     must_carry(&args)?;
+    let state_directory = early::state::of_client(args.state_dir.as_deref());
+    let write = privileges::written(args.daemon.control.as_deref(), state_directory.as_deref());
+    privileges::prepare(args.daemon.sandbox, Files { read: Vec::new(), write }, None)?;
+    let carries_ip = args.tun.is_some() || args.lan.is_some();
+    let forwards = args.local_forwards.len() + args.remote_forwards.len() + args.socks.len();
+    if forwards == 0 && args.stdio.is_none() && !carries_ip {
+        return Err(Failure::Config(anyhow!(
+            "nothing to carry: give -L or -R [BIND:]PORT:HOST:HOSTPORT, -D [BIND:]PORT, -W HOST:PORT, --tun or --lan IF"
+        )));
+    }
     let protection = args.path.simd.protection()?;
     let state = State::client(args.state_dir.as_deref());
     let (quic, early) = gateway::quic_client(&args.gateway, args.keepalive, args.pool, &state)?;
@@ -52,8 +68,12 @@ pub(crate) fn run(args: ConnectArgs) -> Result<(), Failure> {
         }
         None => (None, None),
     };
+    if carries_ip {
+        let kept = Capabilities::NET_ADMIN | Capabilities::BPF;
+        privileges::broker::start(kept).map_err(Failure::runtime)?;
+    }
     let inner::ClientNet { config: network, network: inner, lan } = inner::client(&args, &mailboxes)?;
-    let resolver = Arc::new(Resolver::new(Default::default()).map_err(Failure::runtime)?);
+    let resolver = Arc::new(serve::resolver()?);
     let client = Client::new(ClientConfig {
         host: args.gateway.url.host.clone(),
         port: args.gateway.url.port,
@@ -91,12 +111,14 @@ pub(crate) fn run(args: ConnectArgs) -> Result<(), Failure> {
     let identity = Identity {
         role: "client",
         address: format!("https://{}:{}", args.gateway.url.host, args.gateway.url.port),
+        asked: Asked::of(&args.path),
         caches: Box::new(move || {
             let mut reports = caches.report();
             reports.push(of_names.report());
             reports
         }),
         gateway: None,
+        transport: gateway::transport_options(&args.gateway, args.keepalive),
     };
     let interfaces = Interfaces { tunnel: interfaces, lan };
     let outcome = supervisor::run(identity, crew, interfaces, &args.daemon, None, DRAIN_TIMEOUT);
@@ -118,79 +140,6 @@ pub(crate) fn must_carry(args: &ConnectArgs) -> Result<(), Failure> {
         )));
     }
     Ok(())
-}
-
-fn quic_client(
-    args: &ConnectArgs,
-    state: &State,
-) -> Result<(quinn_proto::ClientConfig, Arc<AtClient>), Failure> {
-    let (tls, of) = client_tls(args)?;
-    let mut options = transport::TransportOptions::client();
-    options.congestion = serve::congestion(args.cc);
-    options.keep_alive = (!args.keepalive.is_zero()).then_some(args.keepalive);
-    let early = AtClient::open(state, of, args.pool);
-    let quic = tls::resuming_client(tls, early.tickets.clone()).map_err(Failure::config)?;
-    let transport = Arc::new(options.build());
-    Ok((transport::client_config_with_tokens(quic, transport, early.tokens.clone()), early))
-}
-
-/// The client's side of TLS: how the gateway is trusted, and who we are.
-pub(crate) fn client_tls(args: &ConnectArgs) -> Result<(rustls::ClientConfig, Circumstances), Failure> {
-    let verify = if args.insecure {
-        tracing::warn!("--insecure: the gateway's certificate is not verified");
-        tls::Verify::Insecure
-    } else if let Some(pin) = &args.pin {
-        tls::Verify::Pin(
-            pin.parse().map_err(|e: tls::FingerprintError| Failure::config(anyhow!(e).context("--pin")))?,
-        )
-    } else if let Some(ca) = &args.ca {
-        tls::Verify::Roots(identity::authorities(ca).map_err(Failure::Config)?)
-    } else {
-        tls::Verify::Roots(system_roots())
-    };
-    let credentials = match (&args.cert, &args.key) {
-        (Some(cert), Some(key)) => Some(Credentials::load(cert, key).map_err(Failure::Config)?),
-        _ => None,
-    };
-    let of = circumstances(args, &verify, credentials.as_ref());
-    let tls = tls::client_tls(verify, credentials.map(|c| (c.chain, c.key)));
-    let tls = match (&args.cert, &args.key) {
-        (Some(cert), Some(key)) => tls
-            .with_context(|| identity::pair_of_files("--cert", cert, "--key", key))
-            .map_err(Failure::Config)?,
-        _ => tls.map_err(Failure::config)?,
-    };
-    Ok((tls, of))
-}
-
-/// What a ticket is bound to: the gateway, how it is trusted, and whom it knows us as.
-fn circumstances(
-    args: &ConnectArgs,
-    verify: &tls::Verify,
-    credentials: Option<&Credentials>,
-) -> Circumstances {
-    let gateway = format!("{}:{}", args.url.host, args.url.port);
-    let (kind, trust): (&[u8], Vec<u8>) = match verify {
-        tls::Verify::Roots(_) if args.ca.is_none() => (b"system", Vec::new()),
-        tls::Verify::Roots(roots) => {
-            let keys = roots.roots.iter().flat_map(|root| root.subject_public_key_info.to_vec());
-            (b"roots", keys.collect())
-        }
-        tls::Verify::Pin(pin) => (b"pin", pin.0.to_vec()),
-        tls::Verify::Insecure => (b"insecure", Vec::new()),
-    };
-    let us = credentials.map_or(Vec::new(), |c| tls::Fingerprint::of(&c.chain[0]).0.to_vec());
-    early::circumstances(&[gateway.as_bytes(), kind, &trust, &us])
-}
-
-fn system_roots() -> RootCertStore {
-    let mut roots = RootCertStore::empty();
-    let loaded = rustls_native_certs::load_native_certs();
-    for error in &loaded.errors {
-        tracing::warn!("system certificates: {error}");
-    }
-    roots.add_parsable_certificates(loaded.certs);
-    roots
 }
 
 fn listens(args: &ConnectArgs) -> Result<Vec<Listen>, Failure> {
@@ -257,10 +206,16 @@ fn carry_stdio() -> anyhow::Result<(Socket, JoinHandle<()>)> {
         Socket::pair(Domain::UNIX, Type::STREAM, None).context("can't make a socket pair for -W")?;
     let input = theirs.try_clone()?;
     std::thread::Builder::new().name("beam-stdin".into()).spawn(move || {
+        if !confine::enter_or_note(Room::Control) {
+            return;
+        }
         let _ = copy(io::stdin().lock(), &input);
         let _ = input.shutdown(std::net::Shutdown::Write);
     })?;
     let printer = std::thread::Builder::new().name("beam-stdout".into()).spawn(move || {
+        if !confine::enter_or_note(Room::Control) {
+            return;
+        }
         let _ = copy(&theirs, io::stdout().lock());
         // Whoever reads our output learns of its end now, while the other direction may go on.
         if let Ok(null) = std::fs::OpenOptions::new().write(true).open("/dev/null") {

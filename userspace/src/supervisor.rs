@@ -1,13 +1,16 @@
 //! What keeps a daemon's workers: starts them pinned, answers the control socket, turns signals into commands, waits.
 
 use crate::{
-    cli::DaemonArgs,
+    alerts::{self, Alerts},
+    capture::plane::Plane,
+    cli::{DaemonArgs, Toggle},
     control::{self, Answer, Request},
     devices,
     drain::Drain,
     failure::Failure,
     interface::{Lane, LaneFacts},
     metrics::{self, BatchStatus, LatencyStatus, ProcessStatus, Windows},
+    notify, privileges,
     protection::ProtectionStatus,
     reload::Reloader,
     show::Cleared,
@@ -20,6 +23,7 @@ use crate::{
 };
 use anyhow::anyhow;
 use cache::CacheReport;
+use confine::Room;
 use crossbeam::channel;
 use std::{
     collections::BTreeMap,
@@ -42,10 +46,14 @@ pub(crate) const RATES_OVER: Duration = Duration::from_millis(200);
 pub(crate) struct Identity {
     pub(crate) role: &'static str,
     pub(crate) address: String,
+    /// The mode that its queues were asked to have.
+    pub(crate) asked: alerts::Asked,
     /// The caches that all workers share.
     pub(crate) caches: Box<dyn Fn() -> Vec<CacheReport> + Send + Sync>,
     /// What a gateway reads again.
     pub(crate) gateway: Option<Arc<Reloader>>,
+    /// What its connections' transport is made of.
+    pub(crate) transport: tunnel::transport::TransportOptions,
 }
 
 /// One worker as the supervisor sees it.
@@ -68,15 +76,17 @@ pub(crate) struct Supervisor {
     pub(crate) interfaces: Vec<xsk::Interface>,
     /// `--lan`.
     pub(crate) lan: Option<xsk::LanInterface>,
+    pub(crate) alerts: Alerts,
     started: Instant,
     started_at: SystemTime,
     /// What `beam status` tells quantiles of.
     windows: Mutex<Windows>,
-    draining: AtomicBool,
     pub(crate) draining: AtomicBool,
     pub(crate) drain: Drain,
     /// What `beam clear counters` has set aside.
     pub(crate) cleared: Mutex<Cleared>,
+    /// `beam capture`.
+    pub(crate) captures: Plane,
 }
 
 /// The interfaces that a daemon keeps steered.
@@ -131,6 +141,7 @@ pub(crate) fn run(
     drain_timeout: Duration,
 ) -> Result<(), Failure> {
     let control = daemon.control.clone().or(control_default);
+    let alerts = alerts::Plan::of(&daemon.alerts)?.start(identity.role, &identity.address)?;
     let bound = control.as_deref().map(control::bind).transpose().map_err(Failure::preflight)?;
     let scraped = daemon.metrics.as_ref().map(metrics::bind).transpose()?;
     let (ended_tx, ended_rx) = channel::bounded(crew.len());
@@ -140,30 +151,47 @@ pub(crate) fn run(
         seats,
         interfaces,
         lan,
+        alerts,
         started: Instant::now(),
         started_at: SystemTime::now(),
         windows: Mutex::new(Windows::new(Instant::now())),
         draining: AtomicBool::new(false),
         drain: Drain::new(drain_timeout),
         cleared: Mutex::default(),
+        captures: Plane::new(daemon.capture_keylog == Toggle::On),
     });
     supervisor.clone().watch_signals()?;
     devices::watch(&supervisor).map_err(Failure::Runtime)?;
+    alerts::watch(&supervisor).map_err(Failure::Runtime)?;
+    devices::watch(&supervisor).map_err(Failure::Runtime)?;
+    // What starts from here on is confined as this thread is.
+    privileges::settle()?;
+    supervisor.clone().watch_signals(drain_timeout)?;
     if let Some(bound) = &bound {
-        let of_thread = supervisor.clone();
-        control::serve(bound, Arc::new(move |request| of_thread.answer(&request)))
-            .map_err(Failure::runtime)?;
+        let (of_thread, of_capture) = (supervisor.clone(), supervisor.clone());
+        control::serve(
+            bound,
+            Arc::new(move |request| of_thread.answer(&request)),
+            Arc::new(move |asked, stream| of_capture.capture(asked, stream)),
+        )
+        .map_err(Failure::runtime)?;
     }
     if let Some(scraped) = scraped {
         tracing::info!("metrics on http://{}/metrics", scraped.address().map_err(Failure::runtime)?);
         metrics::serve(scraped, supervisor.clone()).map_err(Failure::runtime)?;
     }
+    let (confined_tx, confined_rx) = channel::bounded::<()>(0);
     let mut threads = Vec::new();
     for (index, worker) in workers.into_iter().enumerate() {
         let cpu = supervisor.seats[index].cpu;
-        let ended = ended_tx.clone();
+        let (ended, confined) = (ended_tx.clone(), confined_tx.clone());
         let thread = std::thread::Builder::new().name(format!("beam-worker-{index}")).spawn(move || {
             pin(cpu);
+            if let Err(error) = confine::enter(Room::Worker) {
+                let _ = ended.send(Ended::Broken(io::Error::other(error)));
+                return;
+            }
+            drop(confined);
             // A panic must not leave a hole where a worker was: the daemon ends, and whoever supervises it starts it
             // again. The panic's own message is on standard error by then.
             let end = std::panic::catch_unwind(AssertUnwindSafe(|| worker.run()));
@@ -182,9 +210,13 @@ pub(crate) fn run(
             }
         }
     }
-    drop(ended_tx);
+    drop((ended_tx, confined_tx));
+    // Until all workers have dropped their ends: they are confined, or have failed.
+    confined_rx.iter().for_each(drop);
+    notify::watch(&supervisor).map_err(Failure::runtime)?;
     if supervisor.identity.role == "gateway" {
         tracing::info!("ready: gateway on {}", supervisor.identity.address);
+        notify::ready(&format!("gateway on {}", supervisor.identity.address));
     }
     let outcome = supervisor.wait(&ended_rx);
     for thread in threads {
@@ -215,6 +247,7 @@ impl Supervisor {
                 Ended::TunnelLost(error) => Some(Failure::Runtime(anyhow!(error))),
                 Ended::Broken(error) => Some(Failure::Runtime(anyhow!(error).context("a worker broke"))),
             };
+            notify::stopping(Duration::ZERO, "stopping");
             self.tell_all(|| Command::Stop);
             if let (Ok(()), Some(failure)) = (&outcome, failed) {
                 outcome = Err(failure);
@@ -245,12 +278,37 @@ impl Supervisor {
                     let _ = self.reload();
                 } else if !self.begin_drain() {
                     tracing::info!("second signal: stopping now");
+                    notify::stopping(Duration::ZERO, "stopping now");
                     self.tell_all(|| Command::Stop);
                 }
             }
         };
         std::thread::Builder::new().name("beam-signals".into()).spawn(watch).map_err(Failure::runtime)?;
         Ok(())
+    }
+
+    /// Lets running flows finish, at most for `within`, then stops the workers.
+    fn drain(&self, within: Duration) {
+        // A worker that doesn't answer in time is busy, and so not done.
+        let flows = |snapshots: &[WorkerSnapshot]| {
+            let silent = self.seats.len().saturating_sub(snapshots.len()) as u64;
+            snapshots.iter().map(|s| s.flows + s.pending).sum::<u64>() + silent
+        };
+        let until = Instant::now() + within;
+        self.tell_all(|| Command::Drain);
+        let mut left = flows(&self.snapshots());
+        let draining = format!(
+            "draining: {left} flow(s) may finish within {} s, new ones are refused",
+            within.as_secs()
+        );
+        tracing::info!("{draining}");
+        notify::stopping(within, &draining);
+        while left > 0 && Instant::now() < until {
+            std::thread::sleep(DRAIN_LOOK);
+            left = flows(&self.snapshots());
+        }
+        tracing::info!("drained, {left} flow(s) cut off: stopping");
+        self.tell_all(|| Command::Stop);
     }
 
     pub(crate) fn snapshots(&self) -> Vec<WorkerSnapshot> {
@@ -287,7 +345,11 @@ impl Supervisor {
                 self.show(question).map_or_else(Answer::Error, |shown| Answer::Show(Box::new(shown)))
             }
             Request::Log => Answer::Log(Box::new(crate::log_ring::recent())),
+            Request::Capture(_) => Answer::Error("a capture takes its connection with it".to_owned()),
             Request::Clear => Answer::Done(self.clear_counters()),
+            Request::Enrolment => {
+                self.enrolment().map_or_else(Answer::Error, |gateway| Answer::Enrolment(Box::new(gateway)))
+            }
             Request::Reload => self.reload().map_or_else(Answer::Error, Answer::Done),
             Request::Drain { wait } => Answer::Drain(self.drained(*wait)),
             Request::Kick { client } => self.kick(client).map_or_else(Answer::Error, Answer::Done),
@@ -316,8 +378,8 @@ impl Supervisor {
         let kernel_packets = |snapshot: &WorkerSnapshot| -> u64 {
             slow(snapshot).map(|port| port.rx_datagrams + port.tx_datagrams).sum()
         };
-        let readiness = self.readiness(&after);
-        let (latency, batches) = self.recent(&after);
+        let readiness = self.readiness(after);
+        let (latency, batches) = self.recent(after);
         Status {
             schema: SCHEMA.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -339,8 +401,10 @@ impl Supervisor {
             kernel_udp_packets: after.iter().map(kernel_packets).sum(),
             drops: drops(after),
             counters: merge(after.iter().flat_map(|s| s.counters.iter().copied())),
-            conservation: conservation(&after),
-            protection: protection(&after),
+            conservation: conservation(after),
+            protection: protection(after),
+            captures: self.captures.status(),
+            alerts: self.alerts.status(Instant::now()),
             latency,
             batches,
             process: ProcessStatus::now(),
@@ -380,8 +444,9 @@ impl Supervisor {
         match snapshots.iter().find(|snapshot| !snapshot.up) {
             None => Ok(()),
             Some(snapshot) => Err(snapshot.waits_for.clone().unwrap_or_else(|| "no tunnel is up".to_owned())),
-            conservation: conservation(after),
-            protection: protection(after),
+            conservation: conservation(&after),
+            protection: protection(&after),
+            privileges: privileges::status(),
         }
     }
 
