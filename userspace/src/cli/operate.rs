@@ -90,4 +90,6 @@ pub(crate) struct DoctorArgs {
     /// A warning is a failure, too
     #[arg(long)]
     pub(crate) strict: bool,
+    #[command(flatten)]
+    pub(crate) fix: super::fix::FixArgs,
 }

@@ -3,6 +3,7 @@
 
 use super::{
     mail::{Handed, Home, Mailbox},
+    meters::{Meter, Meters},
     poll::{Poll, Token},
     snapshot::PortSnapshot,
 };
@@ -95,6 +96,7 @@ impl Ports {
             counters: *port.counters(),
             frames: port.census(),
             ways: port.known_ways(),
+            kernel: port.socket_statistics(),
         };
         self.ports.iter_mut().map(of).collect()
     }
@@ -117,12 +119,20 @@ impl Ports {
     }
 
     /// Takes one burst from every port. True if any port may have more.
-    pub(super) fn receive(&mut self, now: Instant, engine: &mut Engine) -> io::Result<bool> {
+    pub(super) fn receive(
+        &mut self,
+        now: Instant,
+        engine: &mut Engine,
+        meters: &mut Meters,
+    ) -> io::Result<bool> {
         let mut more = false;
         for index in 0..self.ports.len() {
             let mut burst = std::mem::take(&mut self.burst);
             let count = self.ports[index].receive(&mut burst, BURST_MAX)?;
             more |= count == BURST_MAX;
+            if count > 0 {
+                meters.size(Meter::ReceiveBurst, count);
+            }
             self.deliver(now, engine, index as u8, &mut burst);
             self.burst = burst;
             self.wake_owners();
@@ -422,7 +432,7 @@ mod tests {
             let mut ports = Ports::new(0, vec![Box::new(port)], mailboxes.clone());
             let mut others = Ports::new(1, Vec::new(), mailboxes.clone());
             let now = Instant::now();
-            ports.receive(now, &mut here).unwrap();
+            ports.receive(now, &mut here, &mut Meters::default()).unwrap();
             let mut handed: Vec<_> = std::iter::from_fn(|| mailboxes[1].next_frame()).collect();
             others.accept_handed(now, &mut there, &mut handed);
             while let Some((port, frame)) = mailboxes[0].next_return() {

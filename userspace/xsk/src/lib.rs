@@ -34,6 +34,7 @@ mod held;
 mod interface;
 mod kick;
 mod lan;
+mod losses;
 pub mod look;
 mod mirror;
 mod netlink;

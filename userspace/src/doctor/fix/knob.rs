@@ -193,6 +193,11 @@ impl Knob {
         }
     }
 
+    /// Whether each network namespace has one of its own.
+    pub(crate) fn is_of_network(&self) -> bool {
+        matches!(self, Self::Sysctl { path } if path.starts_with("net/"))
+    }
+
     /// Whether turning it to that value may take the link away for a while, or for good: then whatever goes through the
     /// interface is cut off.
     pub(crate) fn may_drop_link(&self, to: &str) -> bool {
