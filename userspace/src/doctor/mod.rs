@@ -120,7 +120,7 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<(), Failure> {
     let bad = report.count(Outcome::Fail) + if args.strict { report.count(Outcome::Warn) } else { 0 };
     match bad {
         0 => Ok(()),
-        count => Err(Failure::Preflight(anyhow!("{count} of {} checks: see above", report.findings.len()))),
+        count => Err(Failure::Preflight(anyhow!("{count} of {} checks failed: see above", report.findings.len()))),
     }
 }
 
@@ -141,9 +141,9 @@ pub(crate) fn examine(args: &DoctorArgs) -> Result<Vec<Finding>, Failure> {
 /// One finding for each interface; of those that aren't there, `link` alone tells.
 fn of_interfaces(host: &Host, name: &'static str, look: fn(&Host, &Nic) -> Finding) -> Vec<Finding> {
     if host.plan.interfaces.is_empty() {
-        let seen = format!("no interface was named; there are: {}", host.interfaces_told());
+        let seen = format!("not asked: -i IF looks at one of {}", host.interfaces_told());
         return match name {
-            "link" => vec![Finding::skip(seen, "-i IF, to look at one").named(name, None)],
+            "link" => vec![Finding::skip(seen, "-i IF").named(name, None)],
             _ => Vec::new(),
         };
     }
