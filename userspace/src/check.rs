@@ -172,10 +172,10 @@ fn of_gateway(args: &ServeArgs) -> Checks {
 }
 
 fn of_client(args: &ConnectArgs) -> Checks {
-    let token = || args.token_file.as_deref().map(identity::token).transpose();
+    let token = || args.gateway.token_file.as_deref().map(identity::token).transpose();
     vec![
         connect::must_carry(args),
-        connect::client_tls(args).map(drop),
+        connect::gateway::client_tls(&args.gateway).map(drop),
         token().map(drop).map_err(Failure::Config),
         connect::publications(args).map(drop),
         inner::check_client(args),

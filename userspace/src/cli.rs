@@ -16,13 +16,11 @@ mod user;
 mod values;
 
 pub(crate) use address::{Destination, Endpoint, Forward, GatewayUrl, Peer, Protocol};
-pub(crate) use address::{Destination, Endpoint, Forward, GatewayUrl, Protocol};
 pub(crate) use check::{CheckArgs, CompletionsArgs, DrainArgs, ManArgs};
 pub(crate) use connect::ConnectArgs;
-pub(crate) use daemon::{Congestion, DaemonArgs, LogFormat, PathArgs, XdpMode, ZeroCopy};
+pub(crate) use daemon::{Congestion, DaemonArgs, HugePages, LogFormat, PathArgs, XdpMode, ZeroCopy};
 pub(crate) use detach::DetachArgs;
 pub(crate) use diag::DiagArgs;
-pub(crate) use daemon::{Congestion, DaemonArgs, HugePages, LogFormat, PathArgs, XdpMode, ZeroCopy};
 pub(crate) use gateway::GatewayArgs;
 pub(crate) use operate::{ClearArgs, Clearable, ControlArgs, DoctorArgs, KickArgs, ShowArgs, StatusArgs};
 pub(crate) use ping::PingArgs;

@@ -5,7 +5,6 @@ pub(crate) mod gateway;
 use crate::{
     cli::{ConnectArgs, Destination, Endpoint, Protocol},
     config,
-    early::{self, AtClient, Circumstances, state::State},
     early::state::State,
     failure::Failure,
     identity, inner,
@@ -118,79 +117,6 @@ pub(crate) fn must_carry(args: &ConnectArgs) -> Result<(), Failure> {
         )));
     }
     Ok(())
-}
-
-fn quic_client(
-    args: &ConnectArgs,
-    state: &State,
-) -> Result<(quinn_proto::ClientConfig, Arc<AtClient>), Failure> {
-    let (tls, of) = client_tls(args)?;
-    let mut options = transport::TransportOptions::client();
-    options.congestion = serve::congestion(args.cc);
-    options.keep_alive = (!args.keepalive.is_zero()).then_some(args.keepalive);
-    let early = AtClient::open(state, of, args.pool);
-    let quic = tls::resuming_client(tls, early.tickets.clone()).map_err(Failure::config)?;
-    let transport = Arc::new(options.build());
-    Ok((transport::client_config_with_tokens(quic, transport, early.tokens.clone()), early))
-}
-
-/// The client's side of TLS: how the gateway is trusted, and who we are.
-pub(crate) fn client_tls(args: &ConnectArgs) -> Result<(rustls::ClientConfig, Circumstances), Failure> {
-    let verify = if args.insecure {
-        tracing::warn!("--insecure: the gateway's certificate is not verified");
-        tls::Verify::Insecure
-    } else if let Some(pin) = &args.pin {
-        tls::Verify::Pin(
-            pin.parse().map_err(|e: tls::FingerprintError| Failure::config(anyhow!(e).context("--pin")))?,
-        )
-    } else if let Some(ca) = &args.ca {
-        tls::Verify::Roots(identity::authorities(ca).map_err(Failure::Config)?)
-    } else {
-        tls::Verify::Roots(system_roots())
-    };
-    let credentials = match (&args.cert, &args.key) {
-        (Some(cert), Some(key)) => Some(Credentials::load(cert, key).map_err(Failure::Config)?),
-        _ => None,
-    };
-    let of = circumstances(args, &verify, credentials.as_ref());
-    let tls = tls::client_tls(verify, credentials.map(|c| (c.chain, c.key)));
-    let tls = match (&args.cert, &args.key) {
-        (Some(cert), Some(key)) => tls
-            .with_context(|| identity::pair_of_files("--cert", cert, "--key", key))
-            .map_err(Failure::Config)?,
-        _ => tls.map_err(Failure::config)?,
-    };
-    Ok((tls, of))
-}
-
-/// What a ticket is bound to: the gateway, how it is trusted, and whom it knows us as.
-fn circumstances(
-    args: &ConnectArgs,
-    verify: &tls::Verify,
-    credentials: Option<&Credentials>,
-) -> Circumstances {
-    let gateway = format!("{}:{}", args.url.host, args.url.port);
-    let (kind, trust): (&[u8], Vec<u8>) = match verify {
-        tls::Verify::Roots(_) if args.ca.is_none() => (b"system", Vec::new()),
-        tls::Verify::Roots(roots) => {
-            let keys = roots.roots.iter().flat_map(|root| root.subject_public_key_info.to_vec());
-            (b"roots", keys.collect())
-        }
-        tls::Verify::Pin(pin) => (b"pin", pin.0.to_vec()),
-        tls::Verify::Insecure => (b"insecure", Vec::new()),
-    };
-    let us = credentials.map_or(Vec::new(), |c| tls::Fingerprint::of(&c.chain[0]).0.to_vec());
-    early::circumstances(&[gateway.as_bytes(), kind, &trust, &us])
-}
-
-fn system_roots() -> RootCertStore {
-    let mut roots = RootCertStore::empty();
-    let loaded = rustls_native_certs::load_native_certs();
-    for error in &loaded.errors {
-        tracing::warn!("system certificates: {error}");
-    }
-    roots.add_parsable_certificates(loaded.certs);
-    roots
 }
 
 fn listens(args: &ConnectArgs) -> Result<Vec<Listen>, Failure> {

@@ -63,7 +63,7 @@ fn one(interface: &str, args: &DetachArgs) -> Result<Came, Failure> {
                 println!("{interface}: left {what}, which is not beam's");
                 break;
             }
-            let command = &program.detach_command;
+            let command = program.removal(interface);
             return Ok(Came::Refused(format!(
                 "{what} is not beam's, and is left alone. If it may go: {command}"
             )));
@@ -78,12 +78,12 @@ fn one(interface: &str, args: &DetachArgs) -> Result<Came, Failure> {
                 holders[0].pid
             )));
         }
-        xsk::detach(interface, &program).map_err(|error| refusal(error, &program))?;
+        xsk::detach(interface, &program).map_err(|error| refusal(error, &program.removal(interface)))?;
         let still = xsk::attached(interface).map_err(Failure::preflight)?;
         if still.is_some_and(|still| still.id == *id) {
             return Err(Failure::Runtime(anyhow!(
                 "{interface} still runs {what} after the kernel was asked to detach it; try: {}",
-                program.detach_command
+                program.removal(interface)
             )));
         }
         detached.push(what);
@@ -91,11 +91,10 @@ fn one(interface: &str, args: &DetachArgs) -> Result<Came, Failure> {
     Ok(if detached.is_empty() { Came::Nothing } else { Came::Detached(detached) })
 }
 
-fn refusal(error: xsk::OpenError, program: &AttachedProgram) -> Failure {
+fn refusal(error: xsk::OpenError, command: &str) -> Failure {
     Failure::Preflight(anyhow!(
         "{error}; CAP_NET_ADMIN and CAP_SYS_ADMIN are needed, and this process has not both or the kernel has another \
-         reason; as root: {}",
-        program.detach_command
+         reason; as root: {command}"
     ))
 }
 

@@ -42,7 +42,7 @@ pub(crate) fn realm(args: &ServeArgs) -> Result<Realm, Failure> {
 pub(crate) fn check_client(args: &ConnectArgs) -> Result<(), Failure> {
     must_fit("--announce", &args.announce)?;
     // A name is looked up when it is time to connect.
-    match args.tun.is_some() && args.url.host.parse::<std::net::IpAddr>().is_ok() {
+    match args.tun.is_some() && args.gateway.url.host.parse::<std::net::IpAddr>().is_ok() {
         true => refuse_loops(args),
         false => Ok(()),
     }

@@ -22,10 +22,10 @@ mod log_ring;
 mod logging;
 mod metrics;
 mod orders;
+mod paper;
 mod ping;
 #[allow(dead_code, reason = "`capture` and `doctor --fix` use more of it than `ping` does")]
 mod progress;
-mod paper;
 mod protection;
 mod reload;
 mod serve;
@@ -55,25 +55,6 @@ fn raise_descriptor_limit() {
 }
 
 fn main() -> std::process::ExitCode {
-    let command = cli::Cli::command();
-    let matches = command.clone().get_matches();
-    settings::remember(&command, &matches);
-    let cli = cli::Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
-    raise_descriptor_limit();
-    let outcome = match cli.verb {
-        cli::Verb::Serve(args) => serve::run(*args),
-        cli::Verb::Connect(args) => connect::run(*args),
-        cli::Verb::Status(args) => status::run(&args),
-        cli::Verb::Show(args) => show::run(&args),
-        cli::Verb::Top(args) => top::run(&args),
-        cli::Verb::Clear(args) => orders::clear(&args),
-        cli::Verb::Reload(args) => orders::reload(&args),
-        cli::Verb::Kick(args) => orders::kick(&args),
-        cli::Verb::User(args) => users::run(&args),
-        cli::Verb::Ping(args) => ping::run(&args),
-        cli::Verb::Doctor(args) => doctor::run(&args),
-        cli::Verb::Detach(args) => detach::run(&args),
-        cli::Verb::Diag(args) => diag::run(&args),
     let outcome = match config::start() {
         Ok(cli) => run(cli),
         Err(config::Refused::Usage(error)) => error.exit(),
@@ -96,11 +77,15 @@ fn run(cli: cli::Cli) -> Result<(), failure::Failure> {
         cli::Verb::Connect(args) => connect::run(*args),
         cli::Verb::Status(args) => status::run(&args),
         cli::Verb::Show(args) => show::run(&args),
+        cli::Verb::Top(args) => top::run(&args),
         cli::Verb::Clear(args) => orders::clear(&args),
         cli::Verb::Reload(args) => orders::reload(&args),
         cli::Verb::Kick(args) => orders::kick(&args),
         cli::Verb::User(args) => users::run(&args),
+        cli::Verb::Ping(args) => ping::run(&args),
         cli::Verb::Doctor(args) => doctor::run(&args),
+        cli::Verb::Detach(args) => detach::run(&args),
+        cli::Verb::Diag(args) => diag::run(&args),
         cli::Verb::Check(args) => check::run(&args),
         cli::Verb::Drain(args) => drain::run(&args),
         cli::Verb::Completions(args) => paper::completions(&args),

@@ -72,7 +72,6 @@ pub(crate) struct Supervisor {
     started_at: SystemTime,
     /// What `beam status` tells quantiles of.
     windows: Mutex<Windows>,
-    draining: AtomicBool,
     pub(crate) draining: AtomicBool,
     pub(crate) drain: Drain,
     /// What `beam clear counters` has set aside.
@@ -316,8 +315,8 @@ impl Supervisor {
         let kernel_packets = |snapshot: &WorkerSnapshot| -> u64 {
             slow(snapshot).map(|port| port.rx_datagrams + port.tx_datagrams).sum()
         };
-        let readiness = self.readiness(&after);
-        let (latency, batches) = self.recent(&after);
+        let readiness = self.readiness(after);
+        let (latency, batches) = self.recent(after);
         Status {
             schema: SCHEMA.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -339,8 +338,8 @@ impl Supervisor {
             kernel_udp_packets: after.iter().map(kernel_packets).sum(),
             drops: drops(after),
             counters: merge(after.iter().flat_map(|s| s.counters.iter().copied())),
-            conservation: conservation(&after),
-            protection: protection(&after),
+            conservation: conservation(after),
+            protection: protection(after),
             latency,
             batches,
             process: ProcessStatus::now(),
@@ -380,8 +379,6 @@ impl Supervisor {
         match snapshots.iter().find(|snapshot| !snapshot.up) {
             None => Ok(()),
             Some(snapshot) => Err(snapshot.waits_for.clone().unwrap_or_else(|| "no tunnel is up".to_owned())),
-            conservation: conservation(after),
-            protection: protection(after),
         }
     }
 

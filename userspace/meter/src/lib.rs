@@ -4,8 +4,6 @@
 //! value's leading zeros, and a few additions. Whoever wants to look gets a copy, and merges copies ([`Histogram::add`])
 //! or takes what an earlier copy had away ([`Histogram::since`]). Values are kept to two significant digits, so that a
 //! quantile is within 1 % of the truth; the sum is exact.
-//!
-//! It is the only crate that names hdrhistogram.
 
 use std::time::Duration;
 

@@ -4,7 +4,7 @@ use super::{Congestion, GatewayUrl};
 use clap::Args;
 use std::path::PathBuf;
 
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(crate) struct GatewayArgs {
     /// The gateway: `https://HOST[:PORT]`
     #[arg(value_name = "URL", env = "BEAM_URL")]

@@ -134,7 +134,7 @@ fn values_of_every_kind() {
     let Verb::Connect(args) = directory.load(line, "[connect]\ntun = true\n").unwrap().cli.verb else {
         panic!()
     };
-    assert_eq!((args.tun.as_deref(), &*args.url.host), (Some("beam0"), "gw.example"));
+    assert_eq!((args.tun.as_deref(), &*args.gateway.url.host), (Some("beam0"), "gw.example"));
     let text = "[connect]\ntun = false\n";
     let Verb::Connect(args) = directory.load(line, text).unwrap().cli.verb else { panic!() };
     assert_eq!(args.tun, None);

@@ -24,6 +24,18 @@ pub(crate) fn quic_client(
     pool: u8,
     state: &State,
 ) -> Result<(quinn_proto::ClientConfig, Arc<AtClient>), Failure> {
+    let (tls, of) = client_tls(args)?;
+    let mut options = transport::TransportOptions::client();
+    options.congestion = serve::congestion(args.cc);
+    options.keep_alive = (!keepalive.is_zero()).then_some(keepalive);
+    let early = AtClient::open(state, of, pool);
+    let quic = tls::resuming_client(tls, early.tickets.clone()).map_err(Failure::config)?;
+    let transport = Arc::new(options.build());
+    Ok((transport::client_config_with_tokens(quic, transport, early.tokens.clone()), early))
+}
+
+/// The client's side of TLS: how the gateway is trusted, and who we are.
+pub(crate) fn client_tls(args: &GatewayArgs) -> Result<(rustls::ClientConfig, Circumstances), Failure> {
     let verify = if args.insecure {
         tracing::warn!("--insecure: the gateway's certificate is not verified");
         tls::Verify::Insecure
@@ -48,13 +60,7 @@ pub(crate) fn quic_client(
             .map_err(Failure::Config)?,
         _ => tls.map_err(Failure::config)?,
     };
-    let mut options = transport::TransportOptions::client();
-    options.congestion = serve::congestion(args.cc);
-    options.keep_alive = (!keepalive.is_zero()).then_some(keepalive);
-    let early = AtClient::open(state, of, pool);
-    let quic = tls::resuming_client(tls, early.tickets.clone()).map_err(Failure::config)?;
-    let transport = Arc::new(options.build());
-    Ok((transport::client_config_with_tokens(quic, transport, early.tokens.clone()), early))
+    Ok((tls, of))
 }
 
 /// What a ticket is bound to: the gateway, how it is trusted, and whom it knows us as.

@@ -72,7 +72,7 @@ mod tests {
         for text in ["0", "0-3", "0-3,8", "1,3,5-7"] {
             assert_eq!(told(&cpu_list(text)), text);
         }
-        assert_eq!(cpu_list("\n"), []);
-        assert_eq!(cpu_list("(null)"), []);
+        assert_eq!(cpu_list("\n"), [0_u32; 0]);
+        assert_eq!(cpu_list("(null)"), [0_u32; 0]);
     }
 }

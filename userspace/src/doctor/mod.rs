@@ -104,17 +104,6 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<(), Failure> {
     if args.fix.undo {
         return fix::undo(&args.fix.how(args.json));
     }
-    // There is one check, so it is wanted however many are named.
-    let report = Report { schema: SCHEMA, findings: vec![simd(args.simd)] };
-    if args.json {
-        println!("{}", serde_json::to_string(&report).map_err(Failure::runtime)?);
-    } else {
-        print!("{}", text(&report));
-    }
-    let bad = |finding: &&Finding| {
-        finding.outcome == Outcome::Fail || (args.strict && finding.outcome == Outcome::Warn)
-    };
-    match report.findings.iter().filter(bad).count() {
     let report = Report::new(examine(args)?);
     report.print(args.json)?;
     let bad = report.count(Outcome::Fail) + if args.strict { report.count(Outcome::Warn) } else { 0 };

@@ -42,7 +42,7 @@ pub(super) fn program(host: &Host, nic: &Nic) -> Finding {
         Ok(Some(program)) => program,
         Err(error) => return Finding::not_seen(error, needed),
     };
-    let AttachedProgram { name, id, mode, link_id, is_beam } = &program;
+    let AttachedProgram { name, id, mode, link_id, is_beam, .. } = &program;
     // What holds the link is told in /proc, to root only.
     let holder = link_id.and_then(|id| sockets::link_holder(&host.files, id));
     let seen = format!("XDP program {name} (id {id}, {mode})");

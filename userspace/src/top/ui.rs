@@ -184,7 +184,7 @@ mod tests {
     #[test]
     fn focus_goes_round_and_skips_what_isnt_there() {
         let mut ui = ui();
-        let mut round = |ui: &mut Ui, code| (0..4).map(|_| (press(ui, code), ui.focus).1).collect::<Vec<_>>();
+        let round = |ui: &mut Ui, code| (0..4).map(|_| (press(ui, code), ui.focus).1).collect::<Vec<_>>();
         use Pane::{Clients, Drops, Tunnels, Workers};
         assert_eq!(round(&mut ui, KeyCode::Tab), [Clients, Tunnels, Drops, Workers]);
         assert_eq!(round(&mut ui, KeyCode::BackTab), [Drops, Tunnels, Clients, Workers]);

@@ -31,9 +31,8 @@ pub(crate) mod tables;
 mod udp;
 
 pub(crate) use client::{Client, ClientConfig, IpConfig, Listen, Publication, source_towards};
-pub(crate) use gateway::{Claims, Gateway, GatewayConfig, Limits, Revoked, Rules};
 pub(crate) use client::{Early, Opening, PathFacts, ProbeConfig, Report};
-pub(crate) use gateway::{Claims, Gateway, GatewayConfig, Revoked};
+pub(crate) use gateway::{Claims, Gateway, GatewayConfig, Limits, Revoked, Rules};
 pub(crate) use session::gateway_h3_config;
 
 use self::{

@@ -3,8 +3,7 @@
 use crate::{
     OpenError,
     attach::{Hook, detach_by_netlink},
-    preflight::{self, Attached, Nic},
-    sys,
+    preflight, sys,
 };
 use aya::{maps::MapInfo, programs::loaded_programs};
 use netlink_packet_route::link::XdpAttached;
@@ -22,8 +21,6 @@ pub struct AttachedProgram {
     pub link_id: Option<u32>,
     /// Whether it is beam's, of whichever version: by its name and a map of that name that only beam's has.
     pub is_beam: bool,
-    /// The command that takes it off.
-    pub detach_command: String,
     hook: Hook,
 }
 
@@ -46,7 +43,7 @@ impl AttachedProgram {
 /// No such interface, or the kernel can't be asked.
 pub fn attached(interface: &str) -> Result<Option<AttachedProgram>, OpenError> {
     let nic = preflight::find(interface)?;
-    Ok(nic.attached.map(|attached| describe(&nic, attached)))
+    Ok(nic.attached.map(describe))
 }
 
 /// Takes the program off `interface`, whosever it is. The caller asks first whether it
@@ -70,7 +67,6 @@ pub fn detach(interface: &str, program: &AttachedProgram) -> Result<(), OpenErro
     })
 }
 
-fn describe(nic: &Nic, attached: Attached) -> AttachedProgram {
 pub(crate) fn describe(attached: preflight::Attached) -> AttachedProgram {
     let name = attached.program_name();
     AttachedProgram {
@@ -80,7 +76,6 @@ pub(crate) fn describe(attached: preflight::Attached) -> AttachedProgram {
         id: attached.program_id,
         mode: attached.mode_name(),
         link_id: attached.link_id(),
-        detach_command: nic.detach_command(attached),
         hook: if attached.mode == XdpAttached::SocketBuffer { Hook::Skb } else { Hook::Native },
     }
 }

@@ -162,19 +162,6 @@ impl Nic {
 
     /// Names the program in the way and the command that removes it.
     pub(crate) fn other_program(&self, attached: Attached) -> OpenError {
-        let (id, name, mode) = (attached.program_id, attached.program_name(), attached.mode_name());
-        let detach = self.detach_command(attached);
-        OpenError::OtherProgram { interface: self.name.clone(), name, id, mode, detach }
-    }
-
-    /// The command that takes the program off.
-    pub(crate) fn detach_command(&self, attached: Attached) -> String {
-        let name_of_hook = if attached.mode == XdpAttached::SocketBuffer { "xdpgeneric" } else { "xdp" };
-        match attached.link_id() {
-            // `ip link set ... xdp off` can't remove a bpf_link.
-            Some(link_id) => format!("bpftool link detach id {link_id}"),
-            None => format!("ip link set dev {} {name_of_hook} off", self.name),
-        }
         let program = detach::describe(attached);
         let detach = program.removal(&self.name);
         let AttachedProgram { name, id, mode, .. } = program;

@@ -16,7 +16,6 @@ pub use crate::{
     genl::netdev::{RxQueue, XdpFeatures, rx_queues, xdp_features},
     sys::{clock_is_synchronised, rx_queue_count},
 };
-pub use link::{Link, links};
 pub use link::{Link, addresses, links};
 pub use trial::{Trial, program_loads, trial};
 pub use way::{Way, neighbour, way};
