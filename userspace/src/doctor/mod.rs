@@ -109,7 +109,9 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<(), Failure> {
     let bad = report.count(Outcome::Fail) + if args.strict { report.count(Outcome::Warn) } else { 0 };
     match bad {
         0 => Ok(()),
-        count => Err(Failure::Preflight(anyhow!("{count} of {} checks failed: see above", report.findings.len()))),
+        count => {
+            Err(Failure::Preflight(anyhow!("{count} of {} checks failed: see above", report.findings.len())))
+        }
     }
 }
 
