@@ -40,6 +40,13 @@ impl Host {
         Ok(Self { plan, files, links, nics, capabilities, loaded: OnceCell::new() })
     }
 
+    /// A host of a test's making.
+    #[cfg(test)]
+    pub(super) fn recorded(plan: Plan, files: Files, nics: Vec<Nic>) -> Self {
+        let links = nics.iter().map(|nic| nic.link.clone()).collect();
+        Self { plan, files, links, nics, capabilities: CapabilitySet::empty(), loaded: OnceCell::new() }
+    }
+
     pub(super) fn nic(&self, name: &str) -> Option<&Nic> {
         self.nics.iter().find(|nic| nic.link.name == name)
     }

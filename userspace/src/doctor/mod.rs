@@ -21,6 +21,8 @@ mod plan;
 mod privilege;
 mod quirks;
 mod reach;
+#[cfg(test)]
+mod recorded;
 mod report;
 mod simd;
 mod sockets;

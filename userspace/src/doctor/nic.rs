@@ -22,7 +22,7 @@ pub(super) fn channels(host: &Host, nic: &Nic) -> Finding {
     let with_xdp = quirks::channels_max(nic.driver(), max);
     let knob = Knob::Channels { interface: nic.link.name.clone(), used };
     let told = format!("{count} queue(s) of {} possible", max.max(count));
-    if let Some(&missing) = served.iter().find(|&&queue| queue >= count) {
+    if let Some(&missing) = served.iter().max().filter(|&&queue| queue >= count) {
         let finding = Finding::fail(format!("{told}, but --queues names {missing}"), needed);
         return match missing < max {
             true => finding.change(knob, missing + 1),
