@@ -18,9 +18,10 @@ use rustix::{
     io::Errno,
 };
 use std::{
+    cell::Cell,
     collections::HashMap,
     fs::File,
-    io::{self, BufReader, BufWriter, IsTerminal, Write},
+    io::{self, BufReader, BufWriter, ErrorKind, IsTerminal, Write},
     net::Shutdown,
     os::unix::net::UnixStream,
     path::Path,
@@ -115,6 +116,8 @@ struct Capture<'a> {
     is_full: bool,
     /// The daemon has said that this is all.
     is_complete: bool,
+    /// Whoever read standard output has had enough, as `head` has.
+    is_unread: Cell<bool>,
     progress_at: Option<Instant>,
 }
 
@@ -146,6 +149,7 @@ impl<'a> Capture<'a> {
             tally: Tally::default(),
             is_full: false,
             is_complete: false,
+            is_unread: Cell::new(false),
             progress_at: shows.then(Instant::now),
         })
     }
@@ -271,6 +275,7 @@ impl<'a> Capture<'a> {
     }
 
     fn unwritable(&self, error: &io::Error) -> Failure {
+        self.is_unread.set(error.kind() == ErrorKind::BrokenPipe);
         let to = self.args.write.as_deref().unwrap_or(Path::new("-")).display();
         Failure::Runtime(anyhow!("can't write packets to {to}: {error}"))
     }
@@ -295,6 +300,7 @@ impl<'a> Capture<'a> {
         let outcome = outcome.and_then(|()| self.logged(Files::finish));
         self.sum_up();
         match outcome {
+            _ if self.is_unread.get() => Ok(()),
             Ok(()) if self.is_complete => Ok(()),
             Ok(()) => Err(Failure::Runtime(anyhow!(
                 "the daemon went away before it had told everything; what came is kept"
