@@ -1,20 +1,33 @@
-//! The command line. Every long flag also reads an environment variable `BEAM_*`.
+//! The command line. Every flag of a daemon also reads an environment variable `BEAM_*` and a key of the configuration file.
 
 mod address;
 mod capture;
+mod check;
 mod connect;
 mod daemon;
+mod detach;
+mod diag;
+mod fix;
+mod gateway;
 mod operate;
+mod ping;
 mod serve;
+mod top;
 mod user;
 mod values;
 
-pub(crate) use address::{Destination, Endpoint, Forward, GatewayUrl, Protocol};
+pub(crate) use address::{Destination, Endpoint, Forward, GatewayUrl, Peer, Protocol};
 pub(crate) use capture::CaptureArgs;
+pub(crate) use check::{CheckArgs, CompletionsArgs, DrainArgs, ManArgs};
 pub(crate) use connect::ConnectArgs;
-pub(crate) use daemon::{Congestion, DaemonArgs, LogFormat, PathArgs, Toggle, XdpMode, ZeroCopy};
+pub(crate) use daemon::{Congestion, DaemonArgs, HugePages, LogFormat, PathArgs, Toggle, XdpMode, ZeroCopy};
+pub(crate) use detach::DetachArgs;
+pub(crate) use diag::DiagArgs;
+pub(crate) use gateway::GatewayArgs;
 pub(crate) use operate::{ClearArgs, Clearable, ControlArgs, DoctorArgs, KickArgs, ShowArgs, StatusArgs};
+pub(crate) use ping::PingArgs;
 pub(crate) use serve::{EarlyData, Retry, ServeArgs};
+pub(crate) use top::TopArgs;
 pub(crate) use user::{UserArgs, UserVerb};
 pub(crate) use values::{NumberList, Queues};
 
@@ -38,9 +51,11 @@ pub(crate) enum Verb {
     Status(StatusArgs),
     /// Show a table of a running daemon
     Show(ShowArgs),
+    /// Watch a running daemon: workers, clients, tunnels and drops, each second
+    Top(TopArgs),
     /// Count from zero again in `beam show errors` and `beam show clients`
     Clear(ClearArgs),
-    /// Have a running gateway read its users file and certificates again, as SIGHUP does
+    /// Have a running daemon read its configuration, users file and certificates again, as SIGHUP does
     Reload(ControlArgs),
     /// Close a client's connections to a running gateway
     Kick(KickArgs),
@@ -48,8 +63,23 @@ pub(crate) enum Verb {
     Capture(CaptureArgs),
     /// Manage the users file of a gateway
     User(UserArgs),
+    /// Measure a tunnel to a gateway: round trips, loss, path MTU, 0-RTT
+    Ping(Box<PingArgs>),
     /// Look at this host, and say what is amiss and what mends it
     Doctor(DoctorArgs),
+    /// Take beam's XDP programs off interfaces, after a crash
+    Detach(DetachArgs),
+    /// Collect what somebody needs to find out what is wrong, without secrets, in one archive
+    Diag(DiagArgs),
+    /// Show the configuration that a daemon would have, with where each value comes from, and what is wrong with it
+    Check(CheckArgs),
+    /// Have a running daemon finish its flows, refuse new ones, and stop, as SIGTERM does
+    Drain(DrainArgs),
+    /// Print a shell's completions
+    Completions(CompletionsArgs),
+    /// Write the manual pages
+    #[command(hide = true)]
+    Man(ManArgs),
 }
 
 #[cfg(test)]

@@ -1,27 +1,28 @@
 //! `beam connect`: flags to a running client.
 
+pub(crate) mod gateway;
+
 use crate::{
     cli::{ConnectArgs, Destination, Endpoint, Protocol},
-    early::{self, AtClient, Circumstances, state::State},
+    config,
+    early::state::State,
     failure::Failure,
-    identity::{self, Credentials},
-    inner,
-    interface::{self, Datapath, Sharing},
-    logging, serve,
+    identity, inner,
+    interface::Datapath,
+    logging,
     supervisor::{self, Crew, Identity, Interfaces, Seat},
-    worker::{self, Client, ClientConfig, Listen, Publication, Role, Worker},
+    worker::{Client, ClientConfig, Listen, Publication, Role, Worker},
 };
 use anyhow::{Context, anyhow};
-use rustls::RootCertStore;
 use socket2::{Domain, Socket, Type};
 use std::{
     io::{self, Read, Write},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs},
+    net::{IpAddr, Ipv4Addr, TcpListener},
     sync::Arc,
     thread::JoinHandle,
     time::Duration,
 };
-use tunnel::{Engine, EngineConfig, WorkerId, tls, transport};
+use tunnel::{Engine, EngineConfig, WorkerId};
 use udp::DatagramSocket;
 use upstream::resolver::Resolver;
 
@@ -30,25 +31,17 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(crate) fn run(args: ConnectArgs) -> Result<(), Failure> {
     logging::start(args.daemon.log_format, args.daemon.verbose);
-    let carries_ip = args.tun.is_some() || args.lan.is_some();
-    let forwards = args.local_forwards.len() + args.remote_forwards.len() + args.socks.len();
-    if forwards == 0 && args.stdio.is_none() && !carries_ip {
-        return Err(Failure::Config(anyhow!(
-            "nothing to carry: give -L or -R [BIND:]PORT:HOST:HOSTPORT, -D [BIND:]PORT, -W HOST:PORT, --tun or --lan IF"
-        )));
-    }
+    config::announce();
+    must_carry(&args)?;
     let protection = args.path.simd.protection()?;
     let state = State::client(args.state_dir.as_deref());
-    let (quic, early) = quic_client(&args, &state)?;
-    let token = args.token_file.as_deref().map(identity::token).transpose().map_err(Failure::Config)?;
+    let (quic, early) = gateway::quic_client(&args.gateway, args.keepalive, args.pool, &state)?;
+    let token =
+        args.gateway.token_file.as_deref().map(identity::token).transpose().map_err(Failure::Config)?;
     let listens = listens(&args)?;
     let udp_forwards = udp_forwards(&args)?;
-    let source = source_address(&args)?;
-    let bind = SocketAddr::new(unspecified(source), 0);
-    let datapath = interface::open(&args.path, bind, Sharing::AllInOne { ports: args.pool.into() })?;
-    let Datapath { mut lanes, interfaces, locals } = datapath;
-    let locals: Vec<_> = locals.iter().map(|local| SocketAddr::new(source, local.port())).collect();
-    find_gateway(&interfaces, &locals[0], &args);
+    let Datapath { mut lanes, interfaces, locals } =
+        gateway::open_path(&args.gateway, &args.path, args.pool)?;
     let mailboxes = supervisor::mailboxes(&lanes)?;
     let cpus = supervisor::cpus(args.path.cpus.as_ref().map(|list| list.0.as_slice()), lanes.len())?;
     let (stdio, printer) = match &args.stdio {
@@ -61,8 +54,8 @@ pub(crate) fn run(args: ConnectArgs) -> Result<(), Failure> {
     let inner::ClientNet { config: network, network: inner, lan } = inner::client(&args, &mailboxes)?;
     let resolver = Arc::new(Resolver::new(Default::default()).map_err(Failure::runtime)?);
     let client = Client::new(ClientConfig {
-        host: args.url.host.clone(),
-        port: args.url.port,
+        host: args.gateway.url.host.clone(),
+        port: args.gateway.url.port,
         locals,
         quic,
         early: early.clone(),
@@ -72,6 +65,7 @@ pub(crate) fn run(args: ConnectArgs) -> Result<(), Failure> {
         publications: publications(&args)?,
         stdio,
         network,
+        probe: None,
         once: args.once,
         retries_max: args.max_retries,
         pause_max: args.max_retry_interval,
@@ -95,14 +89,14 @@ pub(crate) fn run(args: ConnectArgs) -> Result<(), Failure> {
     let (caches, of_names) = (early.clone(), resolver.clone());
     let identity = Identity {
         role: "client",
-        address: format!("https://{}:{}", args.url.host, args.url.port),
+        address: format!("https://{}:{}", args.gateway.url.host, args.gateway.url.port),
         caches: Box::new(move || {
             let mut reports = caches.report();
             reports.push(of_names.report());
             reports
         }),
         gateway: None,
-        transport: transport_options(&args),
+        transport: gateway::transport_options(&args.gateway, args.keepalive),
     };
     let interfaces = Interfaces { tunnel: interfaces, lan };
     let outcome = supervisor::run(identity, crew, interfaces, &args.daemon, None, DRAIN_TIMEOUT);
@@ -114,80 +108,16 @@ pub(crate) fn run(args: ConnectArgs) -> Result<(), Failure> {
     outcome
 }
 
-fn quic_client(
-    args: &ConnectArgs,
-    state: &State,
-) -> Result<(quinn_proto::ClientConfig, Arc<AtClient>), Failure> {
-    let verify = if args.insecure {
-        tracing::warn!("--insecure: the gateway's certificate is not verified");
-        tls::Verify::Insecure
-    } else if let Some(pin) = &args.pin {
-        tls::Verify::Pin(
-            pin.parse().map_err(|e: tls::FingerprintError| Failure::config(anyhow!(e).context("--pin")))?,
-        )
-    } else if let Some(ca) = &args.ca {
-        tls::Verify::Roots(identity::authorities(ca).map_err(Failure::Config)?)
-    } else {
-        tls::Verify::Roots(system_roots())
-    };
-    let credentials = match (&args.cert, &args.key) {
-        (Some(cert), Some(key)) => Some(Credentials::load(cert, key).map_err(Failure::Config)?),
-        _ => None,
-    };
-    let of = circumstances(args, &verify, credentials.as_ref());
-    let tls = tls::client_tls(verify, credentials.map(|c| (c.chain, c.key)));
-    let tls = match (&args.cert, &args.key) {
-        (Some(cert), Some(key)) => tls
-            .with_context(|| identity::pair_of_files("--cert", cert, "--key", key))
-            .map_err(Failure::Config)?,
-        _ => tls.map_err(Failure::config)?,
-    };
-    let options = transport_options(args);
-    let mut tls = tls;
-    tls.key_log = Arc::new(crate::capture::keylog::Tee);
-    let early = AtClient::open(state, of, args.pool);
-    let quic = tls::resuming_client(tls, early.tickets.clone()).map_err(Failure::config)?;
-    let transport = Arc::new(options.build());
-    Ok((transport::client_config_with_tokens(quic, transport, early.tokens.clone()), early))
-}
-
-/// What the transport of the client's connections is made of.
-fn transport_options(args: &ConnectArgs) -> transport::TransportOptions {
-    transport::TransportOptions {
-        congestion: serve::congestion(args.cc),
-        keep_alive: (!args.keepalive.is_zero()).then_some(args.keepalive),
-        ..transport::TransportOptions::client()
+/// A tunnel that nothing goes through is a mistake.
+pub(crate) fn must_carry(args: &ConnectArgs) -> Result<(), Failure> {
+    let carries_ip = args.tun.is_some() || args.lan.is_some();
+    let forwards = args.local_forwards.len() + args.remote_forwards.len() + args.socks.len();
+    if forwards == 0 && args.stdio.is_none() && !carries_ip {
+        return Err(Failure::Config(anyhow!(
+            "nothing to carry: give -L or -R [BIND:]PORT:HOST:HOSTPORT, -D [BIND:]PORT, -W HOST:PORT, --tun or --lan IF"
+        )));
     }
-}
-
-/// What a ticket is bound to: the gateway, how it is trusted, and whom it knows us as.
-fn circumstances(
-    args: &ConnectArgs,
-    verify: &tls::Verify,
-    credentials: Option<&Credentials>,
-) -> Circumstances {
-    let gateway = format!("{}:{}", args.url.host, args.url.port);
-    let (kind, trust): (&[u8], Vec<u8>) = match verify {
-        tls::Verify::Roots(_) if args.ca.is_none() => (b"system", Vec::new()),
-        tls::Verify::Roots(roots) => {
-            let keys = roots.roots.iter().flat_map(|root| root.subject_public_key_info.to_vec());
-            (b"roots", keys.collect())
-        }
-        tls::Verify::Pin(pin) => (b"pin", pin.0.to_vec()),
-        tls::Verify::Insecure => (b"insecure", Vec::new()),
-    };
-    let us = credentials.map_or(Vec::new(), |c| tls::Fingerprint::of(&c.chain[0]).0.to_vec());
-    early::circumstances(&[gateway.as_bytes(), kind, &trust, &us])
-}
-
-fn system_roots() -> RootCertStore {
-    let mut roots = RootCertStore::empty();
-    let loaded = rustls_native_certs::load_native_certs();
-    for error in &loaded.errors {
-        tracing::warn!("system certificates: {error}");
-    }
-    roots.add_parsable_certificates(loaded.certs);
-    roots
+    Ok(())
 }
 
 fn listens(args: &ConnectArgs) -> Result<Vec<Listen>, Failure> {
@@ -202,7 +132,7 @@ fn listens(args: &ConnectArgs) -> Result<Vec<Listen>, Failure> {
 }
 
 /// What `-R` publishes: on the gateway's loopback unless its user names an address.
-fn publications(args: &ConnectArgs) -> Result<Vec<Publication>, Failure> {
+pub(crate) fn publications(args: &ConnectArgs) -> Result<Vec<Publication>, Failure> {
     args.remote_forwards
         .iter()
         .map(|forward| Publication::new(forward).map_err(|error| Failure::Config(anyhow!("-R: {error}"))))
@@ -246,43 +176,6 @@ fn listen(endpoint: &Endpoint, flag: &str) -> Result<TcpListener, Failure> {
     }
     tracing::info!("{flag} listens on {bound}");
     Ok(listener)
-}
-
-fn unspecified(family: IpAddr) -> IpAddr {
-    match family {
-        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-    }
-}
-
-/// The source address of the tunnel's packets: AF_XDP needs the one that the route to the gateway says, a kernel socket
-/// finds it by itself. The sockets are bound to all addresses, so that they outlive a change of it.
-fn source_address(args: &ConnectArgs) -> Result<IpAddr, Failure> {
-    let gateway = (args.url.host.as_str(), args.url.port);
-    let remote = gateway.to_socket_addrs().ok().and_then(|mut addresses| addresses.next());
-    let family = remote.map_or(Ipv4Addr::UNSPECIFIED.into(), |remote| remote.ip());
-    let Some(remote) = remote.filter(|_| !args.path.interfaces.is_empty()) else {
-        return Ok(unspecified(family));
-    };
-    worker::source_towards(remote).map_err(|e| {
-        Failure::Preflight(anyhow!(
-            "no route to the gateway {remote}: {e}; see `ip route get {}`",
-            remote.ip()
-        ))
-    })
-}
-
-/// Has the kernel find the neighbour towards the gateway, so that the first packet leaves by AF_XDP already: sent by the
-/// kernel, it might reach another queue of the gateway than those that follow.
-fn find_gateway(interfaces: &[xsk::Interface], local: &SocketAddr, args: &ConnectArgs) {
-    const WITHIN: Duration = Duration::from_secs(1);
-    let gateway = (args.url.host.as_str(), args.url.port).to_socket_addrs();
-    let fits = |address: &SocketAddr| address.is_ipv4() == local.is_ipv4();
-    let Some(remote) = gateway.ok().and_then(|mut addresses| addresses.find(fits)) else { return };
-    let found = |interface: &xsk::Interface| interface.find_neighbour(local, &remote, WITHIN);
-    if !interfaces.is_empty() && !interfaces.iter().any(found) {
-        tracing::info!("no neighbour towards {remote} by AF_XDP yet: packets start on the kernel's path");
-    }
 }
 
 /// A socket whose other end is copied from standard input and to standard output, and the thread that prints.

@@ -5,9 +5,11 @@
 
 use crate::{
     capture::{Asked, Granted},
+    drain::Progress,
     failure::Failure,
     show::{Question, Shown},
     status::Status,
+    top::sample::Sample,
 };
 use anyhow::{Context, anyhow};
 use serde::{Deserialize, Serialize};
@@ -37,23 +39,36 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[serde(rename_all = "lowercase", tag = "verb")]
 pub(crate) enum Request {
     Status,
+    /// Everything at this instant, for `beam top`.
+    Sample,
     Reload,
-    Kick { client: String },
+    Kick {
+        client: String,
+    },
     Show(Question),
     Clear,
     Capture(Box<Asked>),
+    /// The last lines of the log.
+    Log,
+    /// Begin to drain, or say how far that is.
+    Drain {
+        wait: bool,
+    },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Answer {
     Status(Box<Status>),
+    Sample(Box<Sample>),
     Show(Box<Shown>),
     /// Records of the capture follow.
     Capture(Granted),
+    Log(Box<crate::log_ring::Recent>),
     /// What was done.
     Done(String),
     Error(String),
+    Drain(Progress),
 }
 
 /// Removes the socket file when the daemon ends.

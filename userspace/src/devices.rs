@@ -22,6 +22,7 @@ pub(crate) fn watch(supervisor: &Arc<Supervisor>) -> anyhow::Result<()> {
             .spawn(move || {
                 let interface = &supervisor.interfaces[index];
                 follow(interface, || serve_new_queues(&supervisor, interface), |_| None);
+                supervisor.tell_all(|| Command::Look);
             })
             .context("can't start a thread that watches an interface")?;
     }
@@ -32,6 +33,7 @@ pub(crate) fn watch(supervisor: &Arc<Supervisor>) -> anyhow::Result<()> {
             .spawn(move || {
                 let Some(lan) = &supervisor.lan else { return };
                 follow(lan, || serve_new_lan_queues(&supervisor, lan), unaddressable);
+                supervisor.tell_all(|| Command::Look);
             })
             .context("can't start a thread that watches the LAN's interface")?;
     }
@@ -147,6 +149,7 @@ pub(crate) fn status(interface: &Device) -> InterfaceStatus {
         queues_served: interface.served_count(),
         alert: alert(interface),
         steering: merge(interface.steering_counters().into_iter()),
+        nic_drops: merge(interface.nic_drops().into_iter().flatten()),
     }
 }
 

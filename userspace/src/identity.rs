@@ -70,21 +70,38 @@ pub(crate) fn authorities(path: &Path) -> anyhow::Result<RootCertStore> {
 
 /// The gateway's certificate: from files, or self-signed.
 pub(crate) fn gateway(args: &ServeArgs) -> Result<Credentials, Failure> {
+    match kept(args)? {
+        Some(credentials) => Ok(credentials),
+        None => self_signed(&args.state_dir).map_err(Failure::Config),
+    }
+}
+
+/// The same, where it is there; `None`: it is yet to be made.
+pub(crate) fn kept(args: &ServeArgs) -> Result<Option<Credentials>, Failure> {
     match (&args.tls_cert, &args.tls_key) {
-        (Some(cert), Some(key)) => Credentials::load(cert, key).map_err(Failure::Config),
-        _ if args.self_signed => self_signed(&args.state_dir).map_err(Failure::Config),
+        (Some(cert), Some(key)) => Credentials::load(cert, key).map(Some).map_err(Failure::Config),
+        _ if args.self_signed => kept_self_signed(&args.state_dir).map_err(Failure::Config),
         _ => Err(Failure::Config(anyhow!(
             "no certificate: give --tls-cert FILE and --tls-key FILE, or --self-signed to have one made"
         ))),
     }
 }
 
-/// Reads the self-signed certificate from `dir`, or makes one and keeps it there, so that pins survive a restart.
-fn self_signed(dir: &Path) -> anyhow::Result<Credentials> {
-    let (cert, key) = (dir.join("self-signed.crt"), dir.join("self-signed.key"));
-    if cert.exists() && key.exists() {
-        return Credentials::load(&cert, &key);
+fn self_signed_files(dir: &Path) -> (PathBuf, PathBuf) {
+    (dir.join("self-signed.crt"), dir.join("self-signed.key"))
+}
+
+fn kept_self_signed(dir: &Path) -> anyhow::Result<Option<Credentials>> {
+    let (cert, key) = self_signed_files(dir);
+    if !(cert.exists() && key.exists()) {
+        return Ok(None);
     }
+    Credentials::load(&cert, &key).map(Some)
+}
+
+/// Makes a self-signed certificate and keeps it in `dir`, so that pins survive a restart.
+fn self_signed(dir: &Path) -> anyhow::Result<Credentials> {
+    let (cert, key) = self_signed_files(dir);
     let pair =
         rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).context("can't make a P-256 key")?;
     let mut params =
@@ -139,6 +156,8 @@ pub(crate) struct CertificateFacts {
     /// `2026-11-26 08:00:00 UTC`
     pub(crate) not_before: String,
     pub(crate) not_after: String,
+    /// Its time has begun.
+    pub(crate) has_begun: bool,
     /// Negative: it has expired.
     pub(crate) days_left: i64,
 }
@@ -170,8 +189,16 @@ pub(crate) fn facts(leaf: &CertificateDer<'_>) -> anyhow::Result<CertificateFact
         issuer: certificate.issuer().to_string(),
         not_before: written(validity.not_before),
         not_after: written(validity.not_after),
+        has_begun: validity.not_before <= ASN1Time::now(),
         days_left: (validity.not_after.timestamp() - ASN1Time::now().timestamp()).div_euclid(86_400),
     })
+}
+
+/// When a certificate expires, in seconds since 1970.
+pub(crate) fn not_after_s(leaf: &CertificateDer<'_>) -> Option<i64> {
+    use x509_parser::prelude::FromDer;
+    let (_, certificate) = x509_parser::certificate::X509Certificate::from_der(leaf).ok()?;
+    Some(certificate.validity().not_after.timestamp())
 }
 
 /// Whether a certificate's time is over. One that can't be read was not verified either.
@@ -211,7 +238,7 @@ mod tests {
     fn self_signed_is_kept() {
         let dir = std::env::temp_dir().join(format!("beam-identity-{}", std::process::id()));
         let first = self_signed(&dir).unwrap();
-        let second = self_signed(&dir).unwrap();
+        let second = kept_self_signed(&dir).unwrap().unwrap();
         assert_eq!(first.chain[0], second.chain[0]);
         let mode = std::os::unix::fs::PermissionsExt::mode(
             &fs::metadata(dir.join("self-signed.key")).unwrap().permissions(),

@@ -30,15 +30,31 @@ pub(crate) struct GatewayNet {
     pub(crate) lan: Option<LanInterface>,
 }
 
+/// The gateway's pool and the networks behind it, from flags alone.
+pub(crate) fn realm(args: &ServeArgs) -> Result<Realm, Failure> {
+    let realm = Realm::new(&args.ip_pool, &args.ip_route)
+        .map_err(|error| Failure::Config(anyhow!("--ip-pool: {error}")))?;
+    must_fit("--ip-route", &args.ip_route)?;
+    Ok(realm)
+}
+
+/// Refuses a client's networks that no session could tell of, or that contain the gateway.
+pub(crate) fn check_client(args: &ConnectArgs) -> Result<(), Failure> {
+    must_fit("--announce", &args.announce)?;
+    // A name is looked up when it is time to connect.
+    match args.tun.is_some() && args.gateway.url.host.parse::<std::net::IpAddr>().is_ok() {
+        true => refuse_loops(args),
+        false => Ok(()),
+    }
+}
+
 /// Makes the gateway's device or opens its LAN, if it has a pool.
 pub(crate) fn gateway(args: &ServeArgs, mailboxes: &[Mailbox]) -> Result<Option<GatewayNet>, Failure> {
     if args.ip_pool.is_empty() {
         return Ok(None);
     }
-    let realm = Realm::new(&args.ip_pool, &args.ip_route)
-        .map_err(|error| Failure::Config(anyhow!("--ip-pool: {error}")))?;
+    let realm = realm(args)?;
     realm.set_mailboxes(mailboxes);
-    must_fit("--ip-route", &args.ip_route)?;
     if !args.deny.is_empty() && !args.ip_route.is_empty() {
         tracing::warn!(
             "--deny doesn't judge IP packets: --ip-route and the users' allow= do; see that no --ip-route contains what --deny keeps away"
@@ -173,7 +189,7 @@ fn must_fit(flag: &str, networks: &[Prefix]) -> Result<(), Failure> {
 /// A route that the tunnel's own packets would take leads nowhere.
 fn refuse_loops(args: &ConnectArgs) -> Result<(), Failure> {
     // A name that doesn't resolve yet is looked at again when routes are set.
-    let gateway = (args.url.host.as_str(), args.url.port).to_socket_addrs();
+    let gateway = (args.gateway.url.host.as_str(), args.gateway.url.port).to_socket_addrs();
     for address in gateway.into_iter().flatten().map(|address| address.ip()) {
         if let Some(route) = args.route.iter().find(|route| route.contains(address)) {
             return Err(Failure::Config(anyhow!(

@@ -5,7 +5,7 @@
 //! every step down is logged with its reason.
 
 use crate::{
-    cli::{PathArgs, Queues, XdpMode, ZeroCopy},
+    cli::{HugePages, PathArgs, Queues, XdpMode, ZeroCopy},
     failure::Failure,
 };
 use anyhow::anyhow;
@@ -165,11 +165,31 @@ pub(crate) fn say(interface: &str, report: &xsk::QueueReport) {
     tracing::info!("{interface} queue {queue}: AF_XDP {}", report.mode);
 }
 
+/// Refuses flags that can work on no host, without looking at this one.
+pub(crate) fn check(args: &PathArgs, lan: Option<&str>) -> Result<(), Failure> {
+    if let Some(lan) = lan {
+        lan_mode(args, lan)?;
+    }
+    let Some(mode) = mode(args.xdp) else { return Ok(()) };
+    must_name_interface(args)?;
+    let names = args.interfaces.iter().map(String::as_str).chain(lan);
+    names.map(|name| config(args, name, mode).check().map_err(Failure::config)).collect()
+}
+
 /// Opens the LAN's interface: all of its queues, by the same ladder as the tunnel's.
 pub(crate) fn open_lan(
     args: &PathArgs,
     name: &str,
 ) -> Result<(xsk::LanInterface, Vec<xsk::LanPort>), Failure> {
+    let mode = lan_mode(args, name)?;
+    let config = xsk::Config { queues: xsk::Queues::All, ..config(args, name, mode) };
+    let (interface, ports) = xsk::open_lan(&config).map_err(lan_failure)?;
+    ports.iter().for_each(|port| say(name, port.report()));
+    Ok((interface, ports))
+}
+
+/// How XDP runs on the LAN.
+fn lan_mode(args: &PathArgs, name: &str) -> Result<xsk::Mode, Failure> {
     let Some(mode) = mode(args.xdp) else {
         return Err(Failure::Config(anyhow!(
             "--lan works by AF_XDP only: leave --xdp off out, or let the kernel route by --tun"
@@ -180,10 +200,7 @@ pub(crate) fn open_lan(
             "--lan {name} is the tunnel's own --interface: an interface runs one XDP program, so name another one"
         )));
     }
-    let config = xsk::Config { queues: xsk::Queues::All, ..config(args, name, mode) };
-    let (interface, ports) = xsk::open_lan(&config).map_err(lan_failure)?;
-    ports.iter().for_each(|port| say(name, port.report()));
-    Ok((interface, ports))
+    Ok(mode)
 }
 
 /// The errors speak of `--interface` and `--xdp off`: for a LAN the next thing to try is another one.
@@ -215,18 +232,27 @@ fn mode(asked: XdpMode) -> Option<xsk::Mode> {
     }
 }
 
+/// Whether it is AF_XDP, as asked, or nothing.
+fn insists(args: &PathArgs) -> bool {
+    args.xdp != XdpMode::Auto || args.zero_copy == ZeroCopy::On
+}
+
+fn must_name_interface(args: &PathArgs) -> Result<(), Failure> {
+    if args.interfaces.is_empty() && insists(args) {
+        return Err(Failure::Config(anyhow!(
+            "AF_XDP needs an interface: give -i IF, or --xdp off for kernel UDP"
+        )));
+    }
+    Ok(())
+}
+
 type Opened = Vec<(xsk::Interface, Vec<xsk::XskPort>)>;
 
 /// The interfaces that take AF_XDP; if none does, why not.
 fn open_interfaces(args: &PathArgs) -> Result<(Opened, Vec<String>), Failure> {
     let Some(mode) = mode(args.xdp) else { return Ok((Vec::new(), vec!["--xdp off".to_owned()])) };
-    let insists = args.xdp != XdpMode::Auto || args.zero_copy == ZeroCopy::On;
+    must_name_interface(args)?;
     if args.interfaces.is_empty() {
-        if insists {
-            return Err(Failure::Config(anyhow!(
-                "AF_XDP needs an interface: give -i IF, or --xdp off for kernel UDP"
-            )));
-        }
         return Ok((Vec::new(), vec!["no --interface given".to_owned()]));
     }
     let mut opened = Vec::new();
@@ -239,7 +265,7 @@ fn open_interfaces(args: &PathArgs) -> Result<(Opened, Vec<String>), Failure> {
             Err(error @ (xsk::OpenError::NoSuchInterface { .. } | xsk::OpenError::NoSuchQueue { .. })) => {
                 return Err(Failure::preflight(error));
             }
-            Err(error) if insists => return Err(Failure::preflight(error)),
+            Err(error) if insists(args) => return Err(Failure::preflight(error)),
             Err(error) => {
                 tracing::warn!("no AF_XDP on {name}, its packets take the kernel's UDP path: {error}");
                 why.push(format!("{name}: {error}"));
@@ -265,6 +291,7 @@ fn config(args: &PathArgs, interface: &str, mode: xsk::Mode) -> xsk::Config {
         frame_bytes: args.frame_size,
         umem_bytes: (args.umem as usize) << 20,
         busy_poll_usec: (args.busy_poll > 0).then_some(args.busy_poll),
+        huge_pages: args.hugepages == HugePages::Auto,
         // Asked for before: a level that this CPU lacks has ended the start.
         simd: args.simd.level().unwrap_or(tunnel::Level::RING),
         ..xsk::Config::new(interface)

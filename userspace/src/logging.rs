@@ -4,17 +4,27 @@ use crate::cli::LogFormat;
 use std::io::IsTerminal;
 use tracing_subscriber::EnvFilter;
 
-/// Starts logging. `verbosity` counts `-v`; `BEAM_LOG` (a tracing filter) wins over it.
+/// Starts logging of a daemon. `verbosity` counts `-v`; `BEAM_LOG` (a tracing filter) wins over it.
 pub(crate) fn start(format: LogFormat, verbosity: u8) {
-    let default = match verbosity {
-        0 => "beam=info,beam_xsk=info,beam_udp=info,beam_tunnel=info,beam_upstream=info,warn",
-        1 => "beam=debug,beam_xsk=debug,beam_udp=debug,beam_tunnel=debug,beam_upstream=debug,info",
+    start_at(format, 1 + verbosity);
+}
+
+/// Of a verb whose output is something else: only what went wrong.
+pub(crate) fn start_quietly(verbosity: u8) {
+    start_at(LogFormat::Text, verbosity);
+}
+
+fn start_at(format: LogFormat, level: u8) {
+    let default = match level {
+        0 => "warn",
+        1 => "beam=info,beam_xsk=info,beam_udp=info,beam_tunnel=info,beam_upstream=info,warn",
+        2 => "beam=debug,beam_xsk=debug,beam_udp=debug,beam_tunnel=debug,beam_upstream=debug,info",
         _ => "trace",
     };
     let filter = EnvFilter::try_from_env("BEAM_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(|| crate::log_ring::StderrAndRing)
         .log_internal_errors(false)
         .with_target(false);
     match format {

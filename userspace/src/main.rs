@@ -4,18 +4,29 @@
 //! `worker` is where packets and flows live; `control` is the socket that the read verbs talk to.
 
 mod capture;
+mod check;
 mod cli;
+mod config;
 mod connect;
 mod control;
+mod detach;
 mod devices;
+mod diag;
 mod doctor;
+mod drain;
 mod early;
 mod failure;
 mod identity;
 mod inner;
 mod interface;
+mod log_ring;
 mod logging;
+mod metrics;
 mod orders;
+mod paper;
+mod ping;
+#[allow(dead_code, reason = "`capture` and `doctor --fix` use more of it than `ping` does")]
+mod progress;
 mod protection;
 mod reload;
 mod serve;
@@ -24,10 +35,10 @@ mod show;
 mod socks;
 mod status;
 mod supervisor;
+mod top;
 mod users;
 mod worker;
 
-use clap::{CommandFactory as _, FromArgMatches as _};
 use std::io::Write;
 
 /// mimalloc: per-thread heaps, so that workers share no allocator lock.
@@ -45,22 +56,10 @@ fn raise_descriptor_limit() {
 }
 
 fn main() -> std::process::ExitCode {
-    let command = cli::Cli::command();
-    let matches = command.clone().get_matches();
-    settings::remember(&command, &matches);
-    let cli = cli::Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
-    raise_descriptor_limit();
-    let outcome = match cli.verb {
-        cli::Verb::Serve(args) => serve::run(*args),
-        cli::Verb::Connect(args) => connect::run(*args),
-        cli::Verb::Status(args) => status::run(&args),
-        cli::Verb::Show(args) => show::run(&args),
-        cli::Verb::Clear(args) => orders::clear(&args),
-        cli::Verb::Reload(args) => orders::reload(&args),
-        cli::Verb::Kick(args) => orders::kick(&args),
-        cli::Verb::Capture(args) => capture::run(&args),
-        cli::Verb::User(args) => users::run(&args),
-        cli::Verb::Doctor(args) => doctor::run(&args),
+    let outcome = match config::start() {
+        Ok(cli) => run(cli),
+        Err(config::Refused::Usage(error)) => error.exit(),
+        Err(refused) => Err(refused.into()),
     };
     match outcome {
         Ok(()) => std::process::ExitCode::SUCCESS,
@@ -69,5 +68,29 @@ fn main() -> std::process::ExitCode {
             let _ = writeln!(std::io::stderr(), "beam: {failure}");
             failure.exit_code()
         }
+    }
+}
+
+fn run(cli: cli::Cli) -> Result<(), failure::Failure> {
+    raise_descriptor_limit();
+    match cli.verb {
+        cli::Verb::Serve(args) => serve::run(*args),
+        cli::Verb::Connect(args) => connect::run(*args),
+        cli::Verb::Status(args) => status::run(&args),
+        cli::Verb::Show(args) => show::run(&args),
+        cli::Verb::Top(args) => top::run(&args),
+        cli::Verb::Clear(args) => orders::clear(&args),
+        cli::Verb::Reload(args) => orders::reload(&args),
+        cli::Verb::Kick(args) => orders::kick(&args),
+        cli::Verb::Capture(args) => capture::run(&args),
+        cli::Verb::User(args) => users::run(&args),
+        cli::Verb::Ping(args) => ping::run(&args),
+        cli::Verb::Doctor(args) => doctor::run(&args),
+        cli::Verb::Detach(args) => detach::run(&args),
+        cli::Verb::Diag(args) => diag::run(&args),
+        cli::Verb::Check(args) => check::run(&args),
+        cli::Verb::Drain(args) => drain::run(&args),
+        cli::Verb::Completions(args) => paper::completions(&args),
+        cli::Verb::Man(args) => paper::man(&args),
     }
 }

@@ -62,17 +62,24 @@ impl Supervisor {
     /// Reads the files again; what was changed, or why nothing was. Both are in the log, too.
     pub(crate) fn reload(&self) -> Result<String, String> {
         let Some(gateway) = &self.identity.gateway else {
-            return Err("a client has nothing to reload; restart it to change its flags".to_owned());
+            let outcome = crate::reload::of_client().map_err(|error| format!("reload failed: {error}"));
+            match &outcome {
+                Ok(said) => tracing::info!("reloaded: {said}"),
+                Err(error) => tracing::error!("{error}"),
+            }
+            return outcome;
         };
         let install = |loaded: &crate::reload::Loaded| -> Vec<Revoked> {
             self.ask_all(|reply| Command::Configure {
                 config: loaded.config.clone(),
                 server: loaded.server.clone(),
+                limits: crate::serve::limits(&loaded.args),
                 reply,
             })
         };
         match gateway.reload(install) {
             Ok((difference, revoked)) => {
+                self.drain.grant(gateway.current().args.drain_timeout);
                 let (connections, flows) = revoked.iter().fold((0, 0), |(connections, flows), revoked| {
                     (connections + revoked.connections, flows + revoked.flows)
                 });

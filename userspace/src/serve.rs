@@ -2,7 +2,7 @@
 
 use crate::{
     cli::{Congestion, EarlyData, Retry, ServeArgs},
-    control,
+    config, control,
     early::{AtGateway, state::State},
     failure::Failure,
     identity::{self, Credentials},
@@ -11,7 +11,7 @@ use crate::{
     logging,
     reload::{Loaded, Reloader},
     supervisor::{self, Crew, Identity, Interfaces, Seat},
-    worker::{Claims, Gateway, GatewayConfig, Role, Worker, account::Accounts},
+    worker::{Claims, Gateway, GatewayConfig, Limits, Role, Rules, Worker, account::Accounts},
 };
 use anyhow::{Context, anyhow};
 use std::{
@@ -28,11 +28,13 @@ use upstream::{
 
 pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
     logging::start(args.daemon.log_format, args.daemon.verbose);
+    config::announce();
     let state = State::gateway(&args.state_dir);
     let early = AtGateway::new(&state, args.early_data);
     let secrets = state.secrets().clone();
     let reloader = Arc::new(Reloader::start(args, secrets.clone(), early.clone())?);
-    let (args, Loaded { config, server, fingerprint, leaf: _ }) = (reloader.args(), reloader.current());
+    let Loaded { args, config, server, fingerprint, leaf: _ } = reloader.current();
+    let args = &*args;
     tracing::info!("certificate fingerprint {fingerprint}");
     let claims = Arc::new(Claims::default());
     let bind = args.listen.resolve(unspecified()).map_err(Failure::Config)?;
@@ -46,15 +48,9 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
     for (index, lane) in datapath.lanes.into_iter().enumerate() {
         let seat = Seat { mailbox: mailboxes[index].clone(), cpu: cpus[index], lane: lane.facts.into() };
         let mut engine = EngineConfig::new(WorkerId(index as u8), secrets.clone(), Some(server.clone()));
-        engine.connections_max = args.max_connections;
         engine.protection = protection;
         // More only once a client has shown who it is.
         engine.remote_streams_max = tunnel::transport::TransportOptions::gateway().bidi_streams;
-        engine.retry = match args.retry {
-            Retry::Auto => RetryPolicy::default(),
-            Retry::Always => RetryPolicy::Always,
-            Retry::Off => RetryPolicy::Off,
-        };
         let role = Role::Gateway(Box::new(Gateway::new(config.clone(), claims.clone())));
         let mut worker = Worker::new(index as u8, Engine::new(engine), lane.ports, mailboxes.clone(), role)
             .map_err(Failure::runtime)?;
@@ -65,7 +61,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
             }
         }
         worker.set_busy_poll(args.path.busy_poll > 0);
-        worker.set_udp_idle_timeout(args.udp_idle_timeout);
+        worker.set_limits(limits(args));
         crew.push(Crew { worker, seat });
     }
     let control = Some(PathBuf::from(control::DEFAULT_PATH));
@@ -90,7 +86,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
 }
 
 /// `[::]` where the host has IPv6 (it takes IPv4 too), else `0.0.0.0`.
-fn unspecified() -> IpAddr {
+pub(crate) fn unspecified() -> IpAddr {
     match std::net::UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)) {
         Ok(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
         Err(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
@@ -108,25 +104,11 @@ pub(crate) fn quic_server(
     early: &AtGateway,
 ) -> Result<Arc<quinn_proto::ServerConfig>, Failure> {
     let leaf = tls::Fingerprint::of(&credentials.chain[0]);
-    let authorities =
-        args.client_ca.as_deref().map(identity::authorities).transpose().map_err(Failure::Config)?;
     // Whoever changes the authorities doesn't want those that the old ones let in.
     let tickets = early.tickets(&[&leaf.0, &authorities_file(args)?]);
-    let client_auth = match authorities {
-        None => tls::ClientAuth::None,
-        // With a users file beside it, a client may come with a token instead.
-        Some(roots) if args.users.is_some() => tls::ClientAuth::Optional(roots),
-        Some(roots) => tls::ClientAuth::Required(roots),
-    };
-    let tls = tls::server_tls(credentials.chain, credentials.key, client_auth)
-        .with_context(|| match (&args.tls_cert, &args.tls_key) {
-            (Some(cert), Some(key)) => identity::pair_of_files("--tls-cert", cert, "--tls-key", key),
-            _ => format!("the self-signed certificate in {}", args.state_dir.display()),
-        })
-        .map_err(Failure::Config)?;
-    let options = transport_options(args);
-    let mut tls = tls;
+    let mut tls = server_tls(args, credentials)?;
     tls.key_log = Arc::new(crate::capture::keylog::Tee);
+    let options = transport_options(args);
     let tls = tls::with_tickets(tls, tickets, args.early_data != EarlyData::Off);
     let quic = tls::quic_server(tls).map_err(Failure::config)?;
     let server = transport::server_config(quic, Arc::new(options.build()), secrets);
@@ -136,6 +118,27 @@ pub(crate) fn quic_server(
 /// What the transport of a gateway's connections is made of.
 fn transport_options(args: &ServeArgs) -> transport::TransportOptions {
     transport::TransportOptions { congestion: congestion(args.cc), ..transport::TransportOptions::gateway() }
+}
+
+/// The gateway's side of TLS: its certificate must belong to its key, the authorities must be some.
+pub(crate) fn server_tls(
+    args: &ServeArgs,
+    credentials: Credentials,
+) -> Result<rustls::ServerConfig, Failure> {
+    let authorities =
+        args.client_ca.as_deref().map(identity::authorities).transpose().map_err(Failure::Config)?;
+    let client_auth = match authorities {
+        None => tls::ClientAuth::None,
+        // With a users file beside it, a client may come with a token instead.
+        Some(roots) if args.users.is_some() => tls::ClientAuth::Optional(roots),
+        Some(roots) => tls::ClientAuth::Required(roots),
+    };
+    tls::server_tls(credentials.chain, credentials.key, client_auth)
+        .with_context(|| match (&args.tls_cert, &args.tls_key) {
+            (Some(cert), Some(key)) => identity::pair_of_files("--tls-cert", cert, "--tls-key", key),
+            _ => format!("the self-signed certificate in {}", args.state_dir.display()),
+        })
+        .map_err(Failure::Config)
 }
 
 pub(crate) fn congestion(cc: Congestion) -> transport::Congestion {
@@ -157,31 +160,65 @@ pub(crate) fn authorities_file(args: &ServeArgs) -> Result<Arc<[u8]>, Failure> {
     Ok(file.unwrap_or_default().into())
 }
 
-pub(crate) fn gateway_config(args: &ServeArgs) -> Result<GatewayConfig, Failure> {
-    let users = users(args)?;
-    if users.is_none() && args.client_ca.is_none() {
+/// Who may use the gateway, and what they may reach: read from flags and files.
+pub(crate) fn rules(args: &ServeArgs) -> Result<Rules, Failure> {
+    must_admit(args)?;
+    Ok(Rules {
+        users: users(args)?,
+        policy: policy(args)?,
+        listen: listen_policy(&args.allow_listen)?,
+        authorities: authorities_file(args)?,
+    })
+}
+
+/// A gateway that nobody could use is a mistake.
+pub(crate) fn must_admit(args: &ServeArgs) -> Result<(), Failure> {
+    if args.users.is_none() && args.client_ca.is_none() {
         return Err(Failure::Config(anyhow!(
             "nobody could use this gateway: give --users FILE (make one with `beam user add NAME --users FILE`) or --client-ca FILE"
         )));
     }
+    Ok(())
+}
+
+/// What clients may reach.
+pub(crate) fn policy(args: &ServeArgs) -> Result<Policy, Failure> {
     if args.allow.is_empty() {
         tracing::warn!(
             "no --allow: every destination is denied; give --allow CIDR[:PORTS] or --allow NAME[:PORTS]"
         );
     }
+    Policy::parse(&args.allow, &args.deny).map_err(Failure::config)
+}
+
+pub(crate) fn gateway_config(args: &ServeArgs) -> Result<GatewayConfig, Failure> {
+    let Rules { users, policy, listen, authorities } = rules(args)?;
     Ok(GatewayConfig {
         users,
-        listen: listen_policy(&args.allow_listen)?,
+        policy,
+        listen,
+        authorities,
         accounts: Arc::new(Accounts::new(std::time::Instant::now())),
-        policy: Policy::parse(&args.allow, &args.deny).map_err(Failure::config)?,
         resolver: Arc::new(Resolver::new(Default::default()).map_err(Failure::runtime)?),
         certificate_name: identity::certificate_name,
-        authorities: authorities_file(args)?,
     })
 }
 
+/// What a worker may be told while it runs.
+pub(crate) fn limits(args: &ServeArgs) -> Limits {
+    Limits {
+        connections_max: args.max_connections,
+        retry: match args.retry {
+            Retry::Auto => RetryPolicy::default(),
+            Retry::Always => RetryPolicy::Always,
+            Retry::Off => RetryPolicy::Off,
+        },
+        udp_idle_timeout: args.udp_idle_timeout,
+    }
+}
+
 /// Where every client may listen: `[ADDR:]PORTS` as in the users file, whose parser it is.
-fn listen_policy(rules: &[String]) -> Result<ClientPolicy, Failure> {
+pub(crate) fn listen_policy(rules: &[String]) -> Result<ClientPolicy, Failure> {
     let words: Vec<String> = rules.iter().map(|rule| format!("listen={rule}")).collect();
     ClientPolicy::parse(words.iter().map(String::as_str))
         .map_err(|error| Failure::Config(anyhow!("--allow-listen: {error}")))

@@ -10,6 +10,7 @@ mod answer;
 mod explain;
 
 pub(crate) use answer::Cleared;
+pub(crate) use explain::meaning;
 
 use crate::{
     cli::ShowArgs,
@@ -88,6 +89,8 @@ impl Noun {
                 ("datagram_mtu", Plain),
                 ("sent_packets", Plain),
                 ("lost_packets", Plain),
+                ("tx_bytes", Bytes),
+                ("rx_bytes", Bytes),
                 ("age_s", Seconds),
             ],
             Self::Flows => &[

@@ -5,6 +5,7 @@ use crate::{
     cli::StatusArgs,
     control::{self, Answer, Request},
     failure::Failure,
+    metrics::{BatchStatus, LatencyStatus, ProcessStatus},
     protection::ProtectionStatus,
 };
 use anyhow::anyhow;
@@ -51,6 +52,12 @@ pub(crate) struct Status {
     /// Captures that run.
     #[serde(default)]
     pub(crate) captures: Vec<CaptureStatus>,
+    #[serde(default)]
+    pub(crate) latency: LatencyStatus,
+    #[serde(default)]
+    pub(crate) batches: BatchStatus,
+    #[serde(default)]
+    pub(crate) process: ProcessStatus,
 }
 
 /// The QUIC connections of a client (`--pool`).
@@ -92,6 +99,14 @@ pub(crate) struct WorkerStatus {
     pub(crate) kernel_tx_bytes: u64,
     pub(crate) handed_out: u64,
     pub(crate) handed_in: u64,
+    /// Datagrams delivered, and looks at the ports that brought any: their quotient is how full a batch is.
+    #[serde(default)]
+    pub(crate) rx_delivered: u64,
+    #[serde(default)]
+    pub(crate) rx_bursts: u64,
+    /// Everything that this worker dropped.
+    #[serde(default)]
+    pub(crate) drops: u64,
     pub(crate) loops: u64,
     pub(crate) sleeps: u64,
     /// Where the frames of each AF_XDP socket are.
@@ -155,6 +170,8 @@ pub(crate) struct InterfaceStatus {
     pub(crate) alert: Option<String>,
     /// Verdicts of the XDP program, by name.
     pub(crate) steering: BTreeMap<String, u64>,
+    /// Packets that the NIC and its driver lost, as the kernel counts them.
+    pub(crate) nic_drops: BTreeMap<String, u64>,
 }
 
 /// `frames_in = delivered + dropped + in_flight`, over all workers; exact once no frame is on its way between two.
@@ -269,7 +286,14 @@ fn screen(status: &Status) -> String {
             let _ = writeln!(out, "ALERT: {alert}");
         }
         let _ = writeln!(out, "steering on {}: {}", interface.name, verdicts.join(", "));
+        let lost: Vec<String> = interface.nic_drops.iter().map(|(name, n)| format!("{name} {n}")).collect();
+        if !lost.is_empty() {
+            let _ = writeln!(out, "lost by {}: {}", interface.name, lost.join(", "));
+        }
     }
+    let _ = writeln!(out, "\n{}", status.latency.line());
+    let _ = writeln!(out, "{}", status.batches.line());
+    let _ = writeln!(out, "{}", status.process.line());
     let _ = writeln!(out, "\n{}", status.protection.line());
     if status.drops.is_empty() {
         let _ = writeln!(out, "\ndrops: none");

@@ -5,8 +5,10 @@ use crate::{
     cli::{DaemonArgs, Toggle},
     control::{self, Answer, Request},
     devices,
+    drain::Drain,
     failure::Failure,
     interface::{Lane, LaneFacts},
+    metrics::{self, BatchStatus, LatencyStatus, ProcessStatus, Windows},
     protection::ProtectionStatus,
     reload::Reloader,
     show::Cleared,
@@ -29,15 +31,13 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 /// How long a worker may take to answer the control plane.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 /// Rates are measured over this long.
 pub(crate) const RATES_OVER: Duration = Duration::from_millis(200);
-/// How often a draining daemon looks whether its flows are done.
-const DRAIN_LOOK: Duration = Duration::from_millis(50);
 
 /// What doesn't change while a daemon runs.
 pub(crate) struct Identity {
@@ -72,7 +72,11 @@ pub(crate) struct Supervisor {
     /// `--lan`.
     pub(crate) lan: Option<xsk::LanInterface>,
     started: Instant,
-    draining: AtomicBool,
+    started_at: SystemTime,
+    /// What `beam status` tells quantiles of.
+    windows: Mutex<Windows>,
+    pub(crate) draining: AtomicBool,
+    pub(crate) drain: Drain,
     /// What `beam clear counters` has set aside.
     pub(crate) cleared: Mutex<Cleared>,
     /// `beam capture`.
@@ -132,6 +136,7 @@ pub(crate) fn run(
 ) -> Result<(), Failure> {
     let control = daemon.control.clone().or(control_default);
     let bound = control.as_deref().map(control::bind).transpose().map_err(Failure::preflight)?;
+    let scraped = daemon.metrics.as_ref().map(metrics::bind).transpose()?;
     let (ended_tx, ended_rx) = channel::bounded(crew.len());
     let (workers, seats): (Vec<_>, Vec<_>) = crew.into_iter().map(|crew| (crew.worker, crew.seat)).unzip();
     let supervisor = Arc::new(Supervisor {
@@ -140,11 +145,14 @@ pub(crate) fn run(
         interfaces,
         lan,
         started: Instant::now(),
+        started_at: SystemTime::now(),
+        windows: Mutex::new(Windows::new(Instant::now())),
         draining: AtomicBool::new(false),
+        drain: Drain::new(drain_timeout),
         cleared: Mutex::default(),
         captures: Plane::new(daemon.capture_keylog == Toggle::On),
     });
-    supervisor.clone().watch_signals(drain_timeout)?;
+    supervisor.clone().watch_signals()?;
     devices::watch(&supervisor).map_err(Failure::Runtime)?;
     if let Some(bound) = &bound {
         let (of_thread, of_capture) = (supervisor.clone(), supervisor.clone());
@@ -154,6 +162,10 @@ pub(crate) fn run(
             Arc::new(move |asked, stream| of_capture.capture(asked, stream)),
         )
         .map_err(Failure::runtime)?;
+    }
+    if let Some(scraped) = scraped {
+        tracing::info!("metrics on http://{}/metrics", scraped.address().map_err(Failure::runtime)?);
+        metrics::serve(scraped, supervisor.clone()).map_err(Failure::runtime)?;
     }
     let mut threads = Vec::new();
     for (index, worker) in workers.into_iter().enumerate() {
@@ -220,7 +232,7 @@ impl Supervisor {
         outcome
     }
 
-    fn tell_all(&self, command: impl Fn() -> Command) {
+    pub(crate) fn tell_all(&self, command: impl Fn() -> Command) {
         for seat in &self.seats {
             // A full queue empties in the worker's next turn; a worker that takes no turns is lost anyway.
             let until = Instant::now() + ANSWER_WITHIN;
@@ -231,7 +243,7 @@ impl Supervisor {
     }
 
     /// TERM and INT drain, a second one stops; HUP reloads.
-    fn watch_signals(self: Arc<Self>, drain_timeout: Duration) -> Result<(), Failure> {
+    fn watch_signals(self: Arc<Self>) -> Result<(), Failure> {
         use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
         let mut signals =
             signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(Failure::runtime)?;
@@ -240,39 +252,14 @@ impl Supervisor {
                 if signal == SIGHUP {
                     // The outcome is in the log.
                     let _ = self.reload();
-                } else if self.draining.swap(true, Ordering::SeqCst) {
+                } else if !self.begin_drain() {
                     tracing::info!("second signal: stopping now");
                     self.tell_all(|| Command::Stop);
-                } else {
-                    let of_thread = self.clone();
-                    std::thread::spawn(move || of_thread.drain(drain_timeout));
                 }
             }
         };
         std::thread::Builder::new().name("beam-signals".into()).spawn(watch).map_err(Failure::runtime)?;
         Ok(())
-    }
-
-    /// Lets running flows finish, at most for `within`, then stops the workers.
-    fn drain(&self, within: Duration) {
-        // A worker that doesn't answer in time is busy, and so not done.
-        let flows = |snapshots: &[WorkerSnapshot]| {
-            let silent = self.seats.len().saturating_sub(snapshots.len()) as u64;
-            snapshots.iter().map(|s| s.flows + s.pending).sum::<u64>() + silent
-        };
-        let until = Instant::now() + within;
-        self.tell_all(|| Command::Drain);
-        let mut left = flows(&self.snapshots());
-        tracing::info!(
-            "draining: {left} flow(s) may finish within {} s, new ones are refused",
-            within.as_secs()
-        );
-        while left > 0 && Instant::now() < until {
-            std::thread::sleep(DRAIN_LOOK);
-            left = flows(&self.snapshots());
-        }
-        tracing::info!("drained, {left} flow(s) cut off: stopping");
-        self.tell_all(|| Command::Stop);
     }
 
     pub(crate) fn snapshots(&self) -> Vec<WorkerSnapshot> {
@@ -301,53 +288,109 @@ impl Supervisor {
         std::iter::from_fn(|| answers.recv_deadline(until).ok()).collect()
     }
 
-    fn answer(&self, request: &Request) -> Answer {
+    fn answer(self: &Arc<Self>, request: &Request) -> Answer {
         match request {
             Request::Status => Answer::Status(Box::new(self.status())),
+            Request::Sample => Answer::Sample(Box::new(self.sample())),
             Request::Show(question) => {
                 self.show(question).map_or_else(Answer::Error, |shown| Answer::Show(Box::new(shown)))
             }
             Request::Capture(_) => Answer::Error("a capture takes its connection with it".to_owned()),
+            Request::Log => Answer::Log(Box::new(crate::log_ring::recent())),
             Request::Clear => Answer::Done(self.clear_counters()),
             Request::Reload => self.reload().map_or_else(Answer::Error, Answer::Done),
+            Request::Drain { wait } => Answer::Drain(self.drained(*wait)),
             Request::Kick { client } => self.kick(client).map_or_else(Answer::Error, Answer::Done),
         }
+    }
+
+    /// How long it has been running.
+    pub(crate) fn uptime(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// The status of this instant, without rates.
+    pub(crate) fn status_now(&self) -> Status {
+        self.status_of(&self.snapshots(), Rates::default())
     }
 
     fn status(&self) -> Status {
         let (before, from) = (self.snapshots(), Instant::now());
         std::thread::sleep(RATES_OVER);
         let (after, over) = (self.snapshots(), from.elapsed());
+        self.status_of(&after, rates(&before, &after, over))
+    }
+
+    fn status_of(&self, after: &[WorkerSnapshot], rates: Rates) -> Status {
         let xsk = |field: fn(&port::Counters) -> u64| -> u64 { after.iter().flat_map(fast).map(field).sum() };
         let kernel_packets = |snapshot: &WorkerSnapshot| -> u64 {
             slow(snapshot).map(|port| port.rx_datagrams + port.tx_datagrams).sum()
         };
-        let waits = after.iter().find_map(|s| s.waits_for.clone());
-        let answered = after.len() == self.seats.len();
+        let readiness = self.readiness(after);
+        let (latency, batches) = self.recent(after);
         Status {
             schema: SCHEMA.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             role: self.identity.role.to_owned(),
-            ready: answered && after.iter().all(|s| s.up) && !self.draining.load(Ordering::SeqCst),
+            ready: readiness.is_ok(),
             tunnels: after.iter().find_map(|s| s.tunnels).map(|(up, of)| Tunnels { up, of }),
-            why_not_ready: if answered { waits } else { Some("a worker does not answer".to_owned()) },
-            draining: self.draining.load(Ordering::SeqCst),
+            why_not_ready: readiness.err(),
+            draining: self.is_draining(),
             uptime_s: self.started.elapsed().as_secs(),
             address: self.identity.address.clone(),
             connections: after.iter().map(|s| s.connections).sum(),
             flows: after.iter().map(|s| s.flows).sum(),
             flows_opened: after.iter().map(|s| s.flows_opened).sum(),
-            rates: rates(&before, &after, over),
+            rates,
             workers: after.iter().filter_map(|s| self.worker_status(s)).collect(),
             interfaces: self.interface_statuses(),
             xsk_rx_frames: xsk(|port| port.rx_datagrams),
             xsk_tx_frames: xsk(|port| port.tx_datagrams),
             kernel_udp_packets: after.iter().map(kernel_packets).sum(),
-            drops: drops(&after),
+            drops: drops(after),
             counters: merge(after.iter().flat_map(|s| s.counters.iter().copied())),
-            conservation: conservation(&after),
-            protection: protection(&after),
+            conservation: conservation(after),
+            protection: protection(after),
+            latency,
+            batches,
+            process: ProcessStatus::now(),
             captures: self.captures.status(),
+        }
+    }
+
+    /// When the daemon started.
+    pub(crate) fn started_at(&self) -> SystemTime {
+        self.started_at
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::SeqCst)
+    }
+
+    /// Quantiles and sizes of the recent past.
+    fn recent(&self, snapshots: &[WorkerSnapshot]) -> (LatencyStatus, BatchStatus) {
+        let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
+        windows.recent(Instant::now(), &metrics::merged(snapshots))
+    }
+
+    /// Every worker takes its turns, or what doesn't.
+    pub(crate) fn all_answer(&self, snapshots: &[WorkerSnapshot]) -> Result<(), String> {
+        match self.seats.len() - snapshots.len().min(self.seats.len()) {
+            0 => Ok(()),
+            1 => Err("a worker does not answer".to_owned()),
+            n => Err(format!("{n} workers do not answer")),
+        }
+    }
+
+    /// New tunnels and flows are served, or why not.
+    pub(crate) fn readiness(&self, snapshots: &[WorkerSnapshot]) -> Result<(), String> {
+        self.all_answer(snapshots)?;
+        if self.is_draining() {
+            return Err("draining".to_owned());
+        }
+        match snapshots.iter().find(|snapshot| !snapshot.up) {
+            None => Ok(()),
+            Some(snapshot) => Err(snapshot.waits_for.clone().unwrap_or_else(|| "no tunnel is up".to_owned())),
         }
     }
 
@@ -356,6 +399,8 @@ impl Supervisor {
         let lane = seat.lane();
         let xsk = |field: fn(&port::Counters) -> u64| fast(snapshot).map(field).sum();
         let kernel = |field: fn(&port::Counters) -> u64| slow(snapshot).map(field).sum();
+        let all_ports =
+            |field: fn(&port::Counters) -> u64| snapshot.ports.iter().map(|port| field(&port.counters)).sum();
         Some(WorkerStatus {
             id: snapshot.id,
             cpu: seat.cpu,
@@ -375,6 +420,9 @@ impl Supervisor {
             kernel_tx_bytes: kernel(|port| port.tx_bytes),
             handed_out: snapshot.hand_over.handed_out,
             handed_in: snapshot.hand_over.delivered_handed,
+            rx_delivered: all_ports(|port| port.rx_delivered),
+            rx_bursts: all_ports(|port| port.rx_bursts),
+            drops: drops(std::slice::from_ref(snapshot)).values().sum(),
             loops: snapshot.loops,
             sleeps: snapshot.sleeps,
             frames: snapshot
@@ -398,18 +446,18 @@ impl Supervisor {
     }
 
     /// Every interface with a program of ours.
-    fn devices(&self) -> impl Iterator<Item = &xsk::Device> {
+    pub(crate) fn devices(&self) -> impl Iterator<Item = &xsk::Device> {
         self.interfaces.iter().map(|interface| &**interface).chain(self.lan.as_deref())
     }
 }
 
 /// Counters of a worker's AF_XDP sockets.
-fn fast(snapshot: &WorkerSnapshot) -> impl Iterator<Item = &port::Counters> {
+pub(crate) fn fast(snapshot: &WorkerSnapshot) -> impl Iterator<Item = &port::Counters> {
     snapshot.ports.iter().filter(|port| port.frames.is_some()).map(|port| &port.counters)
 }
 
 /// Counters of its kernel socket.
-fn slow(snapshot: &WorkerSnapshot) -> impl Iterator<Item = &port::Counters> {
+pub(crate) fn slow(snapshot: &WorkerSnapshot) -> impl Iterator<Item = &port::Counters> {
     snapshot.ports.iter().filter(|port| port.frames.is_none()).map(|port| &port.counters)
 }
 

@@ -139,3 +139,36 @@ fn the_link_is_followed() {
     let (lost, back) = (log.find("g0: the link has no carrier"), log.find("g0: the link is up"));
     assert!(lost.is_some() && lost < back, "{log}");
 }
+
+#[test]
+fn an_interface_that_is_removed_ends_the_gateway_by_name() {
+    if !rig::root_or_skip("an_interface_that_is_removed_ends_the_gateway_by_name") {
+        return;
+    }
+    let rows: [(&[&str], &str, &str); 3] = [
+        (&["-i", "g0", "--umem", "16"], "g0", "the AF_XDP socket on g0 is gone for good"),
+        (
+            &["--xdp", "off", "--ip-pool", "198.18.64.0/24", "--ip-route", "198.19.0.0/24", "--tun", "beamg"],
+            "beamg",
+            "the TUN device beamg is gone",
+        ),
+        (
+            &["-i", "g0", "--ip-pool", "198.18.64.0/24", "--ip-route", "198.19.0.0/24", "--lan", "g1"],
+            "g1",
+            "the AF_XDP socket on g1 is gone for good",
+        ),
+    ];
+    for (flags, interface, says) in rows {
+        let place = Place::new();
+        let mut gateway = place.gateway(GATEWAY_V4, flags);
+        place.rig.ip(Ns::Gateway, &["link", "del", interface]);
+        assert_eq!(gateway.process.wait(LIMIT).code(), Some(1), "{interface}");
+        let text = log(&gateway);
+        let last = text.lines().last().unwrap_or_default();
+        assert!(last.starts_with("beam: ") && last.contains(says), "{interface}: {text}");
+        assert!(
+            last.contains("start beam again") || last.contains("Start beam again"),
+            "{interface}: {last}"
+        );
+    }
+}

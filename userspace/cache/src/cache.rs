@@ -183,6 +183,11 @@ impl<K: Kind> Cache<K> {
         self.memory.clear();
     }
 
+    /// Whether there is a level on the disk.
+    pub fn has_disk(&self) -> bool {
+        self.disk.is_some()
+    }
+
     /// Entries in memory.
     pub fn len(&self) -> usize {
         self.memory.len()

@@ -2,6 +2,8 @@
 
 /// 200
 pub const OK: u16 = 200;
+/// 204
+pub const NO_CONTENT: u16 = 204;
 /// 400
 pub const BAD_REQUEST: u16 = 400;
 /// 401

@@ -219,6 +219,12 @@ pub trait Port: Send {
         let _ = each;
     }
 
+    /// The kernel's own counts of an AF_XDP socket (XDP_STATISTICS), by the names of its fields; `None` for others. Asks the
+    /// kernel: for housekeeping only.
+    fn socket_statistics(&self) -> Option<[(&'static str, u64); 6]> {
+        None
+    }
+
     /// How often the way out (route and neighbour) of a datagram was known. `None` for a port that leaves it to the kernel.
     fn known_ways(&self) -> Option<KnownWays> {
         None

@@ -137,6 +137,42 @@ impl FromStr for GatewayUrl {
     }
 }
 
+/// A host that a way is looked for to: an address, a name, either with a port, or a gateway's URL.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Peer {
+    pub(crate) host: String,
+    pub(crate) port: u16,
+}
+
+impl Peer {
+    /// Its first address.
+    pub(crate) fn resolve(&self) -> anyhow::Result<SocketAddr> {
+        let endpoint = Endpoint { host: Some(self.host.clone()), port: self.port };
+        endpoint.resolve(std::net::Ipv4Addr::UNSPECIFIED.into())
+    }
+}
+
+impl FromStr for Peer {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        const PORT: u16 = 443;
+        if text.contains("://") {
+            let GatewayUrl { host, port } = text.parse()?;
+            return Ok(Self { host, port });
+        }
+        let bare = unbracket(text);
+        let is_v6 = bare.parse::<std::net::Ipv6Addr>().is_ok();
+        let (host, port) = match text.rsplit_once(':') {
+            Some((host, port)) if !is_v6 => (unbracket(host), parse_port(port)?),
+            _ => (bare, PORT),
+        };
+        if host.is_empty() {
+            return Err(format!("`{text}` names no host; the form is ADDRESS, ADDRESS:PORT or https://HOST"));
+        }
+        Ok(Self { host: host.to_owned(), port })
+    }
+}
+
 fn parse_port(text: &str) -> Result<u16, String> {
     text.parse::<u16>().map_err(|_| format!("`{text}` is not a port (0 to 65535)"))
 }

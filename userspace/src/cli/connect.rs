@@ -1,17 +1,17 @@
 //! `beam connect`.
 
-use super::{Congestion, DaemonArgs, Destination, Endpoint, Forward, GatewayUrl, PathArgs, values::duration};
+use super::{DaemonArgs, Destination, Endpoint, Forward, GatewayArgs, PathArgs, values::duration};
 use clap::Args;
 use std::{path::PathBuf, time::Duration};
 
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(crate) struct ConnectArgs {
-    /// The gateway: `https://HOST[:PORT]`
-    #[arg(value_name = "URL", env = "BEAM_URL")]
-    pub(crate) url: GatewayUrl,
+    #[command(flatten)]
+    pub(crate) gateway: GatewayArgs,
     /// Carry connections (or UDP) to `[bind:]port` to `host:hostport` beyond the gateway
     #[arg(
         short = 'L',
+        long = "local-forward",
         value_name = "[BIND:]PORT:HOST:HOSTPORT[/udp]",
         env = "BEAM_LOCAL_FORWARD",
         value_delimiter = ' '
@@ -20,16 +20,23 @@ pub(crate) struct ConnectArgs {
     /// Publish `host:hostport` of this side on `[bind:]port` of the gateway; it must permit that
     #[arg(
         short = 'R',
+        long = "remote-forward",
         value_name = "[BIND:]PORT:HOST:HOSTPORT[/udp]",
         env = "BEAM_REMOTE_FORWARD",
         value_delimiter = ' '
     )]
     pub(crate) remote_forwards: Vec<Forward>,
     /// SOCKS5 proxy on `[bind:]port`, for TCP and UDP
-    #[arg(short = 'D', value_name = "[BIND:]PORT", env = "BEAM_SOCKS", value_delimiter = ' ')]
+    #[arg(short = 'D', long, value_name = "[BIND:]PORT", env = "BEAM_SOCKS", value_delimiter = ' ')]
     pub(crate) socks: Vec<Endpoint>,
     /// Carry standard input and output to `host:port` (for ssh's ProxyCommand)
-    #[arg(short = 'W', value_name = "HOST:PORT", conflicts_with_all = ["local_forwards", "remote_forwards", "socks"])]
+    #[arg(
+        short = 'W',
+        long,
+        value_name = "HOST:PORT",
+        env = "BEAM_STDIO",
+        conflicts_with_all = ["local_forwards", "remote_forwards", "socks"]
+    )]
     pub(crate) stdio: Option<Destination>,
     /// Carry IP packets: a TUN device, with an address that the gateway assigns
     #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = "beam0", env = "BEAM_TUN", group = "network")]
@@ -44,30 +51,9 @@ pub(crate) struct ConnectArgs {
     /// Networks on this side that the gateway may send to; its users file has to permit them (repeatable)
     #[arg(long, value_name = "CIDR", env = "BEAM_ANNOUNCE", value_delimiter = ' ', requires = "network")]
     pub(crate) announce: Vec<ip::Prefix>,
-    /// File that holds the bearer token
-    #[arg(long, value_name = "FILE", env = "BEAM_TOKEN_FILE")]
-    pub(crate) token_file: Option<PathBuf>,
-    /// PEM file with the client certificate chain
-    #[arg(long, value_name = "FILE", requires = "key", env = "BEAM_CERT")]
-    pub(crate) cert: Option<PathBuf>,
-    /// PEM file with the client certificate's key
-    #[arg(long, value_name = "FILE", requires = "cert", env = "BEAM_KEY")]
-    pub(crate) key: Option<PathBuf>,
-    /// Accept only the gateway certificate with this SHA-256 fingerprint
-    #[arg(long, value_name = "sha256:HEX", conflicts_with_all = ["ca", "insecure"], env = "BEAM_PIN")]
-    pub(crate) pin: Option<String>,
-    /// PEM file with the authorities to verify the gateway against, instead of the system's
-    #[arg(long, value_name = "FILE", conflicts_with = "insecure", env = "BEAM_CA")]
-    pub(crate) ca: Option<PathBuf>,
-    /// Do not verify the gateway's certificate
-    #[arg(long, env = "BEAM_INSECURE")]
-    pub(crate) insecure: bool,
     /// A UDP flow without a datagram for so long is closed
     #[arg(long, value_name = "TIME", default_value = "120s", value_parser = duration, env = "BEAM_UDP_IDLE_TIMEOUT")]
     pub(crate) udp_idle_timeout: Duration,
-    /// Congestion control
-    #[arg(long, value_enum, default_value = "cubic", env = "BEAM_CC")]
-    pub(crate) cc: Congestion,
     /// Where session tickets are kept, so that the next start asks at once (0-RTT) [default: /var/lib/beam for root,
     /// else beam in $XDG_STATE_HOME]
     #[arg(long, value_name = "DIR", env = "BEAM_STATE_DIR")]

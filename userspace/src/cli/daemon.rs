@@ -1,6 +1,6 @@
 //! What both daemons take: how packets enter and leave, the log, the control socket.
 
-use super::{NumberList, Queues};
+use super::{Endpoint, NumberList, Queues};
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 
@@ -25,6 +25,15 @@ pub(crate) enum ZeroCopy {
     Off,
 }
 
+/// What the UMEM is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum HugePages {
+    /// Pages of 2 MiB where enough are free, else ordinary ones
+    Auto,
+    /// Ordinary pages
+    Off,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Toggle {
     On,
@@ -45,7 +54,7 @@ pub(crate) enum Congestion {
 }
 
 /// Flags of the datapath, the same for both daemons.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(crate) struct PathArgs {
     /// Interface to attach to (AF_XDP); may be given several times
     #[arg(short = 'i', long = "interface", value_name = "IF", env = "BEAM_INTERFACE", value_delimiter = ' ')]
@@ -71,6 +80,9 @@ pub(crate) struct PathArgs {
     /// UMEM for each queue, in MiB
     #[arg(long, value_name = "MIB", default_value_t = 24, env = "BEAM_UMEM")]
     pub(crate) umem: u32,
+    /// Huge pages for the UMEM
+    #[arg(long, value_enum, default_value = "off", env = "BEAM_HUGEPAGES")]
+    pub(crate) hugepages: HugePages,
     /// Packet protection: the vector units to use
     #[arg(long, value_enum, default_value = "auto", env = "BEAM_SIMD")]
     pub(crate) simd: crate::protection::Simd,
@@ -80,11 +92,17 @@ pub(crate) struct PathArgs {
 }
 
 /// Flags of the log and the control socket, the same for both daemons.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(crate) struct DaemonArgs {
+    /// TOML file with the same flags: `beam check` shows what comes of it
+    #[arg(short = 'c', long, value_name = "FILE", env = "BEAM_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
     /// Control socket of the daemon
     #[arg(long, value_name = "PATH", env = "BEAM_CONTROL")]
     pub(crate) control: Option<PathBuf>,
+    /// Serve metrics for Prometheus, /healthz and /readyz over HTTP; loopback unless an address is given (0.0.0.0:9090)
+    #[arg(long, value_name = "ADDR", env = "BEAM_METRICS")]
+    pub(crate) metrics: Option<Endpoint>,
     /// Log as text or as one JSON object a line
     #[arg(long, value_enum, default_value = "text", env = "BEAM_LOG_FORMAT")]
     pub(crate) log_format: LogFormat,
@@ -92,6 +110,6 @@ pub(crate) struct DaemonArgs {
     #[arg(long, value_enum, default_value = "on", env = "BEAM_CAPTURE_KEYLOG")]
     pub(crate) capture_keylog: Toggle,
     /// More log; twice for everything
-    #[arg(short = 'v', long = "verbose", action = clap::ArgAction::Count)]
+    #[arg(short = 'v', long = "verbose", action = clap::ArgAction::Count, env = "BEAM_VERBOSE")]
     pub(crate) verbose: u8,
 }

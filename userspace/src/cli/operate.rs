@@ -71,13 +71,25 @@ pub(crate) struct DoctorArgs {
     /// Only these checks (default: all)
     #[arg(value_name = "CHECK", value_parser = crate::doctor::CHECKS)]
     pub(crate) checks: Vec<String>,
-    /// The packet protection that is to run, as for `serve`
-    #[arg(long, value_enum, default_value = "auto", env = "BEAM_SIMD")]
-    pub(crate) simd: crate::protection::Simd,
+    // What beam is to be started with: the flags of `serve` and `connect`, environment and all.
+    #[command(flatten)]
+    pub(crate) path: super::PathArgs,
+    /// The listener of `serve`: is its port free, is it ssh's?
+    #[arg(short = 'l', long, value_name = "[ADDR]:PORT", env = "BEAM_LISTEN")]
+    pub(crate) listen: Option<super::Endpoint>,
+    /// The certificate of `serve`: is it valid?
+    #[arg(long, value_name = "FILE", env = "BEAM_TLS_CERT")]
+    pub(crate) tls_cert: Option<PathBuf>,
+    /// A client, or the gateway's URL: is there a way to it? A neighbour that isn't known is looked for by one empty
+    /// datagram
+    #[arg(long, value_name = "ADDRESS|URL", env = "BEAM_URL")]
+    pub(crate) peer: Option<super::Peer>,
     /// One JSON object instead of text
     #[arg(short = 'j', long)]
     pub(crate) json: bool,
     /// A warning is a failure, too
     #[arg(long)]
     pub(crate) strict: bool,
+    #[command(flatten)]
+    pub(crate) fix: super::fix::FixArgs,
 }

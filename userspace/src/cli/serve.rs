@@ -23,7 +23,7 @@ pub(crate) enum EarlyData {
     On,
 }
 
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(crate) struct ServeArgs {
     /// Address to accept tunnels on: `host:port`, `[v6]:port`, `:port` or `*:port`
     #[arg(short = 'l', long, value_name = "[ADDR]:PORT", default_value = ":443", env = "BEAM_LISTEN")]

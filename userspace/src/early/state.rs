@@ -33,6 +33,11 @@ impl State {
         Self { disk: Some(disk), secrets }
     }
 
+    /// None: nothing of before, and nothing is left.
+    pub(crate) fn memory() -> Self {
+        Self { disk: None, secrets: Secrets::random() }
+    }
+
     /// The client's. A directory that nobody named is used if it can be.
     pub(crate) fn client(named: Option<&Path>) -> Self {
         let loudness = if named.is_some() { Loudness::Warning } else { Loudness::Debug };

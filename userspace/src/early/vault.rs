@@ -62,13 +62,19 @@ impl<K: Kind<Key = (Circumstances, u8)>> Pile<K> {
     pub(crate) fn put(&self, value: K::Value, ttl: Duration) {
         let now = now();
         let owed = self.owed_to_disk.fetch_update(Relaxed, Relaxed, |owed| owed.checked_sub(1));
-        if owed.is_ok() {
+        // Without a disk there is no next process.
+        if owed.is_ok() && self.cache.has_disk() {
             let place = self.next_on_disk.fetch_add(1, Relaxed) % PLACES;
             self.cache.put_on_disk(now, &(self.of, place), value, ttl);
         } else {
             let place = self.next.fetch_add(1, Relaxed) % PLACES;
             self.cache.put(now, (self.of, place), value, ttl);
         }
+    }
+
+    /// Nothing is here for this process.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.cache.is_empty()
     }
 
     /// What is here is of no use.
@@ -129,6 +135,10 @@ impl fmt::Debug for TicketsHeld {
 }
 
 impl TicketsHeld {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// What is here is of no use.
     pub(crate) fn forget(&self) {
         self.0.clear();

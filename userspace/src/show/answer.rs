@@ -8,6 +8,7 @@ use crate::{
     worker::{
         account::Usage,
         mail::Command,
+        snapshot::WorkerSnapshot,
         tables::{FlowKind, FlowRow, RouteRow, Slice, TunnelRow},
     },
 };
@@ -183,8 +184,7 @@ impl Supervisor {
     }
 
     /// The caches that workers share, with what each worker has of its own; and the ways out that AF_XDP ports know.
-    fn cache_reports(&self) -> Vec<CacheReport> {
-        let snapshots = self.snapshots();
+    pub(crate) fn cache_reports(&self, snapshots: &[WorkerSnapshot]) -> Vec<CacheReport> {
         let mut reports = (self.identity.caches)();
         for (name, level) in snapshots.iter().flat_map(|snapshot| &snapshot.caches) {
             if let Some(report) = reports.iter_mut().find(|report| report.name == *name) {
@@ -204,7 +204,7 @@ impl Supervisor {
 
     /// A row for each level that a cache has.
     fn caches(&self, to: &mut Collected) {
-        for CacheReport { name, local, shared, disk } in self.cache_reports() {
+        for CacheReport { name, local, shared, disk } in self.cache_reports(&self.snapshots()) {
             for (level, report) in [("worker", local), ("shared", shared), ("disk", disk)] {
                 let Some(report) = report else { continue };
                 to.add(json!({
@@ -242,10 +242,9 @@ impl Supervisor {
         let gateway = self.gateway()?;
         let loaded = gateway.current();
         let facts = identity::facts(&loaded.leaf).map_err(|error| format!("the certificate: {error:#}"))?;
-        let args = gateway.args();
-        let from = match &args.tls_cert {
+        let from = match &loaded.args.tls_cert {
             Some(path) => path.display().to_string(),
-            None => format!("self-signed, in {}", args.state_dir.display()),
+            None => format!("self-signed, in {}", loaded.args.state_dir.display()),
         };
         to.add(json!({
             "subject": facts.subject,
@@ -261,7 +260,7 @@ impl Supervisor {
     }
 
     fn configuration(&self, to: &mut Collected) {
-        for Setting { flag, value, from } in settings::all() {
+        for Setting { flag, value, from, .. } in settings::all() {
             to.add(json!({ "flag": flag, "value": value, "from": from }));
         }
     }

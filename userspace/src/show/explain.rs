@@ -132,7 +132,7 @@ const MEANINGS: &[(&str, &str)] = &[
 ];
 
 /// Of a counter that tells of a mishap. Those of the LAN port have a prefix.
-pub(super) fn meaning(counter: &str) -> Option<&'static str> {
+pub(crate) fn meaning(counter: &str) -> Option<&'static str> {
     let counter = counter.strip_prefix("lan_").unwrap_or(counter);
     MEANINGS.iter().find(|(name, _)| *name == counter).map(|&(_, means)| means)
 }

@@ -13,6 +13,7 @@ mod ip;
 mod link;
 mod paths;
 mod pool;
+mod probe;
 mod reverse;
 mod trouble;
 mod udp;
@@ -21,11 +22,17 @@ use self::{
     ip::IpClient,
     paths::Changes,
     pool::{NothingLeft, Pool},
+    probe::Probing,
     reverse::Reverse,
     trouble::explain,
     udp::UdpSide,
 };
-pub(crate) use self::{ip::IpConfig, paths::source_towards, reverse::Publication};
+pub(crate) use self::{
+    ip::IpConfig,
+    paths::source_towards,
+    probe::{Early, Opening, PathFacts, ProbeConfig, Report},
+    reverse::Publication,
+};
 
 use super::{
     Ended,
@@ -91,6 +98,8 @@ pub(crate) struct ClientConfig {
     pub(crate) stdio: Option<(Socket, Destination)>,
     /// `--tun` or `--lan`: carries IP.
     pub(crate) network: Option<IpConfig>,
+    /// `beam ping`.
+    pub(crate) probe: Option<ProbeConfig>,
     pub(crate) once: bool,
     pub(crate) retries_max: Option<u32>,
     pub(crate) pause_max: Duration,
@@ -118,12 +127,14 @@ pub(crate) struct Client {
     authority: String,
     udp: UdpSide,
     reverse: Reverse,
+    probing: Option<Probing>,
 }
 
 impl Client {
     pub(crate) fn new(mut config: ClientConfig) -> Self {
         Self {
             ip: config.network.take().map(IpClient::new),
+            probing: config.probe.take().map(Probing::new),
             authority: Destination { host: config.host.clone(), port: config.port }.authority(),
             udp: UdpSide::default(),
             reverse: Reverse::new(std::mem::take(&mut config.publications)),
@@ -179,7 +190,8 @@ impl Client {
         let rest = self.resting.iter().map(|&(until, _)| until).min();
         let ip = self.ip.as_ref().and_then(|ip| ip.next_deadline(core));
         let (udp, reverse) = (core.udp.next_deadline(), self.reverse.next_deadline());
-        [self.pool.next_deadline(), self.paths_due, rest, core.flows.next_deadline(), udp, reverse, ip]
+        let probe = self.probing.as_ref().and_then(Probing::next_deadline);
+        [self.pool.next_deadline(), self.paths_due, rest, core.flows.next_deadline(), udp, reverse, ip, probe]
             .into_iter()
             .flatten()
             .min()
@@ -223,6 +235,7 @@ impl Client {
         }
         self.udp_connection_ended(core, conn);
         self.reverse_connection_ended(core, conn);
+        self.probe_closed(conn);
         core.connection_ended(conn);
         let nothing_left = self.pool.closed(core, now, &self.config, conn, reason);
         self.ip_closed(core, conn);
@@ -253,6 +266,7 @@ impl Client {
         self.ip_timers(core, now);
         self.udp_timers(core, now);
         self.reverse_timers(core, now);
+        self.probe_timers(core, now);
         for key in core.flows.expired(now) {
             if matches!(core.flows.get_mut(key), Some(flow) if matches!(flow.phase, Phase::Dialing(_))) {
                 self.dial_failed(core, key, "no answer");
@@ -352,6 +366,7 @@ impl Client {
             Some(Slot::IpAsked) => self.hear_ip_answer(core, conn, stream),
             Some(&Slot::Udp(key)) => core.udp.queue(key),
             Some(&Slot::Reverse(index)) => self.advance_reverse(core, index),
+            Some(Slot::Probe) => self.hear_probe(core, (conn, stream)),
             _ => {}
         }
     }
@@ -381,6 +396,7 @@ impl Client {
             Some(Slot::IpAsked) => self.hear_ip_answer(core, conn, stream),
             Some(&Slot::Udp(key)) => core.udp.queue(key),
             Some(&Slot::Reverse(index)) => self.advance_reverse(core, index),
+            Some(Slot::Probe) => self.hear_probe(core, (conn, stream)),
             _ => {}
         }
     }

@@ -9,6 +9,7 @@ use super::{
     ip::Ip,
     ledger::Ledger,
     mail::Mailbox,
+    meters::{Meter, Meters},
     poll::{FlowKey, Poll},
     reverse::Reverse,
     session::{abandon, quic_code},
@@ -44,6 +45,7 @@ pub(super) struct Core {
     pub(super) totals: Totals,
     /// Who looks at the packets.
     pub(super) captures: Captures,
+    pub(super) meters: Meters,
     /// HTTP datagrams that went nowhere.
     pub(super) datagrams: Drops,
     /// When the present turn of the loop began.
@@ -163,6 +165,7 @@ impl Core {
             draining: false,
             totals: Totals::default(),
             captures: Captures::default(),
+            meters: Meters::default(),
             datagrams: Drops::default(),
             now: Instant::now(),
             windows,
@@ -233,6 +236,13 @@ impl Core {
         let progress = splice.pump(&mut quic, &flow.socket, &mut flow.ready, &mut self.arena, quota);
         self.ledger.moved(owner, Way::Sent, splice.bytes_to_socket - sent);
         self.ledger.moved(owner, Way::Received, splice.bytes_to_stream - received);
+        let answered = |way: &mut Way| match way {
+            Way::Sent => splice.bytes_to_socket > sent,
+            Way::Received => splice.bytes_to_stream > received,
+        };
+        if flow.answer.take_if(answered).is_some() {
+            self.meters.time(Meter::FirstByte, self.now.saturating_duration_since(flow.since));
+        }
         if let Progress::Broken(broken) = &progress {
             match *broken {
                 Broken::Socket(_) => abandon(&mut quic, stream, Code::H3_CONNECT_ERROR),

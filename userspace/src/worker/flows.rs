@@ -32,6 +32,8 @@ pub(super) struct Flow {
     /// Where it leads, as it was asked for, and since when.
     pub(super) to: Box<str>,
     pub(super) since: Instant,
+    /// Which way the first byte goes that whoever asked waits for; `None` once it has come.
+    pub(super) answer: Option<Way>,
     generation: u32,
     queued: bool,
     /// Waits in the ledger, by [`Way`].
@@ -119,6 +121,7 @@ impl Flows {
             permit: None,
             to: Box::default(),
             since: now,
+            answer: None,
             generation,
             queued: false,
             starved: [false; 2],

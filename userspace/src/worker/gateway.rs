@@ -39,14 +39,14 @@ use ::upstream::{
 use bytes::Bytes;
 use cache::{Kind as _, LevelReport, Local};
 pub(super) use identity::Asker;
-use masque::{Code, Host, Item, Kind, MessageError, MessageReader, Request, RequestReader, Scope};
+use masque::{Code, Host, Item, Kind, MessageError, MessageReader, Request, RequestReader, Scope, status};
 pub(crate) use revoke::Revoked;
 use std::{
     collections::{HashMap, VecDeque},
     sync::Arc,
     time::{Duration, Instant},
 };
-use tunnel::{CloseReason, ConnId, Dir, Event, Read, StreamId, VarInt};
+use tunnel::{CloseReason, ConnId, Dir, Event, Read, RetryPolicy, StreamId, VarInt};
 
 /// What all workers of a gateway share; never changed, only replaced.
 pub(crate) struct GatewayConfig {
@@ -64,19 +64,28 @@ pub(crate) struct GatewayConfig {
 }
 
 impl GatewayConfig {
-    /// The same with other users and authorities.
-    pub(crate) fn renewed(&self, users: Option<Users>, authorities: Arc<[u8]>) -> Self {
-        let Self { users: _, accounts, policy, listen, resolver, certificate_name, authorities: _ } = self;
-        Self {
-            users,
-            accounts: accounts.clone(),
-            policy: policy.clone(),
-            listen: listen.clone(),
-            resolver: resolver.clone(),
-            certificate_name: *certificate_name,
-            authorities,
-        }
+    /// The same with other rules.
+    pub(crate) fn renewed(&self, Rules { users, policy, listen, authorities }: Rules) -> Self {
+        let (accounts, resolver) = (self.accounts.clone(), self.resolver.clone());
+        let certificate_name = self.certificate_name;
+        Self { users, accounts, policy, listen, resolver, certificate_name, authorities }
     }
+}
+
+/// The part of a [`GatewayConfig`] that flags and files say.
+pub(crate) struct Rules {
+    pub(crate) users: Option<Users>,
+    pub(crate) policy: Policy,
+    pub(crate) listen: ClientPolicy,
+    pub(crate) authorities: Arc<[u8]>,
+}
+
+/// Numbers of a worker that may change while it runs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub(crate) connections_max: usize,
+    pub(crate) retry: RetryPolicy,
+    pub(crate) udp_idle_timeout: Duration,
 }
 
 /// See the module.
@@ -292,7 +301,10 @@ impl Gateway {
             Some(Slot::Listen) => self.pump_listen(core, (conn, stream)),
             Some(&Slot::Ip(key)) => core.ip.queue(key),
             // What follows the header section waits in QUIC's receive window.
-            Some(Slot::Resolving(_) | Slot::Answering(_) | Slot::Reverse(_) | Slot::IpAsked) | None => {}
+            Some(
+                Slot::Resolving(_) | Slot::Answering(_) | Slot::Reverse(_) | Slot::IpAsked | Slot::Probe,
+            )
+            | None => {}
         }
     }
 
@@ -407,9 +419,8 @@ impl Gateway {
         reader: RequestReader,
         request: &Request,
     ) -> Result<(), Refusal> {
-        if matches!(request.kind, Kind::Other { .. }) {
-            core.totals.refused_not_found += 1;
-            return Err(Refusal::new(404));
+        if let Kind::Other { path, .. } = &request.kind {
+            return Err(self.answer_no_tunnel(core, conn, request, path));
         }
         let asker = self.identify(core, conn, request.authorization.as_ref())?;
         if core.draining {
@@ -434,6 +445,22 @@ impl Gateway {
             core,
             Wanted { conn, stream, reader, host, port, asker, permit, transport: Transport::Tcp },
         )
+    }
+
+    /// A request for no tunnel. Who shows credentials learns whether they hold; to strangers there is nothing here but
+    /// the answer to `OPTIONS *`, by which `beam ping` and others measure (RFC 9110 section 9.3.7).
+    fn answer_no_tunnel(&mut self, core: &mut Core, conn: ConnId, request: &Request, path: &str) -> Refusal {
+        let by_certificate = self.sessions.get(&conn).is_some_and(|session| session.identity.is_some());
+        if (by_certificate || request.authorization.is_some())
+            && let Err(refusal) = self.identify(core, conn, request.authorization.as_ref())
+        {
+            return refusal;
+        }
+        if request.method == "OPTIONS" && path == "*" {
+            return Refusal::new(status::NO_CONTENT);
+        }
+        core.totals.refused_not_found += 1;
+        Refusal::new(404)
     }
 
     /// Starts the resolution of the destination's name, unless no address of it could be allowed.
@@ -467,7 +494,8 @@ impl Gateway {
         }
         if let Some(session) = self.sessions.get_mut(&conn) {
             session.lookups += 1;
-            let resolving = Resolving { reader, host, port, asker, permit, transport };
+            let since = core.now;
+            let resolving = Resolving { reader, host, port, asker, permit, transport, since };
             session.slots.insert(stream, Slot::Resolving(Box::new(resolving)));
             self.lookups.push_back((core.now + LOOKUP_LIMIT, conn, stream));
         }

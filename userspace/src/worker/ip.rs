@@ -449,6 +449,12 @@ impl Core {
     }
 }
 
+/// The names of the counters here, for tests.
+#[cfg(test)]
+pub(super) fn counters_of_nothing() -> Vec<&'static str> {
+    Totals::default().counters().map(|(name, _)| name).to_vec()
+}
+
 /// The names of the drops here, for tests.
 #[cfg(test)]
 pub(super) fn drops_of_nothing() -> [(&'static str, u64); 12] {

@@ -2,7 +2,7 @@
 //! All queues are bounded; the one for frames of ports that came later, by the number of those frames.
 
 use super::{
-    GatewayConfig, Revoked,
+    GatewayConfig, Limits, Revoked,
     poll::{FlowKey, Waker},
     snapshot::WorkerSnapshot,
     tables::{FlowKind, FlowRow, RouteRow, Slice, TunnelRow},
@@ -58,6 +58,8 @@ pub(crate) enum Who {
 
 /// What the control plane asks of a worker.
 pub(crate) enum Command {
+    /// Take a turn: an interface is gone, which wakes no socket of its own.
+    Look,
     /// Report counters and tables.
     Snapshot(Sender<Box<WorkerSnapshot>>),
     /// Refuse new flows from now on; running ones go on.
@@ -79,7 +81,12 @@ pub(crate) enum Command {
     /// An address of an IP session has moved to a younger session of the same client.
     AddressMoved { key: FlowKey, address: IpAddr },
     /// Gateway: work by this configuration from now on.
-    Configure { config: Arc<GatewayConfig>, server: Arc<quinn_proto::ServerConfig>, reply: Sender<Revoked> },
+    Configure {
+        config: Arc<GatewayConfig>,
+        server: Arc<quinn_proto::ServerConfig>,
+        limits: Limits,
+        reply: Sender<Revoked>,
+    },
     /// Gateway: close connections; how many there were.
     Kick { who: Who, reply: Sender<u64> },
     /// Show packets to a capture from now on.

@@ -22,6 +22,7 @@ mod gateway;
 pub(crate) mod ip;
 mod ledger;
 pub(crate) mod mail;
+pub(crate) mod meters;
 pub(crate) mod poll;
 pub(crate) mod ports;
 mod reverse;
@@ -31,12 +32,14 @@ pub(crate) mod tables;
 mod udp;
 
 pub(crate) use client::{Client, ClientConfig, IpConfig, Listen, Publication, source_towards};
-pub(crate) use gateway::{Claims, Gateway, GatewayConfig, Revoked};
+pub(crate) use client::{Early, Opening, PathFacts, ProbeConfig, Report};
+pub(crate) use gateway::{Claims, Gateway, GatewayConfig, Limits, Revoked, Rules};
 pub(crate) use session::gateway_h3_config;
 
 use self::{
     core::Core,
     mail::{Command, Handed, Mailbox},
+    meters::Meter,
     poll::{Poll, Ready, Token},
     ports::Ports,
     snapshot::WorkerSnapshot,
@@ -78,6 +81,12 @@ pub(crate) struct Worker {
     handed: Vec<Handed>,
     loops: u64,
     sleeps: u64,
+    /// When the present turn began; `None` once its time was taken.
+    turn_began: Option<Instant>,
+    /// The timer that it sleeps for.
+    asleep_until: Option<Instant>,
+    /// When to look at round trips again.
+    sample_at: Instant,
     /// Never sleep: latency for a whole CPU.
     busy_poll: bool,
     ended: Option<Ended>,
@@ -87,6 +96,9 @@ pub(crate) struct Worker {
 const LOOPS_BETWEEN_POLLS: u64 = 4;
 /// Steps of flows in one turn: what a client sent meanwhile is not to wait for those of a thousand others.
 const STEPS_MAX: usize = 128;
+/// Round trips are looked at so often, by a worker that is awake, and at so many places of its table of connections.
+const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
+const SAMPLES_MAX: usize = 256;
 /// Frames taken over from other workers in one turn.
 const HANDED_MAX: usize = 256;
 
@@ -117,6 +129,9 @@ impl Worker {
             handed: Vec::new(),
             loops: 0,
             sleeps: 0,
+            turn_began: None,
+            asleep_until: None,
+            sample_at: Instant::now(),
             busy_poll: false,
             ended: None,
         })
@@ -132,6 +147,13 @@ impl Worker {
         self.core.udp.idle_timeout = timeout;
     }
 
+    /// Sets a gateway's limits, at the start and by a reload. What is beyond them goes on.
+    pub(crate) fn set_limits(&mut self, limits: Limits) {
+        let Limits { connections_max, retry, udp_idle_timeout } = limits;
+        self.core.engine.set_limits(connections_max, retry);
+        self.set_udp_idle_timeout(udp_idle_timeout);
+    }
+
     /// Runs until it is told to stop.
     pub(crate) fn run(mut self) -> Ended {
         if let Err(error) = self.start() {
@@ -139,6 +161,7 @@ impl Worker {
         }
         loop {
             let now = Instant::now();
+            self.measure_time(now);
             let busy = match self.turn(now) {
                 Ok(busy) => busy,
                 Err(error) => return Ended::Broken(error),
@@ -147,7 +170,7 @@ impl Worker {
                 self.say_goodbye(now);
                 return ended;
             }
-            if let Err(error) = self.rest(now, busy) {
+            if let Err(error) = self.rest(busy) {
                 return Ended::Broken(error);
             }
         }
@@ -180,7 +203,8 @@ impl Worker {
             self.ports.take_home(port, frame);
         }
         self.core.captures.begin(now);
-        let mut more = self.ports.receive(now, &mut self.core.engine, &mut self.core.captures)?;
+        let Core { engine, meters, captures, .. } = &mut self.core;
+        let mut more = self.ports.receive(now, engine, meters, captures)?;
         more |= self.read_mail(now);
         self.core.engine.run(now);
         self.serve_events(now);
@@ -198,15 +222,19 @@ impl Worker {
     }
 
     /// Looks at the epoll: at once if there is work, else asleep until something needs the worker.
-    fn rest(&mut self, now: Instant, busy: bool) -> io::Result<()> {
+    fn rest(&mut self, busy: bool) -> io::Result<()> {
         if busy || self.busy_poll {
             if !self.loops.is_multiple_of(LOOPS_BETWEEN_POLLS) {
                 return Ok(());
             }
             return self.core.poll.wait(Some(Duration::ZERO), &mut self.ready);
         }
+        let now = Instant::now();
+        self.end_turn(now);
         self.mailbox.waker().announce_sleep();
-        let timeout = if self.mailbox.is_empty() { self.sleep_for(now) } else { Some(Duration::ZERO) };
+        let until = if self.mailbox.is_empty() { self.sleep_until(now) } else { Some(now) };
+        let timeout = until.map(|until| until.saturating_duration_since(now));
+        self.asleep_until = until.filter(|&until| until > now);
         self.sleeps += 1;
         let waited = self.core.poll.wait(timeout, &mut self.ready);
         let rung = self.ready.iter().any(|ready| ready.token == Token::Mail);
@@ -214,8 +242,30 @@ impl Worker {
         waited
     }
 
+    /// Takes the times that show when a turn begins: of the one before, unless it ended in sleep; of the wake-up; and once in
+    /// a while the round trips. The only clock is the loop's own.
+    fn measure_time(&mut self, now: Instant) {
+        self.end_turn(now);
+        self.turn_began = Some(now);
+        // Whatever else ended the sleep wasn't late for the timer.
+        if let Some(until) = self.asleep_until.take().filter(|_| self.ready.is_empty()) {
+            self.core.meters.time(Meter::TimerLag, now.saturating_duration_since(until));
+        }
+        if now >= self.sample_at {
+            self.sample_at = now + SAMPLE_INTERVAL;
+            let Core { engine, meters, .. } = &mut self.core;
+            engine.sample_round_trips(SAMPLES_MAX, &mut |rtt| meters.time(Meter::RoundTrip, rtt));
+        }
+    }
+
+    fn end_turn(&mut self, now: Instant) {
+        if let Some(began) = self.turn_began.take() {
+            self.core.meters.time(Meter::LoopLag, now.saturating_duration_since(began));
+        }
+    }
+
     /// Until the next timer, or for ever.
-    fn sleep_for(&mut self, now: Instant) -> Option<Duration> {
+    fn sleep_until(&mut self, now: Instant) -> Option<Instant> {
         let blocked = (self.core.engine.pending_transmit() && self.ports.is_blocked())
             .then(|| now + ports::BLOCKED_RETRY);
         let role = match &self.role {
@@ -228,7 +278,6 @@ impl Worker {
             .into_iter()
             .flatten()
             .min()
-            .map(|at| at.saturating_duration_since(Instant::now()))
     }
 
     /// Takes what other threads sent. True if something was there.
@@ -261,6 +310,8 @@ impl Worker {
                 // The asker may have given up; then nobody misses the answer.
                 let _ = reply.send(Box::new(self.snapshot()));
             }
+            // The ports of the tunnel look in each turn, that of the network behind it when it may have something.
+            Command::Look => self.core.ip.note_ready(),
             Command::Stop => self.ended = Some(Ended::Stopped),
             Command::AddPort(port) => {
                 // The port is dropped, and its queue left to the kernel again.
@@ -309,8 +360,9 @@ impl Worker {
                     gateway.address_moved(&mut self.core, key, address);
                 }
             }
-            Command::Configure { config, server, reply } => {
+            Command::Configure { config, server, limits, reply } => {
                 let mut revoked = Revoked::default();
+                self.set_limits(limits);
                 if let Role::Gateway(gateway) = &mut self.role {
                     self.core.engine.set_server_config(Some(server));
                     revoked = gateway.configure(&mut self.core, config);
@@ -355,6 +407,9 @@ impl Worker {
     /// Tells the role what happened to connections and streams.
     fn serve_events(&mut self, now: Instant) {
         while let Some((conn, event)) = self.core.engine.poll_event() {
+            if let Event::Connected { took, .. } = event {
+                self.core.meters.time(Meter::Handshake, took);
+            }
             self.serve_event(now, conn, event);
         }
     }
@@ -478,6 +533,7 @@ impl Worker {
             },
             loops: self.loops,
             sleeps: self.sleeps,
+            meters: Some(self.core.meters.with(self.core.engine.batches())),
             up,
             tunnels: match &self.role {
                 Role::Client(client) => Some(client.up_count()),
@@ -522,4 +578,15 @@ pub(crate) fn drop_names() -> Vec<&'static str> {
     let ip = ip::drops_of_nothing();
     let named = http.into_iter().chain(udp).chain(reverse).chain(ip).map(|(name, _)| name);
     named.chain(client::udp_drop_names()).collect()
+}
+
+/// Names of what the layers above the engine and the ports to inner networks count, for tests.
+#[cfg(test)]
+pub(crate) fn counter_names() -> Vec<&'static str> {
+    let mut names: Vec<&str> = core::Totals::default().counters().map(|(name, _)| name).to_vec();
+    names.extend(datagrams::Drops::default().counters().map(|(name, _)| name));
+    names.extend(udp::Totals::default().counters().map(|(name, _)| name));
+    names.extend(reverse::Totals::default().counters().map(|(name, _)| name));
+    names.extend(ip::counters_of_nothing());
+    names
 }

@@ -3,6 +3,7 @@
 
 use super::{
     mail::{Handed, Home, Mailbox},
+    meters::{Meter, Meters},
     poll::{Poll, Token},
     snapshot::PortSnapshot,
 };
@@ -98,6 +99,7 @@ impl Ports {
             counters: *port.counters(),
             frames: port.census(),
             ways: port.known_ways(),
+            kernel: port.socket_statistics(),
         };
         self.ports.iter_mut().map(of).collect()
     }
@@ -124,6 +126,7 @@ impl Ports {
         &mut self,
         now: Instant,
         engine: &mut Engine,
+        meters: &mut Meters,
         captures: &mut Captures,
     ) -> io::Result<bool> {
         let mut more = false;
@@ -131,6 +134,9 @@ impl Ports {
             let mut burst = std::mem::take(&mut self.burst);
             let count = self.ports[index].receive(&mut burst, BURST_MAX)?;
             more |= count == BURST_MAX;
+            if count > 0 {
+                meters.size(Meter::ReceiveBurst, count);
+            }
             if captures.is_on() {
                 self.show_received(index, &burst, captures);
             }
@@ -465,7 +471,7 @@ mod tests {
             let mut ports = Ports::new(0, vec![Box::new(port)], mailboxes.clone());
             let mut others = Ports::new(1, Vec::new(), mailboxes.clone());
             let now = Instant::now();
-            ports.receive(now, &mut here, &mut Captures::default()).unwrap();
+            ports.receive(now, &mut here, &mut Meters::default(), &mut Captures::default()).unwrap();
             let mut handed: Vec<_> = std::iter::from_fn(|| mailboxes[1].next_frame()).collect();
             others.accept_handed(now, &mut there, &mut handed, &mut Captures::default());
             while let Some((port, frame)) = mailboxes[0].next_return() {

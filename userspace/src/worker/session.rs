@@ -34,6 +34,8 @@ pub(super) enum Slot {
     Ip(FlowKey),
     /// Client: a request for an IP session, without its answer.
     IpAsked,
+    /// Client: a request of `beam ping`.
+    Probe,
 }
 
 /// A request between its header section and the connection to its destination.
@@ -44,6 +46,8 @@ pub(super) struct Resolving {
     pub(super) asker: Asker,
     pub(super) permit: FlowPermit,
     pub(super) transport: Transport,
+    /// When the request came.
+    pub(super) since: Instant,
 }
 
 /// What the flow to the destination will be.

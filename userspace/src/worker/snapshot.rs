@@ -1,6 +1,6 @@
 //! What a worker reports about itself: plain numbers, copied out when somebody asks.
 
-use super::ports::HandOver;
+use super::{meters::Meters, ports::HandOver};
 use crate::protection::ProtectionStatus;
 use cache::LevelReport;
 use port::{Census, Counters, KnownWays};
@@ -13,6 +13,8 @@ pub(crate) struct PortSnapshot {
     pub(crate) frames: Option<Census>,
     /// Its table of ways out; `None` where the kernel finds them.
     pub(crate) ways: Option<KnownWays>,
+    /// XDP_STATISTICS of an AF_XDP socket.
+    pub(crate) kernel: Option<[(&'static str, u64); 6]>,
 }
 
 /// One worker at one instant.
@@ -36,6 +38,8 @@ pub(crate) struct WorkerSnapshot {
     pub(crate) protection: ProtectionStatus,
     pub(crate) loops: u64,
     pub(crate) sleeps: u64,
+    /// `None` only in tests.
+    pub(crate) meters: Option<Meters>,
     /// This worker's level of caches.
     pub(crate) caches: Vec<(&'static str, LevelReport)>,
     /// The client's tunnel is up (always true at a gateway).

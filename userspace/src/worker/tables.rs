@@ -10,7 +10,7 @@ use super::{
     udp::{Outside, Phase as UdpPhase, UdpFlow},
 };
 use crate::orders::tunnel_id;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::time::Instant;
 use tunnel::ConnId;
 use upstream::policy::Net;
@@ -27,22 +27,25 @@ pub(crate) struct Slice<T> {
 }
 
 /// One QUIC connection.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct TunnelRow {
-    tunnel: String,
+    pub(crate) tunnel: String,
     /// `None`: it has not shown who it is; or this is a client.
-    client: Option<String>,
-    remote: String,
-    worker: u8,
-    flows: u32,
-    rtt_ms: f64,
+    pub(crate) client: Option<String>,
+    pub(crate) remote: String,
+    pub(crate) worker: u8,
+    pub(crate) flows: u32,
+    pub(crate) rtt_ms: f64,
     /// UDP payload that the path carries.
-    mtu: u16,
+    pub(crate) mtu: u16,
     /// Inner UDP or IP payload that fits a QUIC DATAGRAM frame; `None` if the peer takes none.
-    datagram_mtu: Option<usize>,
-    sent_packets: u64,
-    lost_packets: u64,
-    age_s: Option<u64>,
+    pub(crate) datagram_mtu: Option<usize>,
+    pub(crate) sent_packets: u64,
+    pub(crate) lost_packets: u64,
+    /// UDP payload, by this end.
+    pub(crate) tx_bytes: u64,
+    pub(crate) rx_bytes: u64,
+    pub(crate) age_s: Option<u64>,
 }
 
 /// An address or a network that packets to a client have.
@@ -98,7 +101,8 @@ impl Worker {
         let core = &mut self.core;
         let (flows, now, worker) = (core.flow_count(conn), core.now, core.id);
         let mut quic = core.engine.connection(conn).filter(|quic| !quic.is_closed())?;
-        let path = quic.stats().path;
+        let stats = quic.stats();
+        let path = stats.path;
         Some(TunnelRow {
             tunnel: tunnel_id(worker, conn),
             client,
@@ -110,6 +114,8 @@ impl Worker {
             datagram_mtu: datagrams::payload_max_bytes(&mut quic),
             sent_packets: path.sent_packets,
             lost_packets: path.lost_packets,
+            tx_bytes: stats.udp_tx.bytes,
+            rx_bytes: stats.udp_rx.bytes,
             age_s: since.map(|since| seconds(since, now)),
         })
     }

@@ -68,7 +68,7 @@ fn open_queue(name: &str, bytes: &[u8; NAME_BYTES], first: bool) -> Result<Queue
     if !takes_udp {
         sys::set_offloads(fd.as_fd(), base).map_err(|error| refused(name, "TUNSETOFFLOAD", error))?;
     }
-    Ok(Queue::new(fd, takes_udp))
+    Ok(Queue::new(fd, name, takes_udp))
 }
 
 fn refused(name: &str, what: &'static str, error: io::Error) -> TunError {

@@ -19,6 +19,7 @@ const READS_MAX: usize = 64;
 #[derive(Debug)]
 pub struct Queue {
     fd: OwnedFd,
+    name: String,
     buffer: Box<[u8]>,
     coalescer: Coalescer,
     counters: Counters,
@@ -38,9 +39,10 @@ struct Counters {
 }
 
 impl Queue {
-    pub(crate) fn new(fd: OwnedFd, takes_udp: bool) -> Self {
+    pub(crate) fn new(fd: OwnedFd, name: &str, takes_udp: bool) -> Self {
         Self {
             fd,
+            name: name.to_owned(),
             buffer: vec![0; READ_BYTES_MAX].into_boxed_slice(),
             coalescer: Coalescer::new(takes_udp),
             counters: Counters::default(),
@@ -59,8 +61,7 @@ impl Queue {
             Ok(length) => length,
             Err(Errno::AGAIN) => return Ok(false),
             Err(Errno::INTR) => return Ok(true),
-            // EBADFD: the device is gone.
-            Err(errno) => return Err(errno.into()),
+            Err(errno) => return Err(gone(&self.name, errno)),
         };
         self.counters.reads += 1;
         self.counters.read_bytes += length as u64;
@@ -71,6 +72,15 @@ impl Queue {
         }
         Ok(true)
     }
+}
+
+/// Why a device can't be read. EBADFD: it was deleted.
+fn gone(name: &str, errno: Errno) -> io::Error {
+    let error = io::Error::from(errno);
+    let text = format!(
+        "the TUN device {name} is gone ({error}): somebody deleted it. Start beam again, which makes it"
+    );
+    io::Error::new(error.kind(), text)
 }
 
 impl InnerPort for Queue {

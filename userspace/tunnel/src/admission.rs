@@ -65,6 +65,13 @@ impl Retry {
         Self { policy, active: policy == RetryPolicy::Always }
     }
 
+    /// Another policy from now on. One that is the same as before leaves things as they are.
+    pub fn set_policy(&mut self, policy: RetryPolicy) {
+        if policy != self.policy {
+            *self = Self::new(policy);
+        }
+    }
+
     /// Whether unvalidated Initials are to be answered with Retry now.
     pub fn active(&self) -> bool {
         self.active

@@ -90,6 +90,8 @@ pub struct EngineConfig {
     pub remote_streams_max: u32,
     /// How packets are sealed and opened.
     pub protection: Protection,
+    /// Keeps [`crate::Batches`]; off only to measure what that costs.
+    pub count_batches: bool,
     /// Makes quinn's and the CIDs' random numbers repeatable: for simulation only.
     pub rng_seed: Option<[u8; 32]>,
 }
@@ -111,6 +113,7 @@ impl EngineConfig {
             udp_payload_max_bytes: 1472,
             remote_streams_max: 4096,
             protection: Protection::default(),
+            count_batches: true,
             rng_seed: None,
         }
     }

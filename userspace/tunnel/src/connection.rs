@@ -45,6 +45,10 @@ pub(crate) struct Conn {
     /// The peer's address that has proved itself.
     pub(crate) validated: Option<SocketAddr>,
     pub(crate) phase: Phase,
+    /// When its handshake began.
+    pub(crate) began: Option<Instant>,
+    /// Something has come for it since its round trip was last told.
+    pub(crate) heard: bool,
     /// On the engine's list of connections to poll.
     pub(crate) touched: bool,
     /// How far the engine may double the permitted remote streams.

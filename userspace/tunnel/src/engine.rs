@@ -11,7 +11,7 @@
 //! Only touched connections are polled: those that got a datagram, a timer or an application call.
 //! Memory is bounded: see the limits beside each queue.
 
-use crate::admission::{Budget, Retry};
+use crate::admission::{Budget, Retry, RetryPolicy};
 use crate::cid::{CidCodec, WorkerId};
 use crate::config::EngineConfig;
 use crate::connection::{Conn, ConnId, ConnMut, Phase, raise_streams, report_end, touch};
@@ -33,12 +33,14 @@ use wire::Path;
 
 mod batch;
 mod inbound;
+mod meters;
 mod outbound;
 mod qlog;
 mod timers;
 
 pub(crate) use inbound::Slab;
 pub use inbound::{Inbound, Owner};
+pub use meters::Batches;
 pub use outbound::{Outlet, Reserved, Sink, Transmit};
 pub use qlog::Qlog;
 
@@ -56,6 +58,9 @@ pub struct Engine {
     draining: bool,
     now: Option<Instant>,
     stats: Stats,
+    batches: Option<Batches>,
+    /// The place of the table whose round trip was told last.
+    sampled_to: usize,
 
     /// By quinn's connection handle.
     slots: Vec<Slot>,
@@ -201,6 +206,8 @@ impl Engine {
             draining: false,
             now: None,
             stats: Stats::default(),
+            batches: config.count_batches.then(Batches::default),
+            sampled_to: 0,
             slots: Vec::new(),
             touched: VecDeque::new(),
             events: VecDeque::new(),
@@ -302,6 +309,12 @@ impl Engine {
         self.endpoint.set_server_config(server);
     }
 
+    /// Other limits from now on. Connections beyond them live on.
+    pub fn set_limits(&mut self, connections_max: usize, retry: RetryPolicy) {
+        self.config.connections_max = connections_max;
+        self.retry.set_policy(retry);
+    }
+
     /// The counters.
     pub fn stats(&self) -> Stats {
         let GuardStats { sealed, opened, batches, canary_checked, canary_failed } = self.guard.stats();
@@ -362,6 +375,8 @@ impl Engine {
             other_path: None,
             validated: proven.then_some(path.remote),
             phase: Phase::Handshake,
+            began: self.now,
+            heard: false,
             touched: true,
             streams_max: self.config.remote_streams_max,
             unvalidated_handshake: !proven,
@@ -405,7 +420,9 @@ impl Engine {
                     // The client has answered with keys that it had to receive to know (RFC 9000 8.1).
                     conn.validated = Some(conn.quic.remote_address());
                     newly_proven = Some(conn.path);
-                    Event::Connected { side: conn.quic.side() }
+                    let took =
+                        conn.began.map_or(Duration::ZERO, |began| now.saturating_duration_since(began));
+                    Event::Connected { side: conn.quic.side(), took }
                 }
                 Quic::ConnectionLost { reason } => {
                     report_end(id, conn, reason.into(), &mut self.events, &mut self.stats);

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use quinn_proto::{ConnectionError, Dir, Side, StreamId, TransportErrorCode, VarInt};
 use std::fmt;
+use std::time::Duration;
 
 /// Something that happened to one connection.
 ///
@@ -15,6 +16,8 @@ pub enum Event {
     Connected {
         /// Which end we are.
         side: Side,
+        /// How long the handshake took: from the first Initial that was accepted, or sent.
+        took: Duration,
     },
     /// The handshake ended without a connection.
     HandshakeFailed {

@@ -114,6 +114,11 @@ impl Program {
         Ok((sockets, self.take_map(counters)?))
     }
 
+    /// Whether it was compiled to machine code.
+    pub(crate) fn is_jitted(&mut self) -> Result<bool, OpenError> {
+        self.xdp()?.info().map(|info| info.size_jitted() > 0).map_err(|error| refused(&error))
+    }
+
     fn xdp(&mut self) -> Result<&mut Xdp, OpenError> {
         let name = self.name;
         self.ebpf
@@ -245,7 +250,7 @@ pub(crate) fn errno(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
 const ORDINARY_MTU: u32 = 1500;
 
 /// A 4 KiB page less XDP headroom, Ethernet header and the kernel's skb_shared_info.
-pub(crate) const PAGE_MTU_MAX: u32 = 4096 - 256 - 2 - 14 - 320;
+pub const PAGE_MTU_MAX: u32 = 4096 - 256 - 2 - 14 - 320;
 
 /// Takes a program off that was attached without a bpf_link.
 pub(crate) fn detach_by_netlink(index: u32, hook: Hook) -> io::Result<()> {

@@ -14,7 +14,7 @@ use std::{
     error::Error,
     io,
     num::NonZeroU32,
-    os::fd::AsFd,
+    os::fd::{AsFd, AsRawFd, BorrowedFd},
     ptr::{self, NonNull},
     str::FromStr,
     thread,
@@ -139,8 +139,8 @@ fn socket(
             },
         };
         if config.zero_copy == ZeroCopy::On {
-            if let Some(features) = genl::xdp_features(nic.index) {
-                why = format!("{why}; the driver says that it has: {}", features.names());
+            if let Some(features) = genl::netdev::xdp_features(nic.index) {
+                why = format!("{why}; the driver says that it has: {features}");
             }
             return Err(OpenError::NoZeroCopy { interface: config.interface.clone(), queue, why });
         }
@@ -197,6 +197,28 @@ fn refused(config: &Config, queue: u32, error: io::Error) -> OpenError {
             waited_ms: BIND_PATIENCE.as_millis() as u64,
         },
         _ => system(config, "binding the XDP socket", error),
+    }
+}
+
+/// A socket that is bound to see whether it can be.
+pub(crate) struct TrialSocket {
+    queues: Queues,
+    // After the socket, which uses it.
+    _umem: Umem,
+}
+
+impl TrialSocket {
+    /// Once, without waiting for a queue that is held.
+    pub(crate) fn bind(config: &Config, queue: u32, zero_copy: bool) -> Result<io::Result<Self>, OpenError> {
+        let (umem, _) = umem(config, config.umem_bytes as u64, &mut Vec::new())?;
+        let flags = if zero_copy { BindFlags::XDP_ZEROCOPY } else { BindFlags::XDP_COPY };
+        Ok(once(config, &umem, queue, flags).map(|queues| Self { queues, _umem: umem }))
+    }
+
+    pub(crate) fn is_zero_copy(&self) -> io::Result<bool> {
+        let (_, rx, _) = &self.queues;
+        // SAFETY: the socket is open for as long as its queues live, and they live in `self`.
+        sys::is_zero_copy(unsafe { BorrowedFd::borrow_raw(rx.fd().as_raw_fd()) })
     }
 }
 

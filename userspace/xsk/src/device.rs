@@ -6,7 +6,7 @@ use crate::{
     ZeroCopy,
     attach::{AttachError, Hook, Program, Sockets},
     bind::{self, Bound},
-    genl,
+    genl, losses,
     mirror::{Control, Mirror, Reader},
     news::News,
     preflight::{self, Nic},
@@ -122,9 +122,9 @@ pub(crate) fn open<S: Steering>(
 fn attach(program: &mut Program, nic: &Nic, config: &Config) -> Result<(Hook, Vec<Step>), OpenError> {
     let unsupported = |hook: Hook, mut why: String| {
         if hook == Hook::Native
-            && let Some(features) = genl::xdp_features(nic.index)
+            && let Some(features) = genl::netdev::xdp_features(nic.index)
         {
-            why = format!("{why}; the driver says that it has: {}", features.names());
+            why = format!("{why}; the driver says that it has: {features}");
         }
         let hint = match hook {
             // Zero-copy exists in the driver only, so without it there is nothing to step down to.
@@ -181,6 +181,7 @@ impl Device {
             queues.push(Queue::new(queue::Parts {
                 report: QueueReport { queue: number, mode, steps },
                 interface: nic.index,
+                name: nic.name.clone(),
                 sockets: self.sockets.clone(),
                 rings,
                 frames,
@@ -364,6 +365,13 @@ impl Device {
     #[must_use]
     pub fn unmirrored(&self) -> Option<Unmirrored> {
         self.mirror.tables().routes.beyond_mirror
+    }
+
+    /// What the NIC and its driver lost, by name, as the kernel counts it; `None` when the interface is gone. Asks the kernel:
+    /// for housekeeping only. The calling thread's network namespace has to be that of the interface.
+    #[must_use]
+    pub fn nic_drops(&self) -> Option<[(&'static str, u64); 6]> {
+        losses::of_interface(self.nic.index).ok()
     }
 
     /// Names and values of the steering counters, summed over CPUs. Together they count every frame once.

@@ -56,8 +56,13 @@ pub(crate) fn busy_poll(socket: BorrowedFd<'_>) -> Kick {
 }
 
 /// The error that a port returns once it is broken for good.
-pub(crate) fn gone(errno: Errno) -> io::Error {
-    io::Error::from_raw_os_error(errno.raw_os_error())
+pub(crate) fn gone(interface: &str, errno: Errno) -> io::Error {
+    let error = io::Error::from(errno);
+    let text = format!(
+        "the AF_XDP socket on {interface} is gone for good ({error}): the interface was removed, or its driver was. Once \
+         `ip link show {interface}` shows it again, start beam again"
+    );
+    io::Error::new(error.kind(), text)
 }
 
 #[cfg(test)]

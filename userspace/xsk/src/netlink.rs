@@ -49,6 +49,27 @@ impl Requests {
         Ok(answer)
     }
 
+    /// Asks a question that has one answer.
+    pub(crate) fn get(&mut self, question: RouteNetlinkMessage) -> io::Result<RouteNetlinkMessage> {
+        self.ask(question, NLM_F_REQUEST)?;
+        loop {
+            self.receive()?;
+            for message in messages(&self.buffer) {
+                if message.header.sequence_number != self.sequence {
+                    continue;
+                }
+                match message.payload {
+                    NetlinkPayload::InnerMessage(inner) => return Ok(inner),
+                    NetlinkPayload::Error(error) => {
+                        let errno = error.code.map_or(0, |code| code.get().wrapping_abs());
+                        return Err(io::Error::from_raw_os_error(errno));
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+
     /// Asks for something to be done and waits for the kernel's yes or no.
     pub(crate) fn act(&mut self, request: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
         self.ask(request, NLM_F_REQUEST | NLM_F_ACK | flags)?;

@@ -245,6 +245,26 @@ impl Port for XskPort {
         }
     }
 
+    fn socket_statistics(&self) -> Option<[(&'static str, u64); 6]> {
+        // A socket that is gone counts no more.
+        let SocketStatistics {
+            rx_dropped,
+            rx_invalid_descriptors,
+            rx_ring_full,
+            rx_fill_ring_empty,
+            tx_invalid_descriptors,
+            tx_ring_empty,
+        } = self.statistics().ok()?;
+        Some([
+            ("rx_dropped", rx_dropped),
+            ("rx_invalid_descs", rx_invalid_descriptors),
+            ("tx_invalid_descs", tx_invalid_descriptors),
+            ("rx_ring_full", rx_ring_full),
+            ("rx_fill_ring_empty_descs", rx_fill_ring_empty),
+            ("tx_ring_empty_descs", tx_ring_empty),
+        ])
+    }
+
     fn census(&mut self) -> Option<Census> {
         Some(self.queue.census())
     }

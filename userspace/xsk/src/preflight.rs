@@ -1,7 +1,7 @@
 //! What can be found out before anything is touched: does the interface exist, is it up, does it have the queues, is
 //! it free, may we. Each refusal is an [`OpenError`] that says what to do.
 
-use crate::{Config, OpenError, Queues, netlink::Requests, sys};
+use crate::{AttachedProgram, Config, OpenError, Queues, detach, netlink::Requests, sys};
 use aya::programs::{links::LinkType, loaded_links, loaded_programs};
 use netlink_packet_route::{
     RouteNetlinkMessage,
@@ -162,14 +162,9 @@ impl Nic {
 
     /// Names the program in the way and the command that removes it.
     pub(crate) fn other_program(&self, attached: Attached) -> OpenError {
-        let id = attached.program_id;
-        let name_of_hook = if attached.mode == XdpAttached::SocketBuffer { "xdpgeneric" } else { "xdp" };
-        let detach = match attached.link_id() {
-            // `ip link set ... xdp off` can't remove a bpf_link.
-            Some(link_id) => format!("bpftool link detach id {link_id}"),
-            None => format!("ip link set dev {} {name_of_hook} off", self.name),
-        };
-        let (name, mode) = (attached.program_name(), attached.mode_name());
+        let program = detach::describe(attached);
+        let detach = program.removal(&self.name);
+        let AttachedProgram { name, id, mode, .. } = program;
         OpenError::OtherProgram { interface: self.name.clone(), name, id, mode, detach }
     }
 }

@@ -45,6 +45,8 @@ pub(crate) struct Queue {
     pub(crate) rings: Rings,
     /// Index of the interface.
     interface: u32,
+    /// Its name when this was opened.
+    name: String,
     sockets: Arc<Sockets>,
     region: Arc<Region>,
     /// Receive frames that found no room on the fill ring yet.
@@ -67,6 +69,7 @@ pub(crate) struct Queue {
 pub(crate) struct Parts {
     pub(crate) report: QueueReport,
     pub(crate) interface: u32,
+    pub(crate) name: String,
     pub(crate) sockets: Arc<Sockets>,
     pub(crate) rings: Rings,
     /// Every frame of the UMEM; at least two.
@@ -78,7 +81,7 @@ pub(crate) struct Parts {
 impl Queue {
     /// Splits the frames into the two budgets and fills the fill ring.
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { report, interface, sockets, rings, mut frames, ring_size, busy_poll } = parts;
+        let Parts { report, interface, name, sockets, rings, mut frames, ring_size, busy_poll } = parts;
         let region = frames[0].region().clone();
         let tx_budget = ring_size.min(frames.len() / 2);
         let idle_tx = frames.split_off(frames.len() - tx_budget);
@@ -87,6 +90,7 @@ impl Queue {
             counters: Counters::default(),
             rings,
             interface,
+            name,
             sockets,
             region,
             idle_rx: frames,
@@ -134,7 +138,7 @@ impl Queue {
         if !interface_exists {
             self.gone = Some(Errno::NODEV);
         }
-        self.gone.map_or(Ok(()), |errno| Err(kick::gone(errno)))
+        self.gone.map_or(Ok(()), |errno| Err(kick::gone(&self.name, errno)))
     }
 
     /// Tops the fill ring up, and wakes a driver that has run dry.
@@ -268,7 +272,7 @@ impl Queue {
                 }
                 Kick::Gone(errno) => {
                     self.gone = Some(errno);
-                    return Err(kick::gone(errno));
+                    return Err(kick::gone(&self.name, errno));
                 }
             }
         }

@@ -3,7 +3,7 @@
 //! A row is here because a stock kernel with that driver was booted (`scripts/kernels`; "noted" is what earlier boots of
 //! this project wrote down) and refused in just this way, or because the kernel's own history says so; each row tells
 //! which. It's no list of what drivers can do: that is asked of
-//! the kernel ([`crate::genl::xdp_features`]), and what it grants is read back after every bind.
+//! the kernel ([`crate::genl::netdev::xdp_features`]), and what it grants is read back after every bind.
 
 /// What was asked of the driver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,5 +1,6 @@
 //! System calls that no crate here wraps. Each is one `unsafe` block with its reason.
 
+use crate::ethtool::{channels, rx_ring_count};
 use std::{
     io,
     mem::size_of,
@@ -47,31 +48,6 @@ pub(crate) fn set_busy_poll(socket: BorrowedFd<'_>, usec: u32, budget: u32) -> i
     set_option(socket, libc::SOL_SOCKET, SO_BUSY_POLL_BUDGET, budget)
 }
 
-/// struct ethtool_channels of linux/ethtool.h.
-#[repr(C)]
-#[derive(Default)]
-struct Channels {
-    command: u32,
-    max_rx: u32,
-    max_tx: u32,
-    max_other: u32,
-    max_combined: u32,
-    rx: u32,
-    tx: u32,
-    other: u32,
-    combined: u32,
-}
-
-/// The head of struct ethtool_rxnfc, and room for the rest, which the kernel copies whole.
-#[repr(C)]
-#[derive(Default)]
-struct Classification {
-    command: u32,
-    flow_type: u32,
-    data: u64,
-    rest: [u64; 22],
-}
-
 /// The head of struct ethtool_drvinfo, and room for the rest.
 #[repr(C)]
 struct DriverInfo {
@@ -85,27 +61,19 @@ struct DriverInfo {
 /// ETHTOOL_GCHANNELS where the driver has it (virtio_net, igb, vmxnet3, veth), else ETHTOOL_GRXRINGS; e1000e has neither.
 /// Not rtnetlink's IFLA_NUM_RX_QUEUES, which is what was allocated, not what is in use. Not sysfs either: it shows the
 /// network namespace that it was mounted in, and of an igb that is down all 8 queues where one is in use (seen on 7.2).
-pub(crate) fn rx_queue_count(interface: &str) -> Option<u32> {
-    const ETHTOOL_GRXRINGS: u32 = 0x2d;
-    if let Some(channels) = channels(interface)
+#[must_use]
+pub fn rx_queue_count(interface: &str) -> Option<u32> {
+    if let Ok(channels) = channels(interface)
         && channels.combined + channels.rx > 0
     {
         return Some(channels.combined + channels.rx);
     }
-    let mut rings = Classification { command: ETHTOOL_GRXRINGS, ..Classification::default() };
-    ethtool(interface, &mut rings).ok()?;
-    u32::try_from(rings.data).ok().filter(|&count| count > 0)
+    rx_ring_count(interface).ok().filter(|&count| count > 0)
 }
 
 /// Whether the NIC's channels are for both directions, so that `ethtool -L` wants them as `combined`.
 pub(crate) fn has_combined_channels(interface: &str) -> bool {
-    channels(interface).is_some_and(|channels| channels.max_combined > 0)
-}
-
-fn channels(interface: &str) -> Option<Channels> {
-    const ETHTOOL_GCHANNELS: u32 = 0x3c;
-    let mut channels = Channels { command: ETHTOOL_GCHANNELS, ..Channels::default() };
-    ethtool(interface, &mut channels).ok().map(|()| channels)
+    channels(interface).is_ok_and(|channels| channels.combined_max > 0)
 }
 
 /// Name of the interface's driver; `None` when it has none to tell.
@@ -117,23 +85,51 @@ pub(crate) fn driver(interface: &str) -> Option<String> {
     std::str::from_utf8(name).ok().filter(|name| !name.is_empty()).map(str::to_owned)
 }
 
-/// An ethtool command. `T` is the structure of linux/ethtool.h that the command number at its head goes with.
-fn ethtool<T>(interface: &str, data: &mut T) -> io::Result<()> {
-    use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+/// An ethtool command. `T` is the structure of linux/ethtool.h that the command number at its head goes with, or, where
+/// that has no fixed size, integers enough for what the kernel writes.
+///
+/// What the kernel returns; zero of most commands.
+pub(crate) fn ethtool<T: ?Sized>(interface: &str, data: &mut T) -> io::Result<i32> {
     const SIOCETHTOOL: libc::c_ulong = 0x8946;
-    let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
+    let mut request = interface_request(interface)?;
+    request.ifr_ifru.ifru_data = (&raw mut *data).cast();
+    interface_ioctl(SIOCETHTOOL, &mut request)
+}
+
+/// A request about the interface, with nothing but its name.
+pub(crate) fn interface_request(interface: &str) -> io::Result<libc::ifreq> {
     // SAFETY: all-zero bytes are a valid ifreq: integers, and pointers that may be null.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    if interface.len() >= request.ifr_name.len() {
+    if interface.is_empty() || interface.len() >= request.ifr_name.len() {
         return Err(io::ErrorKind::InvalidInput.into());
     }
     for (to, from) in request.ifr_name.iter_mut().zip(interface.bytes()) {
         *to = from as libc::c_char;
     }
-    request.ifr_ifru.ifru_data = (data as *mut T).cast();
-    // SAFETY: the request names the structure that its command fills; both outlive the call.
-    let result = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCETHTOOL as _, &raw mut request) };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    Ok(request)
+}
+
+/// An ioctl about an interface, in the network namespace of the calling thread. `number` is one of those that take an
+/// ifreq (netdevice(7)); where that holds a pointer, it is to what the command fills, and alive.
+pub(crate) fn interface_ioctl(number: libc::c_ulong, request: &mut libc::ifreq) -> io::Result<i32> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+    let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
+    // SAFETY: the request is the structure that the number goes with, and outlives the call.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), number as _, &raw mut *request) };
+    if result >= 0 { Ok(result) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Whether something (NTP, PTP) keeps this host's clock: adjtimex(2) tells no STA_UNSYNC. Changes nothing, and anyone may
+/// ask.
+///
+/// # Errors
+/// A sandbox forbids the question.
+pub fn clock_is_synchronised() -> io::Result<bool> {
+    // SAFETY: all-zero bytes are a valid timex: integers.
+    let mut timex: libc::timex = unsafe { std::mem::zeroed() };
+    // SAFETY: the pointer is to a local that outlives the call; `modes` is zero, so the kernel only writes to it.
+    let state = unsafe { libc::adjtimex(&raw mut timex) };
+    if state < 0 { Err(io::Error::last_os_error()) } else { Ok(timex.status & libc::STA_UNSYNC == 0) }
 }
 
 /// Detaches a bpf_link from its hook, whoever holds it open.

@@ -40,7 +40,9 @@ pub(super) enum Established {
 impl Client {
     /// A handshake is done on our side.
     pub(super) fn connected(&mut self, core: &mut Core, conn: ConnId) {
+        let begun = self.pool.handshake_on(conn);
         let established = self.pool.connected(core, conn);
+        self.probe_connected(core.now, begun, established);
         if established == Established::UpAnew {
             core.totals.early_refused += 1;
             tracing::debug!("the gateway refused early data: asking again");
@@ -55,6 +57,7 @@ impl Client {
     pub(super) fn ask_all_waiting(&mut self, core: &mut Core) {
         self.ask_waiting(core);
         self.ask_udp_waiting(core);
+        self.greet(core);
     }
 
     /// What was asked in early data came to nothing: those who asked wait again, in front of the others. None of them has
@@ -62,6 +65,7 @@ impl Client {
     pub(super) fn ask_again(&mut self, core: &mut Core, conn: ConnId) {
         self.ask_flows_again(core, conn);
         self.ask_udp_again(core, conn);
+        self.probe_again(conn);
     }
 }
 

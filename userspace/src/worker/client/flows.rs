@@ -5,6 +5,7 @@ use crate::{
     socks::{self, Negotiation, Reply, Step},
     worker::{
         Ended,
+        account::Way,
         core::{Core, End},
         flow::{Reader, Splice},
         flows::{Pending, Phase},
@@ -277,6 +278,7 @@ impl Client {
             let mut splice = Splice::new(stream, Reader::Response(*reader), early);
             splice.bytes_to_stream = pending.early.len() as u64;
             flow.phase = Phase::Open(Box::new(splice));
+            flow.answer = (!pending.bound).then_some(Way::Sent);
             core.flow_opened(conn);
             self.pump(core, key);
         }

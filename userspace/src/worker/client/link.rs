@@ -264,6 +264,20 @@ impl Link {
         }
     }
 
+    /// When the handshake began that is under way, and whether with early data.
+    pub(super) fn handshake(&self) -> Option<(Instant, bool)> {
+        match &self.state {
+            State::Connecting { until, early, .. } => Some((*until - HANDSHAKE_LIMIT, early.is_some())),
+            _ => None,
+        }
+    }
+
+    /// Leaves the connection that it has to the caller, and makes a first attempt again.
+    pub(super) fn reopen(&mut self, now: Instant) {
+        self.attempts = 0;
+        self.state = State::Pause { until: now };
+    }
+
     /// The handshake is done on our side.
     pub(super) fn connected(&mut self, core: &mut Core) -> Established {
         let State::Connecting { conn, remote, early, .. } = &mut self.state else {

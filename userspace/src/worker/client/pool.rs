@@ -61,6 +61,16 @@ impl Pool {
         self.settle(now, config, index.into())
     }
 
+    /// When the handshake on this connection began, and whether with early data; `None` once it is done.
+    pub(super) fn handshake_on(&self, conn: ConnId) -> Option<(Instant, bool)> {
+        self.links.iter().find(|link| link.conn() == Some(conn))?.handshake()
+    }
+
+    /// Leaves what it has, and begins anew.
+    pub(super) fn reopen(&mut self, now: Instant) {
+        self.links.iter_mut().for_each(|link| link.reopen(now));
+    }
+
     /// A handshake is done on our side.
     pub(super) fn connected(&mut self, core: &mut Core, conn: ConnId) -> Established {
         self.link_of(conn).map_or(Established::Nothing, |link| link.connected(core))

@@ -53,12 +53,13 @@ impl Gateway {
     /// Works by another configuration from now on.
     pub(in crate::worker) fn configure(&mut self, core: &mut Core, config: Arc<GatewayConfig>) -> Revoked {
         let old = std::mem::replace(&mut self.config, config);
+        let is_new_policy = old.policy != self.config.policy;
         let mut changed = HashMap::new();
         for member in core.ledger.members() {
             let name = &member.account.name;
             let policy = self.config.client_policy(name);
             member.account.limit(&policy);
-            if *old.client_policy(name) != *policy {
+            if is_new_policy || *old.client_policy(name) != *policy {
                 changed.insert(name.clone(), policy);
             }
         }

@@ -4,6 +4,7 @@ use super::{Gateway, Refusal};
 use crate::{
     cli::Destination,
     worker::{
+        account::Way,
         core::Core,
         flow::{Reader, Splice},
         flows::Phase,
@@ -61,7 +62,7 @@ impl Gateway {
             return;
         }
         let Some(Slot::Resolving(resolving)) = session.slots.remove(&stream) else { return };
-        let Resolving { reader, host, port, asker, permit, transport } = *resolving;
+        let Resolving { reader, host, port, asker, permit, transport, since } = *resolving;
         // A reload may have come meanwhile.
         let policy = self.config.client_policy(&asker.identity.name);
         let failure = match outcome {
@@ -82,8 +83,7 @@ impl Gateway {
                     failure
                 } else {
                     let to = Destination { host, port }.authority().into();
-                    let attempt =
-                        Attempt { on: (conn, stream), reader: Box::new(reader), permit, to, since: now };
+                    let attempt = Attempt { on: (conn, stream), reader: Box::new(reader), permit, to, since };
                     let started = match transport {
                         Transport::Tcp => self.connect_next(core, now, attempt, candidates),
                         Transport::Udp => self.open_udp(core, attempt, candidates),
@@ -191,6 +191,7 @@ impl Gateway {
         if let Phase::Connecting { reader, .. } = std::mem::replace(&mut flow.phase, Phase::Moving) {
             let answer = masque::encode_response(200, &[]);
             flow.phase = Phase::Open(Box::new(Splice::new(stream, Reader::Request(*reader), answer)));
+            flow.answer = Some(Way::Received);
             core.flow_opened(conn);
             self.pump(core, key);
         }

@@ -134,7 +134,10 @@ impl Engine {
         self.now = Some(now);
         let datagrams = burst.iter().map(|inbound| inbound.bytes);
         match self.batched {
-            true => self.ahead.open(datagrams, &self.mirror, &mut self.guard, &mut self.slab),
+            true => {
+                let opened_count = self.ahead.open(datagrams, &self.mirror, &mut self.guard, &mut self.slab);
+                self.count_opened(opened_count);
+            }
             false => self.ahead.opened.clear(),
         }
         if self.dropped.is_some() {
@@ -364,6 +367,7 @@ impl Engine {
             for &(index, at) in of_one {
                 self.handle_arrival(index, &mut burst[at as usize], reading.as_ref());
             }
+            self.note_heard(of_one[0].0);
             self.settle(now, of_one[0].0);
         }
         drop(reading);

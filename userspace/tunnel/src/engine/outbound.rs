@@ -243,6 +243,7 @@ impl Engine {
             return;
         }
         let mut batch = std::mem::take(&mut self.batch);
+        self.count_sealed(batch.datagram_count);
         match batch.packets() {
             Some(packets) => self.send(room, &batch.pending, &packets),
             None => self.give_batches_up(batch.datagram_count),

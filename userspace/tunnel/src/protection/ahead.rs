@@ -56,14 +56,15 @@ struct Readable<'a> {
 }
 
 impl Burst {
-    /// Opens what can be opened ahead. `self.keys` may hold those of bursts that quinn hasn't handled yet.
+    /// Opens what can be opened ahead, and says how many that were. `self.keys` may hold those of bursts that quinn hasn't
+    /// handled yet.
     pub(crate) fn open<'a>(
         &mut self,
         datagrams: impl Iterator<Item = &'a [u8]>,
         mirror: &'a Mirror,
         guard: &mut Guard,
         slab: &mut Slab,
-    ) {
+    ) -> usize {
         self.opened.clear();
         let mut candidates = Vec::new();
         for (at, datagram) in datagrams.enumerate() {
@@ -71,7 +72,7 @@ impl Burst {
             candidates.extend(candidate(at, datagram, mirror));
         }
         if candidates.is_empty() {
-            return;
+            return 0;
         }
         let mut masks: Vec<MaskJob<'_>> = candidates.iter().map(Candidate::mask_job).collect();
         guard.mask(&mut masks);
@@ -83,6 +84,7 @@ impl Burst {
         let mut jobs: Vec<OpenJob<'_>> = readable.iter_mut().map(Readable::open_job).collect();
         guard.open(&mut jobs);
         let authentic: Vec<bool> = jobs.iter().map(|job| job.authentic).collect();
+        let opened_count = authentic.len();
         for (mut readable, authentic) in readable.into_iter().zip(authentic) {
             if !authentic {
                 readable.close();
@@ -92,6 +94,7 @@ impl Burst {
             let verdict = Verdict { keys, packet_number, authentic };
             self.opened[at] = Some(Ahead { buffer, verdict, index });
         }
+        opened_count
     }
 }
 

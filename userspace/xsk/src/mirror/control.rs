@@ -6,7 +6,7 @@ use super::{
     working::{Changes, Working, neighbour_use},
 };
 use crate::{
-    genl::SettingsEvents,
+    genl::ethtool::SettingsEvents,
     netlink::{Drained, Events, Requests},
 };
 use ip::icmp::Tokens;

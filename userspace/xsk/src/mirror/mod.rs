@@ -10,7 +10,7 @@
 //! time of four reference counts.
 
 mod control;
-mod parse;
+pub(crate) mod parse;
 mod tables;
 mod working;
 

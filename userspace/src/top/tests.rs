@@ -1,0 +1,1 @@
+//! Goal: what is on the screen at several sizes, cell by cell.
