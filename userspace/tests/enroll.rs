@@ -94,7 +94,7 @@ fn a_key_opens_what_its_owner_may_until_it_is_taken_back() {
     let to = server.address().to_string();
     let users = path(&place.users);
     let (carol, identity) = key(&place, "carol.key");
-    let (stranger, _) = key(&place, "stranger.key");
+    let (stranger, _) = key(&place, "unlisted.key");
     // The authority's clients come as before, beside it.
     let gateway =
         place.gateway(GATEWAY_V4, &["--xdp", "off", "--cpus", "0", "--client-ca", &path(&place.pki.ca)]);
