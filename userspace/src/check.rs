@@ -177,6 +177,7 @@ fn of_client(args: &ConnectArgs) -> Checks {
     let token = || args.gateway.token_file.as_deref().map(identity::token).transpose();
     vec![
         connect::must_carry(args),
+        alerts::Plan::of(&args.daemon.alerts).map(drop),
         connect::gateway::client_tls(&args.gateway).map(drop),
         token().map(drop).map_err(Failure::Config),
         connect::publications(args).map(drop),
