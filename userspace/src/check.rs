@@ -153,7 +153,7 @@ type Checks = Vec<Result<(), Failure>>;
 
 fn of_gateway(args: &ServeArgs) -> Checks {
     let certificate = || match identity::kept(args)? {
-        Some(credentials) => serve::server_tls(args, credentials).map(drop),
+        Some(credentials) => serve::server_tls(args, credentials, None).map(drop),
         None => Ok(()),
     };
     vec![

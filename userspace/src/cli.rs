@@ -1,13 +1,16 @@
 //! The command line. Every flag of a daemon also reads an environment variable `BEAM_*` and a key of the configuration file.
 
 mod address;
+mod capture;
 mod check;
 mod connect;
 mod daemon;
 mod detach;
 mod diag;
+mod enroll;
 mod fix;
 mod gateway;
+mod key;
 mod operate;
 mod ping;
 mod serve;
@@ -16,18 +19,23 @@ mod user;
 mod values;
 
 pub(crate) use address::{Destination, Endpoint, Forward, GatewayUrl, Peer, Protocol};
+pub(crate) use capture::CaptureArgs;
 pub(crate) use check::{CheckArgs, CompletionsArgs, DrainArgs, ManArgs};
 pub(crate) use connect::ConnectArgs;
-pub(crate) use daemon::{Congestion, DaemonArgs, HugePages, LogFormat, PathArgs, XdpMode, ZeroCopy};
+pub(crate) use daemon::{
+    AlertArgs, Congestion, DaemonArgs, HugePages, LogFormat, PathArgs, Sandbox, Toggle, XdpMode, ZeroCopy,
+};
 pub(crate) use detach::DetachArgs;
 pub(crate) use diag::DiagArgs;
+pub(crate) use enroll::{EnrolArgs, EnrolFormat};
 pub(crate) use gateway::GatewayArgs;
+pub(crate) use key::{KeyArgs, KeyVerb};
 pub(crate) use operate::{ClearArgs, Clearable, ControlArgs, DoctorArgs, KickArgs, ShowArgs, StatusArgs};
 pub(crate) use ping::PingArgs;
 pub(crate) use serve::{EarlyData, Retry, ServeArgs};
 pub(crate) use top::TopArgs;
 pub(crate) use user::{UserArgs, UserVerb};
-pub(crate) use values::{NumberList, Queues};
+pub(crate) use values::{NumberList, Queues, duration};
 
 use clap::{Parser, Subcommand};
 
@@ -57,10 +65,17 @@ pub(crate) enum Verb {
     Reload(ControlArgs),
     /// Close a client's connections to a running gateway
     Kick(KickArgs),
+    /// Record packets of a running daemon for Wireshark, or print them
+    Capture(CaptureArgs),
     /// Manage the users file of a gateway
     User(UserArgs),
     /// Measure a tunnel to a gateway: round trips, loss, path MTU, 0-RTT
     Ping(Box<PingArgs>),
+    /// Add a user to the gateway on this host, and print what its client pastes
+    #[command(name = "enroll", visible_alias = "enrol")]
+    Enrol(EnrolArgs),
+    /// Make a key that a gateway knows a client by, or look into key, certificate and token files
+    Key(KeyArgs),
     /// Look at this host, and say what is amiss and what mends it
     Doctor(DoctorArgs),
     /// Take beam's XDP programs off interfaces, after a crash

@@ -1,19 +1,22 @@
 //! `beam connect`: flags to a running client.
 
 pub(crate) mod gateway;
+mod neighbour;
 
 use crate::{
+    alerts::{self, Asked},
     cli::{ConnectArgs, Destination, Endpoint, Protocol},
     config,
-    early::state::State,
+    early::{self, state::State},
     failure::Failure,
     identity, inner,
     interface::Datapath,
-    logging,
+    logging, privileges, serve,
     supervisor::{self, Crew, Identity, Interfaces, Seat},
     worker::{Client, ClientConfig, Listen, Publication, Role, Worker},
 };
 use anyhow::{Context, anyhow};
+use confine::{Capabilities, Files, Room};
 use socket2::{Domain, Socket, Type};
 use std::{
     io::{self, Read, Write},
@@ -24,15 +27,19 @@ use std::{
 };
 use tunnel::{Engine, EngineConfig, WorkerId};
 use udp::DatagramSocket;
-use upstream::resolver::Resolver;
 
 /// How long SIGTERM lets running flows finish at a client.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(crate) fn run(args: ConnectArgs) -> Result<(), Failure> {
     logging::start(args.daemon.log_format, args.daemon.verbose);
+    let alerts = alerts::Plan::of(&args.daemon.alerts)?;
     config::announce();
     must_carry(&args)?;
+    let state_directory = early::state::of_client(args.state_dir.as_deref());
+    let write = privileges::written(args.daemon.control.as_deref(), state_directory.as_deref());
+    let read = config::file().into_iter().collect();
+    privileges::prepare(args.daemon.sandbox, Files { read, write }, alerts.program())?;
     let protection = args.path.simd.protection()?;
     let state = State::client(args.state_dir.as_deref());
     let (quic, early) = gateway::quic_client(&args.gateway, args.keepalive, args.pool, &state)?;
@@ -51,8 +58,12 @@ pub(crate) fn run(args: ConnectArgs) -> Result<(), Failure> {
         }
         None => (None, None),
     };
+    if carries_ip(&args) {
+        let kept = Capabilities::NET_ADMIN | Capabilities::BPF;
+        privileges::broker::start(kept).map_err(Failure::runtime)?;
+    }
     let inner::ClientNet { config: network, network: inner, lan } = inner::client(&args, &mailboxes)?;
-    let resolver = Arc::new(Resolver::new(Default::default()).map_err(Failure::runtime)?);
+    let resolver = Arc::new(serve::resolver()?);
     let client = Client::new(ClientConfig {
         host: args.gateway.url.host.clone(),
         port: args.gateway.url.port,
@@ -90,12 +101,14 @@ pub(crate) fn run(args: ConnectArgs) -> Result<(), Failure> {
     let identity = Identity {
         role: "client",
         address: format!("https://{}:{}", args.gateway.url.host, args.gateway.url.port),
+        asked: Asked::of(&args.path),
         caches: Box::new(move || {
             let mut reports = caches.report();
             reports.push(of_names.report());
             reports
         }),
         gateway: None,
+        transport: gateway::transport_options(&args.gateway, args.keepalive),
     };
     let interfaces = Interfaces { tunnel: interfaces, lan };
     let outcome = supervisor::run(identity, crew, interfaces, &args.daemon, None, DRAIN_TIMEOUT);
@@ -104,14 +117,17 @@ pub(crate) fn run(args: ConnectArgs) -> Result<(), Failure> {
         // The worker has closed its end: what is left are the last bytes for standard output.
         let _ = printer.join();
     }
-    outcome
+    neighbour::explained(outcome, &args.gateway.url)
+}
+
+fn carries_ip(args: &ConnectArgs) -> bool {
+    args.tun.is_some() || args.lan.is_some()
 }
 
 /// A tunnel that nothing goes through is a mistake.
 pub(crate) fn must_carry(args: &ConnectArgs) -> Result<(), Failure> {
-    let carries_ip = args.tun.is_some() || args.lan.is_some();
     let forwards = args.local_forwards.len() + args.remote_forwards.len() + args.socks.len();
-    if forwards == 0 && args.stdio.is_none() && !carries_ip {
+    if forwards == 0 && args.stdio.is_none() && !carries_ip(args) {
         return Err(Failure::Config(anyhow!(
             "nothing to carry: give -L or -R [BIND:]PORT:HOST:HOSTPORT, -D [BIND:]PORT, -W HOST:PORT, --tun or --lan IF"
         )));
@@ -183,10 +199,16 @@ fn carry_stdio() -> anyhow::Result<(Socket, JoinHandle<()>)> {
         Socket::pair(Domain::UNIX, Type::STREAM, None).context("can't make a socket pair for -W")?;
     let input = theirs.try_clone()?;
     std::thread::Builder::new().name("beam-stdin".into()).spawn(move || {
+        if !confine::enter_or_note(Room::Control) {
+            return;
+        }
         let _ = copy(io::stdin().lock(), &input);
         let _ = input.shutdown(std::net::Shutdown::Write);
     })?;
     let printer = std::thread::Builder::new().name("beam-stdout".into()).spawn(move || {
+        if !confine::enter_or_note(Room::Control) {
+            return;
+        }
         let _ = copy(&theirs, io::stdout().lock());
         // Whoever reads our output learns of its end now, while the other direction may go on.
         if let Ok(null) = std::fs::OpenOptions::new().write(true).open("/dev/null") {

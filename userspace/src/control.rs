@@ -4,7 +4,9 @@
 //! [`CLIENTS_MAX`] callers are served at once; each has [`PATIENCE`] to say what it wants.
 
 use crate::{
+    capture::{Asked, Granted},
     drain::Progress,
+    enroll,
     failure::Failure,
     show::{Question, Shown},
     status::Status,
@@ -48,10 +50,13 @@ pub(crate) enum Request {
     Clear,
     /// The last lines of the log.
     Log,
+    /// What a client needs to know of this gateway.
+    Enrolment,
     /// Begin to drain, or say how far that is.
     Drain {
         wait: bool,
     },
+    Capture(Box<Asked>),
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -61,6 +66,9 @@ pub(crate) enum Answer {
     Sample(Box<Sample>),
     Show(Box<Shown>),
     Log(Box<crate::log_ring::Recent>),
+    /// Records of the capture follow.
+    Capture(Granted),
+    Enrolment(Box<enroll::Gateway>),
     /// What was done.
     Done(String),
     Error(String),
@@ -105,10 +113,14 @@ pub(crate) fn bind(path: &Path) -> anyhow::Result<Bound> {
     Ok(Bound { listener, path: path.to_owned() })
 }
 
+/// What serves a capture: it has its connection for as long as it lasts.
+pub(crate) type Capture = dyn Fn(&Asked, &UnixStream) -> std::io::Result<()> + Send + Sync;
+
 /// Serves requests on a thread of its own until the process ends.
 pub(crate) fn serve(
     bound: &Bound,
     answer: Arc<dyn Fn(Request) -> Answer + Send + Sync>,
+    capture: Arc<Capture>,
 ) -> anyhow::Result<()> {
     let listener = bound.listener.try_clone()?;
     let clients = Arc::new(AtomicUsize::new(0));
@@ -123,10 +135,10 @@ pub(crate) fn serve(
                 clients.fetch_sub(1, Ordering::SeqCst);
                 continue;
             }
-            let (answer, place) = (answer.clone(), Place(clients.clone()));
+            let (answer, capture, place) = (answer.clone(), capture.clone(), Place(clients.clone()));
             let spawned = std::thread::Builder::new().name("beam-answer".into()).spawn(move || {
                 let _place = place;
-                if let Err(error) = converse(&stream, &*answer) {
+                if let Err(error) = converse(&stream, &*answer, &*capture) {
                     tracing::debug!("control socket: {error:#}");
                 }
             });
@@ -148,12 +160,17 @@ impl Drop for Place {
     }
 }
 
-fn converse(stream: &UnixStream, answer: &dyn Fn(Request) -> Answer) -> anyhow::Result<()> {
+fn converse(
+    stream: &UnixStream,
+    answer: &dyn Fn(Request) -> Answer,
+    capture: &Capture,
+) -> anyhow::Result<()> {
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     let mut line = String::new();
     BufReader::new(stream.take(REQUEST_BYTES_MAX)).read_line(&mut line)?;
     let reply = match serde_json::from_str(&line) {
+        Ok(Request::Capture(asked)) => return Ok(capture(&asked, stream)?),
         Ok(request) => answer(request),
         Err(error) => Answer::Error(format!("request not understood: {error}")),
     };
@@ -165,6 +182,11 @@ fn converse(stream: &UnixStream, answer: &dyn Fn(Request) -> Answer) -> anyhow::
 
 /// Asks the daemon behind `path`.
 pub(crate) fn ask(path: &Path, request: &Request) -> Result<Answer, Failure> {
+    open(path, request).map(|(answer, _)| answer)
+}
+
+/// Asks the daemon behind `path`, and keeps the connection for what follows the answer.
+pub(crate) fn open(path: &Path, request: &Request) -> Result<(Answer, BufReader<UnixStream>), Failure> {
     let stream = UnixStream::connect(path).map_err(|error| {
         let why = match error.kind() {
             ErrorKind::NotFound => {
@@ -188,13 +210,15 @@ pub(crate) fn ask(path: &Path, request: &Request) -> Result<Answer, Failure> {
     text.push(b'\n');
     (&stream).write_all(&text).map_err(unreachable)?;
     let mut line = String::new();
-    BufReader::new(&stream).read_line(&mut line).map_err(unreachable)?;
-    serde_json::from_str(&line).map_err(|e| {
+    let mut reader = BufReader::with_capacity(64 << 10, stream);
+    reader.read_line(&mut line).map_err(unreachable)?;
+    let answer = serde_json::from_str(&line).map_err(|e| {
         Failure::Unreachable(anyhow!(
             "the daemon at {} answers in a way this version doesn't know: {e}",
             path.display()
         ))
-    })
+    })?;
+    Ok((answer, reader))
 }
 
 /// Does it once, or every so many seconds for ever.

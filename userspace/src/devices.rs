@@ -4,7 +4,7 @@
 //! is so now is in `beam status`.
 
 use crate::{
-    interface,
+    interface, privileges,
     status::InterfaceStatus,
     supervisor::{Seat, Supervisor, merge},
     worker::mail::Command,
@@ -21,6 +21,9 @@ pub(crate) fn watch(supervisor: &Arc<Supervisor>) -> anyhow::Result<()> {
             .name(format!("beam-device-{index}"))
             .spawn(move || {
                 let interface = &supervisor.interfaces[index];
+                if !confine::enter_or_note(privileges::device_room(interface.queues_may_come())) {
+                    return;
+                }
                 follow(interface, || serve_new_queues(&supervisor, interface), |_| None);
                 supervisor.tell_all(|| Command::Look);
             })
@@ -32,6 +35,9 @@ pub(crate) fn watch(supervisor: &Arc<Supervisor>) -> anyhow::Result<()> {
             .name("beam-lan".into())
             .spawn(move || {
                 let Some(lan) = &supervisor.lan else { return };
+                if !confine::enter_or_note(privileges::device_room(lan.queues_may_come())) {
+                    return;
+                }
                 follow(lan, || serve_new_lan_queues(&supervisor, lan), unaddressable);
                 supervisor.tell_all(|| Command::Look);
             })

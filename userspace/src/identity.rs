@@ -30,11 +30,37 @@ impl Clone for Credentials {
 impl Credentials {
     pub(crate) fn load(cert: &Path, key: &Path) -> anyhow::Result<Self> {
         let chain = certificates(cert)?;
-        let key = PrivateKeyDer::from_pem_file(key).with_context(|| {
-            format!("{} holds no readable PEM private key (PKCS#8, PKCS#1 or SEC1)", key.display())
-        })?;
-        Ok(Self { chain, key })
+        Ok(Self { chain, key: key_file(key)? })
     }
+
+    /// A key alone: its certificate is made here, by itself, and says nothing but the key. For a gateway that knows it.
+    pub(crate) fn of_key(path: &Path) -> anyhow::Result<Self> {
+        let key = key_file(path)?;
+        let pair = rcgen::KeyPair::try_from(&key).with_context(|| {
+            let path = path.display();
+            format!(
+                "{path}: no certificate can be made from this key; it must be PKCS#8 of ECDSA P-256 or P-384, Ed25519 or \
+                 RSA, as beam key gen makes it, or: openssl pkcs8 -topk8 -nodes -in {path}"
+            )
+        })?;
+        let mut params = rcgen::CertificateParams::default();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(rcgen::DnType::CommonName, "beam key");
+        params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
+        let certificate = params.self_signed(&pair).context("can't sign the certificate of a key")?;
+        Ok(Self { chain: vec![certificate.der().clone()], key })
+    }
+}
+
+/// The private key of a PEM file.
+pub(crate) fn key_file(path: &Path) -> anyhow::Result<PrivateKeyDer<'static>> {
+    PrivateKeyDer::from_pem_file(path).map_err(|error| {
+        anyhow!(
+            "{0} holds no readable PEM private key: {error}; it needs a PKCS#8, PKCS#1 or SEC1 one; see what it holds: \
+             ls -l {0}; grep BEGIN {0}",
+            path.display()
+        )
+    })
 }
 
 /// Two files and the flags that named them, for messages about their relation.
@@ -45,12 +71,18 @@ pub(crate) fn pair_of_files(cert_flag: &str, cert: &Path, key_flag: &str, key: &
 /// The certificates of a PEM file, at least one.
 pub(crate) fn certificates(path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
     let chain: Vec<_> = CertificateDer::pem_file_iter(path)
-        .with_context(|| format!("can't read {}", path.display()))?
+        .map_err(|error| {
+            anyhow!(
+                "can't read {0}: {error}; it must be a PEM file that beam may read; see: ls -l {0}",
+                path.display()
+            )
+        })?
         .collect::<Result<_, _>>()
         .with_context(|| format!("{} is not a PEM certificate file", path.display()))?;
     if chain.is_empty() {
         bail!(
-            "{} holds no PEM certificate; it needs at least one `-----BEGIN CERTIFICATE-----`",
+            "{0} holds no PEM certificate; it needs at least one `-----BEGIN CERTIFICATE-----`; see what it holds: \
+             grep BEGIN {0}",
             path.display()
         );
     }
@@ -135,8 +167,13 @@ fn keep(dir: &Path, files: &[(&PathBuf, &str, u32)]) -> anyhow::Result<()> {
 
 /// The bearer token of a file: its first line.
 pub(crate) fn token(path: &Path) -> anyhow::Result<String> {
-    let text =
-        fs::read_to_string(path).with_context(|| format!("can't read the token file {}", path.display()))?;
+    let text = fs::read_to_string(path).map_err(|error| {
+        anyhow!(
+            "can't read the token file {0}: {error}; its first line must be the token that `beam user add` printed, and beam \
+             must be able to read it; see: ls -l {0}",
+            path.display()
+        )
+    })?;
     let token = text.lines().next().unwrap_or_default().trim();
     if token.is_empty() || !token.bytes().all(|b| b.is_ascii_graphic()) {
         bail!(
@@ -176,12 +213,6 @@ pub(crate) fn facts(leaf: &CertificateDer<'_>) -> anyhow::Result<CertificateFact
         },
         _ => None,
     });
-    let written = |time: ASN1Time| {
-        let time = time.to_datetime();
-        let (year, month, day) = time.to_calendar_date();
-        let (hour, minute, second) = time.to_hms();
-        format!("{year}-{:02}-{day:02} {hour:02}:{minute:02}:{second:02} UTC", u8::from(month))
-    };
     let validity = certificate.validity();
     Ok(CertificateFacts {
         subject: certificate.subject().to_string(),
@@ -192,6 +223,14 @@ pub(crate) fn facts(leaf: &CertificateDer<'_>) -> anyhow::Result<CertificateFact
         has_begun: validity.not_before <= ASN1Time::now(),
         days_left: (validity.not_after.timestamp() - ASN1Time::now().timestamp()).div_euclid(86_400),
     })
+}
+
+/// `2026-11-26 08:00:00 UTC`
+pub(crate) fn written(time: x509_parser::time::ASN1Time) -> String {
+    let time = time.to_datetime();
+    let (year, month, day) = time.to_calendar_date();
+    let (hour, minute, second) = time.to_hms();
+    format!("{year}-{:02}-{day:02} {hour:02}:{minute:02}:{second:02} UTC", u8::from(month))
 }
 
 /// When a certificate expires, in seconds since 1970.

@@ -6,7 +6,7 @@ use crate::{
     interface,
     worker::{
         IpConfig,
-        ip::{Ground, Lan, LanGround, Network, Realm, advertisement},
+        ip::{Granted, Ground, Lan, LanGround, Network, Realm, advertisement},
         mail::Mailbox,
     },
 };
@@ -164,7 +164,7 @@ pub(crate) fn client(args: &ConnectArgs, mailboxes: &[Mailbox]) -> Result<Client
     must_fit("--announce", &args.announce)?;
     if let Some(name) = &args.lan {
         let (interface, mut networks) = lan(&args.path, name, mailboxes)?;
-        let config = config(Ground::Lan(LanGround::new(&interface)));
+        let config = config(granted(Ground::Lan(LanGround::new(&interface))));
         return Ok(ClientNet { config, network: networks.pop(), lan: Some(interface) });
     }
     let Some(name) = &args.tun else { return Ok(ClientNet::default()) };
@@ -172,7 +172,11 @@ pub(crate) fn client(args: &ConnectArgs, mailboxes: &[Mailbox]) -> Result<Client
     let Device { mut queues, network } =
         Device::create(name, 1).map_err(|error| Failure::Preflight(anyhow!("--tun: {error}")))?;
     let queue = queues.pop().map(|queue| Box::new(queue) as Box<dyn Network>);
-    Ok(ClientNet { config: config(Ground::Tun(network)), network: queue, lan: None })
+    Ok(ClientNet { config: config(granted(Ground::Tun(network))), network: queue, lan: None })
+}
+
+fn granted(ground: Ground) -> Granted {
+    Granted::new(ground, |error| tracing::error!("{error:#}"))
 }
 
 /// The other end hears of all networks at once, in one capsule (RFC 9484 section 4.7.3).

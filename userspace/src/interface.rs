@@ -7,6 +7,7 @@
 use crate::{
     cli::{HugePages, PathArgs, Queues, XdpMode, ZeroCopy},
     failure::Failure,
+    privileges,
 };
 use anyhow::anyhow;
 use port::Port;
@@ -294,6 +295,7 @@ fn config(args: &PathArgs, interface: &str, mode: xsk::Mode) -> xsk::Config {
         huge_pages: args.hugepages == HugePages::Auto,
         // Asked for before: a level that this CPU lacks has ended the start.
         simd: args.simd.level().unwrap_or(tunnel::Level::RING),
+        on_thread: privileges::enter_netlink,
         ..xsk::Config::new(interface)
     }
 }

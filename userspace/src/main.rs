@@ -3,6 +3,8 @@
 //! This file parses the command line and maps failures to exit codes; `serve` and `connect` wire a daemon together;
 //! `worker` is where packets and flows live; `control` is the socket that the read verbs talk to.
 
+mod alerts;
+mod capture;
 mod check;
 mod cli;
 mod config;
@@ -14,16 +16,20 @@ mod diag;
 mod doctor;
 mod drain;
 mod early;
+mod enroll;
 mod failure;
 mod identity;
 mod inner;
 mod interface;
+mod key;
 mod log_ring;
 mod logging;
 mod metrics;
+mod notify;
 mod orders;
 mod paper;
 mod ping;
+mod privileges;
 #[allow(dead_code, reason = "`capture` and `doctor --fix` use more of it than `ping` does")]
 mod progress;
 mod protection;
@@ -81,8 +87,11 @@ fn run(cli: cli::Cli) -> Result<(), failure::Failure> {
         cli::Verb::Clear(args) => orders::clear(&args),
         cli::Verb::Reload(args) => orders::reload(&args),
         cli::Verb::Kick(args) => orders::kick(&args),
+        cli::Verb::Capture(args) => capture::run(&args),
         cli::Verb::User(args) => users::run(&args),
         cli::Verb::Ping(args) => ping::run(&args),
+        cli::Verb::Key(args) => key::run(&args),
+        cli::Verb::Enrol(args) => enroll::run(&args),
         cli::Verb::Doctor(args) => doctor::run(&args),
         cli::Verb::Detach(args) => detach::run(&args),
         cli::Verb::Diag(args) => diag::run(&args),

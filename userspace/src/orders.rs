@@ -4,6 +4,7 @@ use crate::{
     cli::{ClearArgs, Clearable, ControlArgs, KickArgs},
     control::{self, Answer, Request},
     failure::Failure,
+    notify,
     supervisor::Supervisor,
     worker::{
         Revoked,
@@ -51,7 +52,7 @@ pub(crate) fn tunnel_id(worker: u8, conn: ConnId) -> String {
     format!("{worker}/{}/{}", conn.index, conn.generation)
 }
 
-fn parse_tunnel_id(text: &str) -> Option<(u8, ConnId)> {
+pub(crate) fn parse_tunnel_id(text: &str) -> Option<(u8, ConnId)> {
     let mut parts = text.split('/');
     let worker = parts.next()?.parse().ok()?;
     let (index, generation) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
@@ -61,6 +62,13 @@ fn parse_tunnel_id(text: &str) -> Option<(u8, ConnId)> {
 impl Supervisor {
     /// Reads the files again; what was changed, or why nothing was. Both are in the log, too.
     pub(crate) fn reload(&self) -> Result<String, String> {
+        notify::reloading();
+        let outcome = self.read_again();
+        notify::ready(outcome.as_ref().unwrap_or_else(|error| error));
+        outcome
+    }
+
+    fn read_again(&self) -> Result<String, String> {
         let Some(gateway) = &self.identity.gateway else {
             let outcome = crate::reload::of_client().map_err(|error| format!("reload failed: {error}"));
             match &outcome {

@@ -97,8 +97,9 @@ impl Reloader {
         let leaf = credentials.chain[0].clone();
         let fingerprint = Fingerprint::of(&leaf);
         let self_signed = Mutex::new(args.tls_cert.is_none().then(|| credentials.clone()));
-        let server = serve::quic_server(&args, credentials, &secrets, &early)?;
-        let config = Arc::new(serve::gateway_config(&args)?);
+        let rules = serve::rules(&args)?;
+        let server = serve::quic_server(&args, credentials, &secrets, &early, rules.users.as_ref())?;
+        let config = Arc::new(serve::gateway_config(rules)?);
         let current = Mutex::new(Loaded { args: Arc::new(args), config, server, fingerprint, leaf });
         Ok(Self { secrets, early, self_signed, current })
     }
@@ -120,8 +121,10 @@ impl Reloader {
         let credentials = self.credentials(&args)?;
         let leaf = credentials.chain[0].clone();
         let fingerprint = Fingerprint::of(&leaf);
-        let server = serve::quic_server(&args, credentials, &self.secrets, &self.early)?;
-        let config = Arc::new(current.config.renewed(serve::rules(&args)?));
+        let rules = serve::rules(&args)?;
+        let server =
+            serve::quic_server(&args, credentials, &self.secrets, &self.early, rules.users.as_ref())?;
+        let config = Arc::new(current.config.renewed(rules));
         let new = Loaded { args: Arc::new(args), config, server, fingerprint, leaf };
         let difference = Difference::between(&current, &new, &changes);
         *current = new.clone();

@@ -1,6 +1,7 @@
 //! `beam serve`: flags to a running gateway.
 
 use crate::{
+    alerts::{self, Asked},
     cli::{Congestion, EarlyData, Retry, ServeArgs},
     config, control,
     early::{AtGateway, state::State},
@@ -8,15 +9,17 @@ use crate::{
     identity::{self, Credentials},
     inner,
     interface::{self, Sharing},
-    logging,
+    logging, privileges,
     reload::{Loaded, Reloader},
     supervisor::{self, Crew, Identity, Interfaces, Seat},
-    worker::{Claims, Gateway, GatewayConfig, Limits, Role, Rules, Worker, account::Accounts},
+    worker::{Authorities, Claims, Gateway, GatewayConfig, Limits, Role, Rules, Worker, account::Accounts},
 };
 use anyhow::{Context, anyhow};
+use confine::{Capabilities, Files, Room};
 use std::{
+    collections::HashSet,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 use tunnel::{Engine, EngineConfig, RetryPolicy, Secrets, WorkerId, tls, transport};
@@ -28,7 +31,10 @@ use upstream::{
 
 pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
     logging::start(args.daemon.log_format, args.daemon.verbose);
+    let alerts = alerts::Plan::of(&args.daemon.alerts)?;
     config::announce();
+    let control = args.daemon.control.clone().unwrap_or_else(|| PathBuf::from(control::DEFAULT_PATH));
+    privileges::prepare(args.daemon.sandbox, files(&args, &control), alerts.program())?;
     let state = State::gateway(&args.state_dir);
     let early = AtGateway::new(&state, args.early_data);
     let secrets = state.secrets().clone();
@@ -43,6 +49,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
     let datapath = interface::open(&args.path, bind, Sharing::QueueEach { kernel_lanes })?;
     let mailboxes = supervisor::mailboxes(&datapath.lanes)?;
     let cpus = supervisor::cpus(args.path.cpus.as_ref().map(|list| list.0.as_slice()), datapath.lanes.len())?;
+    privileges::broker::start(broker_keeps(args)).map_err(Failure::runtime)?;
     let mut net = inner::gateway(args, &mailboxes)?;
     let mut crew = Vec::new();
     for (index, lane) in datapath.lanes.into_iter().enumerate() {
@@ -64,14 +71,15 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
         worker.set_limits(limits(args));
         crew.push(Crew { worker, seat });
     }
-    let control = Some(PathBuf::from(control::DEFAULT_PATH));
     // Before the first packet; and after the last one, also when the start fails from here on.
     early.load();
     let (caches, of_names) = (early.clone(), reloader.clone());
     let identity = Identity {
         role: "gateway",
         address: datapath.locals[0].to_string(),
+        asked: Asked::of(&args.path),
         gateway: Some(reloader.clone()),
+        transport: transport_options(args),
         caches: Box::new(move || {
             let mut reports = caches.report();
             reports.push(of_names.current().config.resolver.report());
@@ -79,9 +87,26 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
         }),
     };
     let interfaces = Interfaces { tunnel: datapath.interfaces, lan: net.and_then(|net| net.lan) };
-    let outcome = supervisor::run(identity, crew, interfaces, &args.daemon, control, args.drain_timeout);
+    let outcome =
+        supervisor::run(identity, crew, interfaces, &args.daemon, Some(control), args.drain_timeout);
     early.keep();
     outcome
+}
+
+/// What stays within reach: what a reload reads, and what is written.
+fn files(args: &ServeArgs, control: &Path) -> Files {
+    let read = [&args.tls_cert, &args.tls_key, &args.client_ca, &args.users];
+    Files {
+        read: read.into_iter().flatten().cloned().chain(config::file()).collect(),
+        write: privileges::written(Some(control), Some(&args.state_dir)),
+    }
+}
+
+/// For ports below 1024 that clients listen on; for networks behind clients.
+fn broker_keeps(args: &ServeArgs) -> Capabilities {
+    let network = Capabilities::NET_ADMIN | Capabilities::BPF;
+    let network = if args.ip_pool.is_empty() { Capabilities::empty() } else { network };
+    Capabilities::NET_BIND_SERVICE | network
 }
 
 /// `[::]` where the host has IPv6 (it takes IPv4 too), else `0.0.0.0`.
@@ -101,13 +126,16 @@ pub(crate) fn quic_server(
     credentials: Credentials,
     secrets: &Secrets,
     early: &AtGateway,
+    users: Option<&Users>,
 ) -> Result<Arc<quinn_proto::ServerConfig>, Failure> {
     let leaf = tls::Fingerprint::of(&credentials.chain[0]);
-    // Whoever changes the authorities doesn't want those that the old ones let in.
-    let tickets = early.tickets(&[&leaf.0, &authorities_file(args)?]);
-    let tls = server_tls(args, credentials)?;
-    let mut options = transport::TransportOptions::gateway();
-    options.congestion = congestion(args.cc);
+    // Whoever changes the authorities doesn't want those that the old ones let in. A client that wasn't asked for its key
+    // when it got its ticket shows none when it comes back with that.
+    let asks_for_keys = users.is_some_and(|users| users.keys().next().is_some());
+    let tickets = early.tickets(&[&leaf.0, &authorities_file(args)?, &[u8::from(asks_for_keys)]]);
+    let mut tls = server_tls(args, credentials, users)?;
+    tls.key_log = Arc::new(crate::capture::keylog::Tee);
+    let options = transport_options(args);
     let tls = tls::with_tickets(tls, tickets, args.early_data != EarlyData::Off);
     let quic = tls::quic_server(tls).map_err(Failure::config)?;
     let server = transport::server_config(quic, Arc::new(options.build()), secrets);
@@ -118,10 +146,14 @@ pub(crate) fn quic_server(
 pub(crate) fn server_tls(
     args: &ServeArgs,
     credentials: Credentials,
+    users: Option<&Users>,
 ) -> Result<rustls::ServerConfig, Failure> {
     let authorities =
         args.client_ca.as_deref().map(identity::authorities).transpose().map_err(Failure::Config)?;
+    let keys: HashSet<_> =
+        users.iter().flat_map(|users| users.keys()).map(|key| tls::Fingerprint(key.0)).collect();
     let client_auth = match authorities {
+        authorities if !keys.is_empty() => tls::ClientAuth::Known { keys, authorities },
         None => tls::ClientAuth::None,
         // With a users file beside it, a client may come with a token instead.
         Some(roots) if args.users.is_some() => tls::ClientAuth::Optional(roots),
@@ -133,6 +165,11 @@ pub(crate) fn server_tls(
             _ => format!("the self-signed certificate in {}", args.state_dir.display()),
         })
         .map_err(Failure::Config)
+}
+
+/// What the transport of a gateway's connections is made of.
+fn transport_options(args: &ServeArgs) -> transport::TransportOptions {
+    transport::TransportOptions { congestion: congestion(args.cc), ..transport::TransportOptions::gateway() }
 }
 
 pub(crate) fn congestion(cc: Congestion) -> transport::Congestion {
@@ -154,6 +191,13 @@ pub(crate) fn authorities_file(args: &ServeArgs) -> Result<Arc<[u8]>, Failure> {
     Ok(file.unwrap_or_default().into())
 }
 
+/// Who verifies client certificates.
+fn authorities(args: &ServeArgs) -> Result<Authorities, Failure> {
+    let roots = args.client_ca.as_deref().map(identity::authorities).transpose().map_err(Failure::Config)?;
+    let judge = roots.map(tls::Authorities::new).transpose().map_err(Failure::config)?;
+    Ok(Authorities { file: authorities_file(args)?, judge })
+}
+
 /// Who may use the gateway, and what they may reach: read from flags and files.
 pub(crate) fn rules(args: &ServeArgs) -> Result<Rules, Failure> {
     must_admit(args)?;
@@ -161,7 +205,7 @@ pub(crate) fn rules(args: &ServeArgs) -> Result<Rules, Failure> {
         users: users(args)?,
         policy: policy(args)?,
         listen: listen_policy(&args.allow_listen)?,
-        authorities: authorities_file(args)?,
+        authorities: authorities(args)?,
     })
 }
 
@@ -185,15 +229,15 @@ pub(crate) fn policy(args: &ServeArgs) -> Result<Policy, Failure> {
     Policy::parse(&args.allow, &args.deny).map_err(Failure::config)
 }
 
-pub(crate) fn gateway_config(args: &ServeArgs) -> Result<GatewayConfig, Failure> {
-    let Rules { users, policy, listen, authorities } = rules(args)?;
+pub(crate) fn gateway_config(rules: Rules) -> Result<GatewayConfig, Failure> {
+    let Rules { users, policy, listen, authorities } = rules;
     Ok(GatewayConfig {
         users,
         policy,
         listen,
         authorities,
         accounts: Arc::new(Accounts::new(std::time::Instant::now())),
-        resolver: Arc::new(Resolver::new(Default::default()).map_err(Failure::runtime)?),
+        resolver: Arc::new(resolver()?),
         certificate_name: identity::certificate_name,
     })
 }
@@ -209,6 +253,12 @@ pub(crate) fn limits(args: &ServeArgs) -> Limits {
         },
         udp_idle_timeout: args.udp_idle_timeout,
     }
+}
+
+/// Its threads are confined from their start.
+pub(crate) fn resolver() -> Result<Resolver, Failure> {
+    let started = confine::within(Room::Control, || Resolver::new(Default::default()));
+    started.and_then(|resolver| resolver).map_err(Failure::runtime)
 }
 
 /// Where every client may listen: `[ADDR:]PORTS` as in the users file, whose parser it is.

@@ -1,10 +1,13 @@
 //! `beam status`: one screen about a running daemon, and the JSON object behind it.
 
 use crate::{
+    alerts::{AlertStatus, AlertsStatus},
+    capture::CaptureStatus,
     cli::StatusArgs,
     control::{self, Answer, Request},
     failure::Failure,
     metrics::{BatchStatus, LatencyStatus, ProcessStatus},
+    privileges::PrivilegesStatus,
     protection::ProtectionStatus,
 };
 use anyhow::anyhow;
@@ -49,11 +52,17 @@ pub(crate) struct Status {
     pub(crate) conservation: Conservation,
     pub(crate) protection: ProtectionStatus,
     #[serde(default)]
+    pub(crate) alerts: AlertsStatus,
+    #[serde(default)]
     pub(crate) latency: LatencyStatus,
     #[serde(default)]
     pub(crate) batches: BatchStatus,
     #[serde(default)]
     pub(crate) process: ProcessStatus,
+    /// Captures that run.
+    #[serde(default)]
+    pub(crate) captures: Vec<CaptureStatus>,
+    pub(crate) privileges: PrivilegesStatus,
 }
 
 /// The QUIC connections of a client (`--pool`).
@@ -287,15 +296,31 @@ fn screen(status: &Status) -> String {
             let _ = writeln!(out, "lost by {}: {}", interface.name, lost.join(", "));
         }
     }
+    out.push_str(&alerts(&status.alerts));
     let _ = writeln!(out, "\n{}", status.latency.line());
     let _ = writeln!(out, "{}", status.batches.line());
     let _ = writeln!(out, "{}", status.process.line());
     let _ = writeln!(out, "\n{}", status.protection.line());
+    let _ = writeln!(out, "{}", status.privileges.line());
     if status.drops.is_empty() {
         let _ = writeln!(out, "\ndrops: none");
     } else {
         let drops: Vec<String> = status.drops.iter().map(|(name, n)| format!("{name} {n}")).collect();
         let _ = writeln!(out, "\ndrops: {}", drops.join(", "));
+    }
+    for capture in &status.captures {
+        let points: Vec<&str> = capture.points.iter().map(|point| point.name()).collect();
+        let _ = writeln!(
+            out,
+            "capture {} of {}, for uid {} process {}: {} packets, {} missed{}",
+            capture.id,
+            points.join(","),
+            capture.uid,
+            capture.pid,
+            capture.seen,
+            capture.missed,
+            if capture.keylog { ", with TLS secrets" } else { "" }
+        );
     }
     let c = &status.conservation;
     let _ = writeln!(
@@ -307,6 +332,23 @@ fn screen(status: &Status) -> String {
         c.in_flight,
         if c.holds { "" } else { "   (does NOT add up: please report)" }
     );
+    out
+}
+
+/// A line each, those that fire first.
+fn alerts(alerts: &AlertsStatus) -> String {
+    let AlertsStatus { rules, firing, pending, notices } = alerts;
+    let mut out = match (firing.len(), pending.len()) {
+        (0, 0) => format!("\nalerts: none of {rules} rules firing\n"),
+        (firing, pending) => format!("\nalerts: {firing} of {rules} rules firing, {pending} pending\n"),
+    };
+    let line = |state: &str, alert: &AlertStatus| format!("{state:8} {}\n", alert.line());
+    out.extend(firing.iter().map(|alert| line("FIRING", alert)));
+    out.extend(pending.iter().map(|alert| line("pending", alert)));
+    let failed: Vec<String> = notices.iter().map(|(name, n)| format!("{name} {n}")).collect();
+    if !failed.is_empty() {
+        let _ = writeln!(out, "notices: {}", failed.join(", "));
+    }
     out
 }
 

@@ -1,13 +1,16 @@
 //! What keeps a daemon's workers: starts them pinned, answers the control socket, turns signals into commands, waits.
 
 use crate::{
-    cli::DaemonArgs,
+    alerts::{self, Alerts},
+    capture::plane::Plane,
+    cli::{DaemonArgs, Toggle},
     control::{self, Answer, Request},
     devices,
     drain::Drain,
     failure::Failure,
     interface::{Lane, LaneFacts},
     metrics::{self, BatchStatus, LatencyStatus, ProcessStatus, Windows},
+    notify, privileges,
     protection::ProtectionStatus,
     reload::Reloader,
     show::Cleared,
@@ -20,6 +23,7 @@ use crate::{
 };
 use anyhow::anyhow;
 use cache::CacheReport;
+use confine::Room;
 use crossbeam::channel;
 use std::{
     collections::BTreeMap,
@@ -42,10 +46,14 @@ pub(crate) const RATES_OVER: Duration = Duration::from_millis(200);
 pub(crate) struct Identity {
     pub(crate) role: &'static str,
     pub(crate) address: String,
+    /// The mode that its queues were asked to have.
+    pub(crate) asked: alerts::Asked,
     /// The caches that all workers share.
     pub(crate) caches: Box<dyn Fn() -> Vec<CacheReport> + Send + Sync>,
     /// What a gateway reads again.
     pub(crate) gateway: Option<Arc<Reloader>>,
+    /// What its connections' transport is made of.
+    pub(crate) transport: tunnel::transport::TransportOptions,
 }
 
 /// One worker as the supervisor sees it.
@@ -68,6 +76,7 @@ pub(crate) struct Supervisor {
     pub(crate) interfaces: Vec<xsk::Interface>,
     /// `--lan`.
     pub(crate) lan: Option<xsk::LanInterface>,
+    pub(crate) alerts: Alerts,
     started: Instant,
     started_at: SystemTime,
     /// What `beam status` tells quantiles of.
@@ -76,6 +85,8 @@ pub(crate) struct Supervisor {
     pub(crate) drain: Drain,
     /// What `beam clear counters` has set aside.
     pub(crate) cleared: Mutex<Cleared>,
+    /// `beam capture`.
+    pub(crate) captures: Plane,
 }
 
 /// The interfaces that a daemon keeps steered.
@@ -112,7 +123,7 @@ pub(crate) fn cpus(asked: Option<&[u32]>, count: usize) -> Result<Vec<Option<u32
     if let Some(asked) = asked {
         if let Some(missing) = asked.iter().find(|cpu| !allowed.contains(cpu)) {
             return Err(Failure::Config(anyhow!(
-                "--cpus names CPU {missing}, but this process may use {allowed:?}"
+                "--cpus names CPU {missing}, but this process may use {allowed:?}; choose among those: --cpus LIST"
             )));
         }
         return Ok((0..count).map(|i| Some(asked[i % asked.len()])).collect());
@@ -130,6 +141,7 @@ pub(crate) fn run(
     drain_timeout: Duration,
 ) -> Result<(), Failure> {
     let control = daemon.control.clone().or(control_default);
+    let alerts = alerts::Plan::of(&daemon.alerts)?.start(identity.role, &identity.address)?;
     let bound = control.as_deref().map(control::bind).transpose().map_err(Failure::preflight)?;
     let scraped = daemon.metrics.as_ref().map(metrics::bind).transpose()?;
     let (ended_tx, ended_rx) = channel::bounded(crew.len());
@@ -139,30 +151,45 @@ pub(crate) fn run(
         seats,
         interfaces,
         lan,
+        alerts,
         started: Instant::now(),
         started_at: SystemTime::now(),
         windows: Mutex::new(Windows::new(Instant::now())),
         draining: AtomicBool::new(false),
         drain: Drain::new(drain_timeout),
         cleared: Mutex::default(),
+        captures: Plane::new(daemon.capture_keylog == Toggle::On),
     });
-    supervisor.clone().watch_signals()?;
     devices::watch(&supervisor).map_err(Failure::Runtime)?;
+    // What starts from here on is confined as this thread is.
+    privileges::settle()?;
+    supervisor.clone().watch_signals()?;
+    alerts::watch(&supervisor).map_err(Failure::Runtime)?;
     if let Some(bound) = &bound {
-        let of_thread = supervisor.clone();
-        control::serve(bound, Arc::new(move |request| of_thread.answer(&request)))
-            .map_err(Failure::runtime)?;
+        let (of_thread, of_capture) = (supervisor.clone(), supervisor.clone());
+        control::serve(
+            bound,
+            Arc::new(move |request| of_thread.answer(&request)),
+            Arc::new(move |asked, stream| of_capture.capture(asked, stream)),
+        )
+        .map_err(Failure::runtime)?;
     }
     if let Some(scraped) = scraped {
         tracing::info!("metrics on http://{}/metrics", scraped.address().map_err(Failure::runtime)?);
         metrics::serve(scraped, supervisor.clone()).map_err(Failure::runtime)?;
     }
+    let (confined_tx, confined_rx) = channel::bounded::<()>(0);
     let mut threads = Vec::new();
     for (index, worker) in workers.into_iter().enumerate() {
         let cpu = supervisor.seats[index].cpu;
-        let ended = ended_tx.clone();
+        let (ended, confined) = (ended_tx.clone(), confined_tx.clone());
         let thread = std::thread::Builder::new().name(format!("beam-worker-{index}")).spawn(move || {
             pin(cpu);
+            if let Err(error) = confine::enter(Room::Worker) {
+                let _ = ended.send(Ended::Broken(io::Error::other(error)));
+                return;
+            }
+            drop(confined);
             // A panic must not leave a hole where a worker was: the daemon ends, and whoever supervises it starts it
             // again. The panic's own message is on standard error by then.
             let end = std::panic::catch_unwind(AssertUnwindSafe(|| worker.run()));
@@ -181,9 +208,13 @@ pub(crate) fn run(
             }
         }
     }
-    drop(ended_tx);
+    drop((ended_tx, confined_tx));
+    // Until all workers have dropped their ends: they are confined, or have failed.
+    confined_rx.iter().for_each(drop);
+    notify::watch(&supervisor).map_err(Failure::runtime)?;
     if supervisor.identity.role == "gateway" {
         tracing::info!("ready: gateway on {}", supervisor.identity.address);
+        notify::ready(&format!("gateway on {}", supervisor.identity.address));
     }
     let outcome = supervisor.wait(&ended_rx);
     for thread in threads {
@@ -214,6 +245,7 @@ impl Supervisor {
                 Ended::TunnelLost(error) => Some(Failure::Runtime(anyhow!(error))),
                 Ended::Broken(error) => Some(Failure::Runtime(anyhow!(error).context("a worker broke"))),
             };
+            notify::stopping(Duration::ZERO, "stopping");
             self.tell_all(|| Command::Stop);
             if let (Ok(()), Some(failure)) = (&outcome, failed) {
                 outcome = Err(failure);
@@ -244,6 +276,7 @@ impl Supervisor {
                     let _ = self.reload();
                 } else if !self.begin_drain() {
                     tracing::info!("second signal: stopping now");
+                    notify::stopping(Duration::ZERO, "stopping now");
                     self.tell_all(|| Command::Stop);
                 }
             }
@@ -286,7 +319,11 @@ impl Supervisor {
                 self.show(question).map_or_else(Answer::Error, |shown| Answer::Show(Box::new(shown)))
             }
             Request::Log => Answer::Log(Box::new(crate::log_ring::recent())),
+            Request::Capture(_) => Answer::Error("a capture takes its connection with it".to_owned()),
             Request::Clear => Answer::Done(self.clear_counters()),
+            Request::Enrolment => {
+                self.enrolment().map_or_else(Answer::Error, |gateway| Answer::Enrolment(Box::new(gateway)))
+            }
             Request::Reload => self.reload().map_or_else(Answer::Error, Answer::Done),
             Request::Drain { wait } => Answer::Drain(self.drained(*wait)),
             Request::Kick { client } => self.kick(client).map_or_else(Answer::Error, Answer::Done),
@@ -298,11 +335,6 @@ impl Supervisor {
         self.started.elapsed()
     }
 
-    /// The status of this instant, without rates.
-    pub(crate) fn status_now(&self) -> Status {
-        self.status_of(&self.snapshots(), Rates::default())
-    }
-
     fn status(&self) -> Status {
         let (before, from) = (self.snapshots(), Instant::now());
         std::thread::sleep(RATES_OVER);
@@ -310,7 +342,7 @@ impl Supervisor {
         self.status_of(&after, rates(&before, &after, over))
     }
 
-    fn status_of(&self, after: &[WorkerSnapshot], rates: Rates) -> Status {
+    pub(crate) fn status_of(&self, after: &[WorkerSnapshot], rates: Rates) -> Status {
         let xsk = |field: fn(&port::Counters) -> u64| -> u64 { after.iter().flat_map(fast).map(field).sum() };
         let kernel_packets = |snapshot: &WorkerSnapshot| -> u64 {
             slow(snapshot).map(|port| port.rx_datagrams + port.tx_datagrams).sum()
@@ -340,6 +372,9 @@ impl Supervisor {
             counters: merge(after.iter().flat_map(|s| s.counters.iter().copied())),
             conservation: conservation(after),
             protection: protection(after),
+            captures: self.captures.status(),
+            alerts: self.alerts.status(Instant::now()),
+            privileges: privileges::status(),
             latency,
             batches,
             process: ProcessStatus::now(),

@@ -5,20 +5,27 @@ use crate::{
     failure::Failure,
 };
 use anyhow::anyhow;
+use serde_json::{Value, json};
 use std::fmt::Write;
-use upstream::users::{self, ClientPolicy, Listed};
+use upstream::users::{self, ClientPolicy, KeyHash, Listed, Proof};
 
+/// Name of the JSON object's shape.
+const SCHEMA: &str = "beam.users.v1";
 /// How a running gateway hears of an edit.
 const NOT_YET: &str = "a running gateway learns of it by `beam reload`, or by SIGHUP";
 
 pub(crate) fn run(args: &UserArgs) -> Result<(), Failure> {
     match &args.verb {
-        UserVerb::Add { name, users, cert, policy } => {
+        UserVerb::Add { name, users, cert, key, policy } => {
             let words = policy.words();
             let policy = ClientPolicy::parse(words.iter().map(String::as_str))
                 .map_err(|error| Failure::Config(anyhow!("user {name}: {error}")))?;
             let file = users.display();
-            if *cert {
+            if let Some(key) = key {
+                let key: KeyHash = key.parse().map_err(|error| Failure::config(anyhow!("--key: {error}")))?;
+                users::add_key(users, name, &key, &policy).map_err(Failure::config)?;
+                eprintln!("added {name} to {file}, who comes with a key (connect --key FILE); {NOT_YET}");
+            } else if *cert {
                 users::add_certificate(users, name, &policy).map_err(Failure::config)?;
                 eprintln!("added {name} to {file}, who comes with a certificate; {NOT_YET}");
             } else {
@@ -33,7 +40,13 @@ pub(crate) fn run(args: &UserArgs) -> Result<(), Failure> {
             users::remove(users, name).map_err(Failure::config)?;
             eprintln!("removed {name} from {}; {NOT_YET}", users.display());
         }
-        UserVerb::List { users } => print!("{}", table(&users::list(users).map_err(Failure::config)?)),
+        UserVerb::List { users, json } => {
+            let listed = users::list(users).map_err(Failure::config)?;
+            match json {
+                true => println!("{}", object(&listed)),
+                false => print!("{}", table(&listed)),
+            }
+        }
     }
     Ok(())
 }
@@ -42,12 +55,33 @@ pub(crate) fn run(args: &UserArgs) -> Result<(), Failure> {
 fn table(listed: &[Listed]) -> String {
     let width = listed.iter().map(|user| user.name.len()).max().unwrap_or_default();
     let mut out = String::new();
-    for Listed { name, by_certificate, policy } in listed {
-        let proof = if *by_certificate { "certificate" } else { "token" };
-        let line = format!("{name:width$}  {proof:11}  {policy}");
+    for Listed { name, proof, policy } in listed {
+        let line = format!("{name:width$}  {:11}  {policy}", word(proof));
         let _ = writeln!(out, "{}", line.trim_end());
     }
     out
+}
+
+fn word(proof: &Proof) -> &'static str {
+    match proof {
+        Proof::Token(_) => "token",
+        Proof::Certificate => "certificate",
+        Proof::Key(_) => "key",
+    }
+}
+
+/// The same for a script. A key is no secret; a token's hash is nobody's business.
+fn object(listed: &[Listed]) -> Value {
+    let user = |Listed { name, proof, policy }: &Listed| {
+        let key = match proof {
+            Proof::Key(key) => Some(key.to_string()),
+            Proof::Token(_) | Proof::Certificate => None,
+        };
+        let options = policy.to_string();
+        let options: Vec<&str> = options.split_ascii_whitespace().collect();
+        json!({ "name": name, "proof": word(proof), "key": key, "options": options, "disabled": policy.disabled })
+    };
+    json!({ "schema": SCHEMA, "users": listed.iter().map(user).collect::<Vec<_>>() })
 }
 
 #[cfg(test)]
@@ -76,9 +110,28 @@ mod tests {
     fn a_list_has_a_line_each() {
         let policy = |text: &str| ClientPolicy::parse(text.split_whitespace()).unwrap();
         let listed = [
-            Listed { name: "alice".into(), by_certificate: false, policy: policy("max-flows=3") },
-            Listed { name: "site-seven".into(), by_certificate: true, policy: policy("") },
+            Listed {
+                name: "alice".into(),
+                proof: Proof::Key(KeyHash([0xab; 32])),
+                policy: policy("max-flows=3"),
+            },
+            Listed { name: "site-seven".into(), proof: Proof::Certificate, policy: policy("disabled") },
         ];
-        assert_eq!(table(&listed), "alice       token        max-flows=3\nsite-seven  certificate\n");
+        assert_eq!(
+            table(&listed),
+            "alice       key          max-flows=3\nsite-seven  certificate  disabled\n"
+        );
+        let object = object(&listed);
+        assert_eq!(object["schema"], "beam.users.v1");
+        let alice = &object["users"][0];
+        assert_eq!(
+            (&alice["name"], &alice["proof"], &alice["options"][0]),
+            (&"alice".into(), &"key".into(), &"max-flows=3".into())
+        );
+        assert_eq!(alice["key"], format!("sha256:{}", "ab".repeat(32)));
+        assert_eq!(
+            (&object["users"][1]["key"], &object["users"][1]["disabled"]),
+            (&Value::Null, &true.into())
+        );
     }
 }

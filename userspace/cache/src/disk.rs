@@ -75,6 +75,11 @@ impl Disk {
         &self.shared.path
     }
 
+    /// Starts the thread that writes, which else starts with the first change: for whoever cares what it inherits.
+    pub fn start(&self) {
+        self.writer.ensure_thread();
+    }
+
     /// Waits until all that was queued so far is on the disk, at most so long. False if it took longer.
     pub fn flush(&self, within: Duration) -> bool {
         self.writer.flush(within)

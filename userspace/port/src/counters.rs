@@ -46,6 +46,14 @@ pub const DROP_REASONS: [(Drop, &str); 12] = [
     (Drop::TxNoNeighbour, "tx_no_neighbour"),
 ];
 
+impl Drop {
+    /// Its metric name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        DROP_REASONS[self as usize].1
+    }
+}
+
 /// Datagrams dropped, by reason.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Drops([u64; DROP_REASONS.len()]);

@@ -45,6 +45,7 @@ impl Region {
                 chunk: chunk as u32,
                 start: 0,
                 end: chunk_bytes as u32,
+                front: 0,
             })
             .collect()
     }
@@ -103,12 +104,14 @@ impl Drop for Mapping {
 /// the ring returns it.
 ///
 /// A frame shows a window of its chunk: the part that holds the packet. It derefs to that window.
-/// Invariant: `start <= end <= chunk_bytes`.
+/// Invariant: `front <= start <= end <= chunk_bytes`.
 pub struct Frame {
     region: Arc<Region>,
     chunk: u32,
     start: u32,
     end: u32,
+    /// Where the packet begins whose payload the window shows: the headers lie between. Not above `start`.
+    front: u32,
 }
 
 impl Frame {
@@ -141,6 +144,7 @@ impl Frame {
         );
         self.start = window.start as u32;
         self.end = window.end as u32;
+        self.front = self.start;
     }
 
     /// Narrows the window to `range`, given relative to the present window.
@@ -149,8 +153,24 @@ impl Frame {
     /// If `range` is not inside the present window.
     pub fn narrow(&mut self, range: Range<usize>) {
         assert!(range.end <= self.len());
-        let base = self.start as usize;
+        let (base, front) = (self.start as usize, self.front);
         self.set_window(base + range.start..base + range.end);
+        self.front = front;
+    }
+
+    /// The window, and what lies in front of it that [`Self::narrow`] took off: a received packet with its headers.
+    #[must_use]
+    pub fn with_front(&self) -> &[u8] {
+        self.bytes(self.front as usize..self.end as usize)
+    }
+
+    fn bytes(&self, window: Range<usize>) -> &[u8] {
+        let offset = self.chunk as usize * self.region.chunk_bytes + window.start;
+        // SAFETY: chunk < chunk_count, so the offset lies in the mapping that `from_raw` vouches for.
+        let first = unsafe { self.region.base.add(offset) };
+        // SAFETY: front <= start <= end <= chunk_bytes keeps the slice inside this chunk; this frame is the chunk's only
+        // handle and the kernel does not hold it while the frame exists outside a ring.
+        unsafe { std::slice::from_raw_parts(first.as_ptr(), window.len()) }
     }
 }
 
@@ -158,12 +178,7 @@ impl Deref for Frame {
     type Target = [u8];
     #[inline]
     fn deref(&self) -> &[u8] {
-        let offset = self.chunk as usize * self.region.chunk_bytes + self.start as usize;
-        // SAFETY: chunk < chunk_count, so the offset lies in the mapping that `from_raw` vouches for.
-        let first = unsafe { self.region.base.add(offset) };
-        // SAFETY: start <= end <= chunk_bytes keeps the slice inside this chunk; this frame is the chunk's only handle
-        // and the kernel does not hold it while the frame exists outside a ring.
-        unsafe { std::slice::from_raw_parts(first.as_ptr(), (self.end - self.start) as usize) }
+        self.bytes(self.start as usize..self.end as usize)
     }
 }
 
@@ -232,7 +247,13 @@ mod tests {
     fn narrow_is_relative() {
         let mut frame = Region::anonymous(32, 1).unwrap().pop().unwrap();
         frame.set_window(8..24);
+        frame.fill(9);
         frame.narrow(2..10);
         assert_eq!(frame.window(), 10..18);
+        assert_eq!(frame.with_front(), [9; 10], "from where the window first was to its end");
+        frame.narrow(4..8);
+        assert_eq!((frame.window(), frame.with_front().len()), (14..18, 10));
+        frame.set_window(0..4);
+        assert_eq!(frame.with_front().len(), 4, "another packet");
     }
 }

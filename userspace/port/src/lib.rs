@@ -18,11 +18,13 @@
 mod census;
 mod counters;
 mod frame;
+mod watch;
 
 pub use census::Census;
 pub use counters::{Counters, DROP_REASONS, Drop, Drops, KnownWays};
 pub use frame::{Frame, Region};
 pub use simd::Sealed;
+pub use watch::{Kept, Place, Watch};
 pub use wire::Path;
 
 use std::{io, os::fd::BorrowedFd, time::Duration};
@@ -225,6 +227,16 @@ pub trait Port: Send {
 
     /// How often the way out (route and neighbour) of a datagram was known. `None` for a port that leaves it to the kernel.
     fn known_ways(&self) -> Option<KnownWays> {
+        None
+    }
+
+    /// Where its packets travel, for a capture.
+    fn place(&self) -> Place {
+        Place::default()
+    }
+
+    /// What a capture sees of the inside of this port. `None` for a port that a capture learns nothing more from.
+    fn watch(&mut self) -> Option<&mut dyn Watch> {
         None
     }
 

@@ -35,6 +35,21 @@ pub(crate) enum HugePages {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Toggle {
+    On,
+    Off,
+}
+
+/// What a daemon gives up once it is set up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Sandbox {
+    /// All capabilities, system calls and files that it needs no more, as far as the kernel has the means
+    Auto,
+    /// Nothing: for debuggers
+    Off,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum LogFormat {
     Text,
     Json,
@@ -85,6 +100,21 @@ pub(crate) struct PathArgs {
     pub(crate) busy_poll: u32,
 }
 
+/// Flags of alerts, the same for both daemons.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct AlertArgs {
+    /// Alert when this holds: `NAME OP VALUE for DURATION`, such as "latency_p95 > 1ms for 30s" (repeatable). It takes the
+    /// place of the default for NAME; `none` drops all defaults
+    #[arg(long = "alert", value_name = "RULE", env = "BEAM_ALERT", value_delimiter = ',')]
+    pub(crate) rules: Vec<String>,
+    /// POST each alert to this URL as JSON
+    #[arg(long = "alert-webhook", value_name = "URL", env = "BEAM_ALERT_WEBHOOK", hide_env_values = true)]
+    pub(crate) webhook: Option<String>,
+    /// Run this for each alert, without arguments; the facts are in its environment (BEAM_ALERT_*)
+    #[arg(long = "alert-exec", value_name = "PROGRAM", env = "BEAM_ALERT_EXEC")]
+    pub(crate) program: Option<PathBuf>,
+}
+
 /// Flags of the log and the control socket, the same for both daemons.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct DaemonArgs {
@@ -97,10 +127,18 @@ pub(crate) struct DaemonArgs {
     /// Serve metrics for Prometheus, /healthz and /readyz over HTTP; loopback unless an address is given (0.0.0.0:9090)
     #[arg(long, value_name = "ADDR", env = "BEAM_METRICS")]
     pub(crate) metrics: Option<Endpoint>,
+    /// Capabilities, system calls (seccomp) and files (landlock) that are given up after the start
+    #[arg(long, value_enum, default_value = "auto", env = "BEAM_SANDBOX")]
+    pub(crate) sandbox: Sandbox,
     /// Log as text or as one JSON object a line
     #[arg(long, value_enum, default_value = "text", env = "BEAM_LOG_FORMAT")]
     pub(crate) log_format: LogFormat,
+    /// Whether `beam capture --keylog` may have TLS secrets: root, and the user that the daemon runs as
+    #[arg(long, value_enum, default_value = "on", env = "BEAM_CAPTURE_KEYLOG")]
+    pub(crate) capture_keylog: Toggle,
     /// More log; twice for everything
     #[arg(short = 'v', long = "verbose", action = clap::ArgAction::Count, env = "BEAM_VERBOSE")]
     pub(crate) verbose: u8,
+    #[command(flatten)]
+    pub(crate) alerts: AlertArgs,
 }

@@ -15,8 +15,9 @@ pub(crate) struct GatewayArgs {
     /// PEM file with the client certificate chain
     #[arg(long, value_name = "FILE", requires = "key", env = "BEAM_CERT")]
     pub(crate) cert: Option<PathBuf>,
-    /// PEM file with the client certificate's key
-    #[arg(long, value_name = "FILE", requires = "cert", env = "BEAM_KEY")]
+    /// PEM file with the client certificate's key; without --cert, the key that the gateway knows this client by
+    /// (see `beam key gen` and `beam user add --key`)
+    #[arg(long, value_name = "FILE", env = "BEAM_KEY")]
     pub(crate) key: Option<PathBuf>,
     /// Accept only the gateway certificate with this SHA-256 fingerprint
     #[arg(long, value_name = "sha256:HEX", conflicts_with_all = ["ca", "insecure"], env = "BEAM_PIN")]

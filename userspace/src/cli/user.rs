@@ -20,6 +20,9 @@ pub(crate) enum UserVerb {
         /// The client comes with a certificate of this name; no token is made
         #[arg(long)]
         cert: bool,
+        /// The client comes with this key (`connect --key`), as `beam key pub` prints it; no token is made
+        #[arg(long, value_name = "sha256:HEX", conflicts_with = "cert")]
+        key: Option<String>,
         #[command(flatten)]
         policy: UserPolicyArgs,
     },
@@ -35,6 +38,9 @@ pub(crate) enum UserVerb {
         /// The users file
         #[arg(long, value_name = "FILE", env = "BEAM_USERS")]
         users: PathBuf,
+        /// One JSON object instead of text
+        #[arg(short = 'j', long)]
+        json: bool,
     },
 }
 

@@ -43,7 +43,7 @@ impl FromStr for NumberList {
 }
 
 /// `250ms`, `30s`, `5m`, `1h`, or a bare number of seconds.
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let number: u64 =
         digits.parse().map_err(|_| format!("`{text}` is not a time such as 250ms, 30s or 5m"))?;

@@ -24,14 +24,21 @@ pub(crate) fn quic_client(
     pool: u8,
     state: &State,
 ) -> Result<(quinn_proto::ClientConfig, Arc<AtClient>), Failure> {
-    let (tls, of) = client_tls(args)?;
-    let mut options = transport::TransportOptions::client();
-    options.congestion = serve::congestion(args.cc);
-    options.keep_alive = (!keepalive.is_zero()).then_some(keepalive);
+    let (mut tls, of) = client_tls(args)?;
+    tls.key_log = Arc::new(crate::capture::keylog::Tee);
     let early = AtClient::open(state, of, pool);
     let quic = tls::resuming_client(tls, early.tickets.clone()).map_err(Failure::config)?;
-    let transport = Arc::new(options.build());
+    let transport = Arc::new(transport_options(args, keepalive).build());
     Ok((transport::client_config_with_tokens(quic, transport, early.tokens.clone()), early))
+}
+
+/// What the transport of the client's connections is made of.
+pub(crate) fn transport_options(args: &GatewayArgs, keepalive: Duration) -> transport::TransportOptions {
+    transport::TransportOptions {
+        congestion: serve::congestion(args.cc),
+        keep_alive: (!keepalive.is_zero()).then_some(keepalive),
+        ..transport::TransportOptions::client()
+    }
 }
 
 /// The client's side of TLS: how the gateway is trusted, and who we are.
@@ -50,6 +57,7 @@ pub(crate) fn client_tls(args: &GatewayArgs) -> Result<(rustls::ClientConfig, Ci
     };
     let credentials = match (&args.cert, &args.key) {
         (Some(cert), Some(key)) => Some(Credentials::load(cert, key).map_err(Failure::Config)?),
+        (None, Some(key)) => Some(Credentials::of_key(key).map_err(Failure::Config)?),
         _ => None,
     };
     let of = circumstances(args, &verify, credentials.as_ref());
@@ -123,7 +131,8 @@ fn source_address(args: &GatewayArgs, path: &PathArgs) -> Result<IpAddr, Failure
     };
     worker::source_towards(remote).map_err(|e| {
         Failure::Preflight(anyhow!(
-            "no route to the gateway {remote}: {e}; see `ip route get {}`",
+            "no route to the gateway {remote}: {e}; it needs one, such as a default route; see \
+             `ip route get {}`",
             remote.ip()
         ))
     })

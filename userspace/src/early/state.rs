@@ -2,8 +2,11 @@
 
 use super::secrets;
 use cache::{Disk, Loudness};
+use confine::Room;
 use std::{
     env,
+    fs::DirBuilder,
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -30,6 +33,7 @@ impl State {
             );
         }
         let disk = Disk::new(&directory.join("cache").join("gateway.redb"), loudness);
+        start(&disk);
         Self { disk: Some(disk), secrets }
     }
 
@@ -41,9 +45,12 @@ impl State {
     /// The client's. A directory that nobody named is used if it can be.
     pub(crate) fn client(named: Option<&Path>) -> Self {
         let loudness = if named.is_some() { Loudness::Warning } else { Loudness::Debug };
-        let directory = named.map(Path::to_owned).or_else(users_directory);
-        let disk =
-            directory.map(|directory| Disk::new(&directory.join("cache").join("client.redb"), loudness));
+        let disk = of_client(named).map(|directory| {
+            // What can't be made now is said when something is to be written. Later it is out of reach.
+            let _ = DirBuilder::new().recursive(true).mode(0o700).create(&directory);
+            Disk::new(&directory.join("cache").join("client.redb"), loudness)
+        });
+        disk.iter().for_each(start);
         // A client's connections end with it, and nobody but it reads its CIDs.
         Self { disk, secrets: Secrets::random() }
     }
@@ -55,6 +62,20 @@ impl State {
     pub(crate) fn secrets(&self) -> &Secrets {
         &self.secrets
     }
+}
+
+/// Starts the thread that writes, which is to be confined like others of the control plane: a worker, which may have the
+/// first thing to write, is no parent for it.
+fn start(disk: &Arc<Disk>) {
+    // Without it the queue fills up, and what doesn't fit is counted.
+    if let Err(error) = confine::within(Room::Control, || disk.start()) {
+        tracing::warn!("no thread for {}: {error}", disk.path().display());
+    }
+}
+
+/// Where a client keeps its state: where it is told to, or where its user's state is.
+pub(crate) fn of_client(named: Option<&Path>) -> Option<PathBuf> {
+    named.map(Path::to_owned).or_else(users_directory)
 }
 
 /// As the XDG Base Directory Specification has it; root's is the system's.

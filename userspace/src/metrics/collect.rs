@@ -62,6 +62,12 @@ impl Supervisor {
         if let Some(not_after_s) = leaf.and_then(|leaf| identity::not_after_s(&leaf)) {
             to.set(&CERTIFICATE_NOT_AFTER, Value::Real(not_after_s as f64));
         }
+        for (alert, is_firing) in self.alerts.series() {
+            to.add(&ALERT_FIRING, [alert], is_firing.into());
+        }
+        for (fate, n) in self.alerts.notices() {
+            to.add(&ALERT_NOTICES, [fate], n);
+        }
         if let Ok(started) = self.started_at().duration_since(UNIX_EPOCH) {
             to.set(&PROCESS_START, Value::Real(started.as_secs_f64()));
         }

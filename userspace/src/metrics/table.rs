@@ -45,6 +45,8 @@ metrics! {
     DRAINING = gauge "beam_draining" [] "1 while the daemon drains: running flows finish, new ones are refused";
     CERTIFICATE_NOT_AFTER = gauge "beam_certificate_not_after_timestamp_seconds" [] "When the gateway's certificate expires, in seconds since 1970";
     WORKERS = gauge "beam_workers" ["state"] "Workers that answered this scrape in time, and those that did not";
+    ALERT_FIRING = gauge "beam_alert_firing" ["alert"] "1 while the alert of this rule fires; one series a rule of --alert and the defaults";
+    ALERT_NOTICES = counter "beam_alert_notices_total" ["fate"] "What became of notices of alerts that webhooks and programs were given";
     // Tunnels.
     TUNNELS = gauge "beam_tunnels" ["state"] "QUIC connections that a client keeps to its gateway (--pool): up or down";
     CONNECTIONS = gauge "beam_connections" ["worker"] "QUIC connections alive, those that are closing included";

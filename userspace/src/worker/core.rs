@@ -15,6 +15,7 @@ use super::{
     session::{abandon, quic_code},
     udp::Udp,
 };
+use crate::capture::tap::Captures;
 use masque::Code;
 use std::{
     collections::HashMap,
@@ -43,6 +44,8 @@ pub(super) struct Core {
     pub(super) draining: bool,
     pub(super) totals: Totals,
     pub(super) meters: Meters,
+    /// Who looks at the packets.
+    pub(super) captures: Captures,
     /// HTTP datagrams that went nowhere.
     pub(super) datagrams: Drops,
     /// When the present turn of the loop began.
@@ -162,6 +165,7 @@ impl Core {
             draining: false,
             totals: Totals::default(),
             meters: Meters::default(),
+            captures: Captures::default(),
             datagrams: Drops::default(),
             now: Instant::now(),
             windows,

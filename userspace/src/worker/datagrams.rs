@@ -137,6 +137,7 @@ pub(super) fn receive(core: &mut Core, session: &mut Session, conn: ConnId) {
                     arena: &mut core.arena,
                     drops: &mut core.datagrams,
                     ledger: &mut core.ledger,
+                    captures: &mut core.captures,
                     now: core.now,
                 };
                 core.ip.receive_frame(key, payload, &mut tools);

@@ -34,11 +34,12 @@ use ::upstream::{
     failure::ConnectFailure,
     policy::Policy,
     resolver::{Names, Resolver},
-    users::{ClientPolicy, How, Identity, Users},
+    users::{ClientPolicy, Users},
 };
 use bytes::Bytes;
 use cache::{Kind as _, LevelReport, Local};
 pub(super) use identity::Asker;
+pub(crate) use identity::Authorities;
 use masque::{Code, Host, Item, Kind, MessageError, MessageReader, Request, RequestReader, Scope, status};
 pub(crate) use revoke::Revoked;
 use std::{
@@ -59,8 +60,8 @@ pub(crate) struct GatewayConfig {
     pub(crate) resolver: Arc<Resolver>,
     /// Turns a verified client certificate into a name.
     pub(crate) certificate_name: fn(&rustls::pki_types::CertificateDer<'_>) -> Option<String>,
-    /// The file of `--client-ca`, which verified it; empty without.
-    pub(crate) authorities: Arc<[u8]>,
+    /// Who verifies it (`--client-ca`).
+    pub(crate) authorities: Authorities,
 }
 
 impl GatewayConfig {
@@ -77,7 +78,7 @@ pub(crate) struct Rules {
     pub(crate) users: Option<Users>,
     pub(crate) policy: Policy,
     pub(crate) listen: ClientPolicy,
-    pub(crate) authorities: Arc<[u8]>,
+    pub(crate) authorities: Authorities,
 }
 
 /// Numbers of a worker that may change while it runs.
@@ -200,17 +201,17 @@ impl Gateway {
                 // Of a resumed session: the one of the connection that its ticket is from.
                 session.since = Some(core.now);
                 let chain = quic.peer_identity();
+                let shown = self.config.recognise(&chain);
+                let is_by_key = shown.as_ref().is_some_and(|(_, key)| key.is_some());
                 // A resumed session brings the certificate of the first handshake, which nobody has looked at since.
-                if chain.first().is_some_and(crate::identity::is_expired) {
+                if !is_by_key && chain.first().is_some_and(crate::identity::is_expired) {
                     quic.close(quic_code(Code::H3_NO_ERROR), b"the client's certificate has expired");
                     core.totals.closed_revoked += 1;
                     return false;
                 }
-                session.authorities = self.config.authorities.clone();
-                session.identity = chain
-                    .first()
-                    .and_then(self.config.certificate_name)
-                    .map(|name| Identity { name: name.into(), how: How::Certificate });
+                session.authorities = self.config.authorities.file.clone();
+                (session.identity, session.key) =
+                    shown.map_or((None, None), |(identity, key)| (Some(identity), key));
                 match &session.identity {
                     Some(_) => quic.permit_streams(identity::STREAMS_MAX),
                     None => self.unproven.push_back(conn),

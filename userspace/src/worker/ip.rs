@@ -14,7 +14,7 @@ mod realm;
 mod session;
 mod totals;
 
-pub(crate) use ground::{Ground, LanGround};
+pub(crate) use ground::{Granted, Ground, LanGround};
 pub(crate) use lan::Lan;
 pub(crate) use realm::{Owner, Realm};
 pub(super) use session::{IpSession, Rules};
@@ -28,6 +28,10 @@ use super::{
     flow::Broken,
     ledger::Ledger,
     poll::{FlowKey, Poll, Token},
+};
+use crate::capture::{
+    Point, Way as Direction,
+    tap::{Captures, INNER, Seen, Subject},
 };
 use bytes::Bytes;
 use ip::{
@@ -118,6 +122,7 @@ pub(super) struct Tools<'a, 'q> {
     pub(super) arena: &'a mut Arena,
     pub(super) drops: &'a mut Drops,
     pub(super) ledger: &'a mut Ledger,
+    pub(super) captures: &'a mut Captures,
     pub(super) now: Instant,
 }
 
@@ -264,6 +269,20 @@ impl Ip {
 
     /// An HTTP datagram of the peer: one packet for the network.
     fn inbound(&mut self, key: FlowKey, datagram: Bytes, tools: &mut Tools<'_, '_>) {
+        if !tools.captures.wants(Point::Drop) {
+            return self.take_inbound(key, datagram, tools);
+        }
+        let (copy, before) = (datagram.clone(), self.totals);
+        self.take_inbound(key, datagram, tools);
+        if let Some(reason) = self.totals.dropped_since(&before)
+            && let Ok((_, packet)) = masque::context_id(copy)
+            && let Some(session) = self.sessions.get(key.index as usize)
+        {
+            tools.captures.show(&inner(Point::Drop, Direction::Out, session, reason, &packet));
+        }
+    }
+
+    fn take_inbound(&mut self, key: FlowKey, datagram: Bytes, tools: &mut Tools<'_, '_>) {
         let mut packet = match masque::context_id(datagram) {
             Ok((CONTEXT_PAYLOAD, packet)) => packet,
             Ok(_) | Err(_) => return tools.drops.unknown_context += 1,
@@ -284,6 +303,9 @@ impl Ip {
         self.totals.packets_from_tunnel += 1;
         self.totals.bytes_from_tunnel += packet.len() as u64;
         session.from_tunnel_bytes += packet.len() as u64;
+        if tools.captures.wants(Point::Inner) {
+            tools.captures.show(&inner(Point::Inner, Direction::Out, session, "", &packet));
+        }
         port.send(packet);
         self.port_dirty = true;
     }
@@ -302,6 +324,18 @@ impl Ip {
             session.tunnel.send(quic, arena, CONTEXT_PAYLOAD, &error, drops);
         }
     }
+}
+
+/// A session's packet as captures see it; outwards is to the network, away from the tunnel.
+fn inner<'a>(
+    point: Point,
+    way: Direction,
+    session: &'a IpSession,
+    reason: &'a str,
+    packet: &'a [u8],
+) -> Seen<'a> {
+    let subject = Subject::Session { client: &session.name, conn: session.on.0 };
+    Seen { point, way, interface: INNER, subject, reason, head: &[], body: packet }
 }
 
 /// A prefix as the packets' room has it.
@@ -333,6 +367,7 @@ impl Core {
                         arena: &mut self.arena,
                         drops: &mut self.datagrams,
                         ledger: &mut self.ledger,
+                        captures: &mut self.captures,
                         now: self.now,
                     };
                     self.ip.inbound(key, datagram, &mut tools);

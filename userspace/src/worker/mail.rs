@@ -7,6 +7,7 @@ use super::{
     snapshot::WorkerSnapshot,
     tables::{FlowKind, FlowRow, RouteRow, Slice, TunnelRow},
 };
+use crate::capture::tap::Tap;
 use bytes::Bytes;
 use crossbeam::{
     channel::Sender,
@@ -14,6 +15,7 @@ use crossbeam::{
 };
 use port::{Frame, Port, Received};
 use std::{
+    collections::HashSet,
     io,
     net::{IpAddr, SocketAddr},
     sync::{
@@ -87,6 +89,16 @@ pub(crate) enum Command {
     },
     /// Gateway: close connections; how many there were.
     Kick { who: Who, reply: Sender<u64> },
+    /// Show packets to a capture from now on.
+    Capture { tap: Box<Tap>, reply: Sender<()> },
+    /// A capture's client has these addresses now.
+    CaptureRemotes { id: u32, remotes: Arc<HashSet<SocketAddr>> },
+    /// A capture is over; all that it has seen is in its ring at the answer.
+    CaptureEnd { id: u32, reply: Sender<()> },
+    /// Give new connections a qlog, or none.
+    Qlog { qlog: Option<Box<tunnel::Qlog>>, reply: Sender<()> },
+    /// Gateway: where the connections of a client come from.
+    Remotes { who: Who, reply: Sender<Vec<SocketAddr>> },
     /// A name was resolved for the request on this stream.
     Resolved { conn: ConnId, stream: tunnel::StreamId, outcome: Result<Vec<SocketAddr>, ResolveError> },
     /// Another worker has the listener of this stream now: its client has come back there.

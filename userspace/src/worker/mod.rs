@@ -11,6 +11,7 @@
 pub(crate) mod account;
 mod arena;
 mod bucket;
+mod capture;
 mod client;
 mod core;
 mod datagrams;
@@ -32,7 +33,7 @@ mod udp;
 
 pub(crate) use client::{Client, ClientConfig, IpConfig, Listen, Publication, source_towards};
 pub(crate) use client::{Early, Opening, PathFacts, ProbeConfig, Report};
-pub(crate) use gateway::{Claims, Gateway, GatewayConfig, Limits, Revoked, Rules};
+pub(crate) use gateway::{Authorities, Claims, Gateway, GatewayConfig, Limits, Revoked, Rules};
 pub(crate) use session::gateway_h3_config;
 
 use self::{
@@ -201,7 +202,9 @@ impl Worker {
         while let Some((port, frame)) = self.mailbox.next_return() {
             self.ports.take_home(port, frame);
         }
-        let mut more = self.ports.receive(now, &mut self.core.engine, &mut self.core.meters)?;
+        self.core.captures.begin(now);
+        let Core { engine, meters, captures, .. } = &mut self.core;
+        let mut more = self.ports.receive(now, engine, meters, captures)?;
         more |= self.read_mail(now);
         self.core.engine.run(now);
         self.serve_events(now);
@@ -209,8 +212,11 @@ impl Worker {
         more |= self.pump_flows(now);
         more |= self.pump_ip(now)?;
         self.role_timers(now);
-        let drained = self.ports.transmit(now, &mut self.core.engine);
+        let drained = self.ports.transmit(now, &mut self.core.engine, &mut self.core.captures);
         self.ports.flush(now, &self.core.poll)?;
+        if self.core.captures.is_on() {
+            self.publish_captures();
+        }
         more |= self.core.inner_waits();
         Ok(more || (!drained && !self.ports.is_blocked()))
     }
@@ -279,7 +285,8 @@ impl Worker {
         let mut any = false;
         self.handed.extend(std::iter::from_fn(|| self.mailbox.next_frame()).take(HANDED_MAX));
         if !self.handed.is_empty() {
-            self.ports.accept_handed(now, &mut self.core.engine, &mut self.handed);
+            let Core { engine, captures, .. } = &mut self.core;
+            self.ports.accept_handed(now, engine, &mut self.handed, captures);
             any = true;
         }
         for handed in std::iter::from_fn(|| self.mailbox.next_inner()).take(HANDED_MAX) {
@@ -311,6 +318,17 @@ impl Worker {
                 if let Err(error) = self.ports.add(&self.core.poll, port) {
                     tracing::error!(%error, "a new queue can't be served");
                 }
+                self.note_new_port();
+            }
+            Command::Capture { tap, reply } => self.begin_capture(*tap, &reply),
+            Command::CaptureRemotes { id, remotes } => self.core.captures.set_remotes(id, &remotes),
+            Command::CaptureEnd { id, reply } => self.end_capture(id, &reply),
+            Command::Qlog { qlog, reply } => {
+                self.core.engine.set_qlog(qlog.map(|qlog| *qlog));
+                let _ = reply.send(());
+            }
+            Command::Remotes { who, reply } => {
+                let _ = reply.send(self.remotes(&who));
             }
             Command::AddLanQueue(queue) => {
                 if let Err(error) = self.core.ip.add_lan_queue(&self.core.poll, *queue) {
@@ -483,7 +501,7 @@ impl Worker {
         self.core.engine.close_all(now, session::quic_code(masque::Code::H3_NO_ERROR), b"");
         self.core.engine.run(now);
         for _ in 0..1024 {
-            let drained = self.ports.transmit(now, &mut self.core.engine);
+            let drained = self.ports.transmit(now, &mut self.core.engine, &mut self.core.captures);
             if self.ports.flush(now, &self.core.poll).is_err() || drained {
                 break;
             }

@@ -7,6 +7,7 @@ use super::{
     poll::{Poll, Token},
     snapshot::PortSnapshot,
 };
+use crate::capture::{Point, tap::Captures};
 use port::{Ecn, Flushed, Frame, Port, Received, Sealed};
 use std::{
     collections::VecDeque,
@@ -14,6 +15,8 @@ use std::{
     time::{Duration, Instant},
 };
 use tunnel::{Engine, Inbound, Outlet, Owner, Reserved, Transmit, WorkerId};
+
+mod seen;
 
 /// Entries taken from a port in one go.
 const BURST_MAX: usize = 64;
@@ -124,6 +127,7 @@ impl Ports {
         now: Instant,
         engine: &mut Engine,
         meters: &mut Meters,
+        captures: &mut Captures,
     ) -> io::Result<bool> {
         let mut more = false;
         for index in 0..self.ports.len() {
@@ -133,7 +137,10 @@ impl Ports {
             if count > 0 {
                 meters.size(Meter::ReceiveBurst, count);
             }
-            self.deliver(now, engine, index as u8, &mut burst);
+            if captures.is_on() {
+                self.show_received(index, &burst, captures);
+            }
+            self.deliver(now, engine, index as u8, &mut burst, captures);
             self.burst = burst;
             self.wake_owners();
         }
@@ -141,7 +148,14 @@ impl Ports {
     }
 
     /// Gives the datagrams of a burst to the engine, or their frames to the workers that own them.
-    fn deliver(&mut self, now: Instant, engine: &mut Engine, port: u8, burst: &mut Vec<Received>) {
+    fn deliver(
+        &mut self,
+        now: Instant,
+        engine: &mut Engine,
+        port: u8,
+        burst: &mut Vec<Received>,
+        captures: &mut Captures,
+    ) {
         let mut ours = Vec::with_capacity(burst.len());
         // By frame: whose it is, when that is another worker, and how many of its datagrams.
         let mut theirs = Vec::with_capacity(burst.len());
@@ -152,27 +166,36 @@ impl Ports {
                 match engine.owner_of(datagram) {
                     Owner::Here => ours.push(inbound(received, datagram)),
                     // The engine has counted it under its reason.
-                    Owner::Drop(_) => self.counters.delivered += 1,
+                    Owner::Drop(reason) => {
+                        self.counters.delivered += 1;
+                        self.show_dropped(captures, port, received, Some(datagram), reason.name());
+                    }
                     Owner::Worker(WorkerId(other)) if *owner.get_or_insert(other) == other => {
                         owned_count += 1;
                     }
-                    Owner::Worker(_) => self.counters.drop_mixed_batch += 1,
+                    Owner::Worker(_) => {
+                        self.counters.drop_mixed_batch += 1;
+                        self.show_dropped(captures, port, received, Some(datagram), "handover_mixed_batch");
+                    }
                 }
             }
             theirs.push(owner.map(|owner| (owner, owned_count)));
         }
         self.counters.delivered += ours.len() as u64;
         engine.receive_burst(now, &ours);
+        if captures.wants(Point::Drop) {
+            self.show_dropped_by(engine, captures, port, &ours, burst);
+        }
         for (received, theirs) in burst.drain(..).zip(theirs) {
             match theirs {
                 None => self.ports[usize::from(port)].recycle(received.frame),
-                Some((owner, count)) => self.hand_over(owner, count, port, received),
+                Some((owner, count)) => self.hand_over(owner, count, port, received, captures),
             }
         }
     }
 
     /// Hands over a frame of which `count` datagrams are the owner's; the others have been dealt with.
-    fn hand_over(&mut self, owner: u8, count: u64, port: u8, received: Received) {
+    fn hand_over(&mut self, owner: u8, count: u64, port: u8, received: Received, captures: &mut Captures) {
         let home = Home { worker: self.worker, port };
         let refused = match self.peers.get(usize::from(owner)) {
             Some(peer) => match peer.hand_over(Handed { received, home }) {
@@ -185,11 +208,13 @@ impl Ports {
                 }
                 Err(handed) => {
                     self.counters.drop_handover_full += count;
+                    self.show_dropped(captures, port, &handed.received, None, "handover_full");
                     handed.received
                 }
             },
             None => {
                 self.counters.drop_no_such_worker += count;
+                self.show_dropped(captures, port, &received, None, "handover_no_such_worker");
                 received
             }
         };
@@ -206,7 +231,13 @@ impl Ports {
     }
 
     /// Delivers frames that another worker handed over, and sends them home.
-    pub(super) fn accept_handed(&mut self, now: Instant, engine: &mut Engine, handed: &mut Vec<Handed>) {
+    pub(super) fn accept_handed(
+        &mut self,
+        now: Instant,
+        engine: &mut Engine,
+        handed: &mut Vec<Handed>,
+        captures: &mut Captures,
+    ) {
         // Datagrams that are not ours were counted by the worker that received the frame.
         let ours: Vec<Inbound<'_>> = handed
             .iter()
@@ -217,6 +248,9 @@ impl Ports {
             .collect();
         self.counters.delivered_handed += ours.len() as u64;
         engine.receive_burst(now, &ours);
+        if captures.wants(Point::Drop) {
+            seen::show_handed_dropped(engine, captures, &ours);
+        }
         for Handed { received, home } in handed.drain(..) {
             if let Some(peer) = self.peers.get(usize::from(home.worker)) {
                 peer.send_home(home.port, received.frame);
@@ -232,7 +266,7 @@ impl Ports {
     }
 
     /// Sends everything that the engine has, as far as the fast path has room. True if nothing is left.
-    pub(super) fn transmit(&mut self, now: Instant, engine: &mut Engine) -> bool {
+    pub(super) fn transmit(&mut self, now: Instant, engine: &mut Engine, captures: &mut Captures) -> bool {
         let room = self.send_room();
         if room == 0 {
             return !engine.pending_transmit();
@@ -241,7 +275,7 @@ impl Ports {
         engine.transmit_into(
             now,
             room,
-            &mut Way { ports: &mut self.ports, fast_count, reserved: VecDeque::new() },
+            &mut Way { ports: &mut self.ports, fast_count, reserved: VecDeque::new(), captures },
         )
     }
 
@@ -288,6 +322,7 @@ struct Way<'a> {
     fast_count: usize,
     /// By transmit reserved and not yet submitted: which port gave how many frames.
     reserved: VecDeque<(usize, usize)>,
+    captures: &'a mut Captures,
 }
 
 impl Outlet for Way<'_> {
@@ -318,6 +353,10 @@ impl Outlet for Way<'_> {
         let Some((index, _)) = self.reserved.pop_front() else {
             unreachable!("nothing is sealed that wasn't reserved")
         };
+        if self.captures.is_on() {
+            self.submit_seen(index, &of_port(transmit), sealed);
+            return true;
+        }
         // As above.
         let _ = self.ports[index].submit(&of_port(transmit), sealed);
         true
@@ -432,9 +471,9 @@ mod tests {
             let mut ports = Ports::new(0, vec![Box::new(port)], mailboxes.clone());
             let mut others = Ports::new(1, Vec::new(), mailboxes.clone());
             let now = Instant::now();
-            ports.receive(now, &mut here, &mut Meters::default()).unwrap();
+            ports.receive(now, &mut here, &mut Meters::default(), &mut Captures::default()).unwrap();
             let mut handed: Vec<_> = std::iter::from_fn(|| mailboxes[1].next_frame()).collect();
-            others.accept_handed(now, &mut there, &mut handed);
+            others.accept_handed(now, &mut there, &mut handed, &mut Captures::default());
             while let Some((port, frame)) = mailboxes[0].next_return() {
                 ports.take_home(port, frame);
             }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use masque::{Code, ConnectionError, Event as H3Event, RequestReader};
 use std::{collections::HashMap, sync::Arc, time::Instant};
 use tunnel::{ConnMut, Read, StreamId, VarInt, Write};
-use upstream::users::{Identity, TokenHash};
+use upstream::users::{Identity, KeyHash, TokenHash};
 
 /// What a stream of a connection is at the moment.
 pub(super) enum Slot {
@@ -80,6 +80,8 @@ pub(super) struct Session {
     pub(super) since: Option<Instant>,
     /// By which a gateway verified its certificate.
     pub(super) authorities: Arc<[u8]>,
+    /// Gateway: the key of the users file that it came with.
+    pub(super) key: Option<KeyHash>,
     /// Gateway: names that are being resolved for it, those of requests that were given up included.
     pub(super) lookups: u32,
 }
@@ -97,6 +99,7 @@ impl Session {
             token: None,
             since: None,
             authorities: Arc::default(),
+            key: None,
             lookups: 0,
         };
         for (kind, bytes) in session.h3.opening() {

@@ -35,12 +35,14 @@ mod batch;
 mod inbound;
 mod meters;
 mod outbound;
+mod qlog;
 mod timers;
 
 pub(crate) use inbound::Slab;
 pub use inbound::{Inbound, Owner};
 pub use meters::Batches;
 pub use outbound::{Outlet, Reserved, Sink, Transmit};
+pub use qlog::Qlog;
 
 /// One worker's QUIC endpoint with everything that quinn-proto leaves to its driver.
 ///
@@ -98,6 +100,11 @@ pub struct Engine {
     out: Vec<u8>,
     /// What quinn wrote and the outlet hasn't got yet. Empty between calls.
     batch: Batch,
+    /// What new connections accept with, for those that have a log of their own.
+    server: Option<Arc<ServerConfig>>,
+    qlog: Option<Qlog>,
+    /// What was dropped of the last burst, while somebody wants to know.
+    dropped: Option<Vec<(usize, DropReason)>>,
     /// What the outlet refused (at most one batch) and what a freshly proved address had been owed (at
     /// most eight datagrams each).
     parked: VecDeque<Parked>,
@@ -183,6 +190,7 @@ impl Engine {
         let codec = CidCodec::new(config.secrets.cid_key, config.node);
         let endpoint_config = Arc::new(config.endpoint(&codec));
         let is_server = config.server.is_some();
+        let server = config.server.clone();
         Self {
             endpoint: Endpoint::new(endpoint_config, config.server, true, None),
             codec,
@@ -225,6 +233,9 @@ impl Engine {
             answers: VecDeque::new(),
             out: Vec::new(),
             batch: Batch::default(),
+            server,
+            qlog: None,
+            dropped: None,
             parked: VecDeque::new(),
         }
     }
@@ -239,6 +250,7 @@ impl Engine {
         server_name: &str,
     ) -> Result<ConnId, ConnectError> {
         self.now = Some(now);
+        let config = self.logged_client(config);
         let (handle, quic) = self.endpoint.connect(now, config, remote, server_name)?;
         Ok(self.insert(handle, quic, Path { local, remote }, true))
     }
@@ -293,6 +305,7 @@ impl Engine {
     /// Accepts further connections with another configuration (a renewed certificate).
     pub fn set_server_config(&mut self, server: Option<Arc<ServerConfig>>) {
         self.is_server = server.is_some();
+        self.server = server.clone();
         self.endpoint.set_server_config(server);
     }
 

@@ -2,6 +2,10 @@
 //!
 //! Callers read the files; nothing here touches the disk.
 
+mod clients;
+
+pub use clients::{Authorities, ClientAuth};
+
 use crate::protection::suites;
 use crate::resume::verifier::Rejudging;
 use crate::resume::{ResumingClient, Store, Vault};
@@ -11,7 +15,7 @@ use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::ring::default_provider;
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::server::{StoresServerSessions, WebPkiClientVerifier};
+use rustls::server::StoresServerSessions;
 use rustls::{CertificateError, DigitallySignedStruct, OtherError, RootCertStore, SignatureScheme};
 use std::fmt;
 use std::str::FromStr;
@@ -69,7 +73,12 @@ pub struct Fingerprint(pub [u8; 32]);
 impl Fingerprint {
     /// The fingerprint of a certificate.
     pub fn of(certificate: &CertificateDer<'_>) -> Self {
-        let digest = ring::digest::digest(&ring::digest::SHA256, certificate);
+        Self::of_bytes(certificate)
+    }
+
+    /// SHA-256.
+    fn of_bytes(bytes: &[u8]) -> Self {
+        let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
         let mut bytes = [0; 32];
         bytes.copy_from_slice(digest.as_ref());
         Self(bytes)
@@ -157,17 +166,6 @@ fn has_aes_instructions() -> bool {
     false
 }
 
-/// What the gateway asks of a client during the handshake.
-#[derive(Clone, Debug)]
-pub enum ClientAuth {
-    /// No certificate: clients prove themselves in HTTP.
-    None,
-    /// A certificate from these authorities is verified; a client without one may go on.
-    Optional(RootCertStore),
-    /// Without a certificate from these authorities there is no connection.
-    Required(RootCertStore),
-}
-
 /// The gateway's TLS.
 pub fn server_tls(
     certs: Vec<CertificateDer<'static>>,
@@ -180,16 +178,7 @@ pub fn server_tls(
     provider.key_provider.load_private_key(key.clone_key()).map_err(TlsError::Key)?;
     let builder = rustls::ServerConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&[&rustls::version::TLS13])?;
-    let verifier = |roots| WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
-    let builder = match client_auth {
-        ClientAuth::None => builder.with_no_client_auth(),
-        ClientAuth::Optional(roots) => builder.with_client_cert_verifier(
-            verifier(roots).allow_unauthenticated().build().map_err(TlsError::ClientCa)?,
-        ),
-        ClientAuth::Required(roots) => {
-            builder.with_client_cert_verifier(verifier(roots).build().map_err(TlsError::ClientCa)?)
-        }
-    };
+    let builder = builder.with_client_cert_verifier(client_auth.verifier(&provider)?);
     let mut tls = builder.with_single_cert(certs, key).map_err(|error| match error {
         rustls::Error::InconsistentKeys(_) => TlsError::KeyMismatch { leaf },
         other => TlsError::Certificate(other),

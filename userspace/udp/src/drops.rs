@@ -1,29 +1,43 @@
 //! The kernel's own drop count of a socket: what arrived while its buffer was full.
 //!
-//! Read from `/proc/thread-self/net/udp{,6}` (the network namespace of the calling thread), found by the socket's
-//! inode. SO_MEMINFO would be one call, but no crate wraps it and this runs at housekeeping only.
+//! Read from `/proc/thread-self/net/udp{,6}` (the network namespace of the thread that opens it), found by the socket's
+//! inode. SO_MEMINFO would be one call, but no crate wraps it and this runs at housekeeping only. The table stays open: who
+//! reads it later may have no right to open files.
 
 use std::{
     fs::File,
-    io::{self, BufRead, BufReader},
+    io::{self, BufRead, BufReader, Seek},
     os::fd::AsFd,
 };
 
 /// Sockets looked at before giving up; a host with more has other worries than this counter.
 const SOCKETS_MAX: usize = 1 << 20;
 
-pub(crate) fn of_socket(socket: impl AsFd, is_v6: bool) -> io::Result<u64> {
-    let inode = rustix::fs::fstat(socket)?.st_ino;
-    let table = if is_v6 { "/proc/thread-self/net/udp6" } else { "/proc/thread-self/net/udp" };
-    for line in BufReader::new(File::open(table)?).lines().skip(1).take(SOCKETS_MAX) {
-        if let Some(drops) = drops_if(&line?, inode) {
-            return Ok(drops);
-        }
+/// The kernel's table of UDP sockets, and which row is ours.
+#[derive(Debug)]
+pub(crate) struct Table {
+    file: File,
+    inode: u64,
+}
+
+impl Table {
+    /// In the network namespace that the socket is in.
+    pub(crate) fn open(socket: impl AsFd, is_v6: bool) -> io::Result<Self> {
+        let inode = rustix::fs::fstat(socket)?.st_ino;
+        let name = if is_v6 { "/proc/thread-self/net/udp6" } else { "/proc/thread-self/net/udp" };
+        Ok(Self { file: File::open(name)?, inode })
     }
-    Err(io::Error::new(
-        io::ErrorKind::NotFound,
-        format!("socket inode {inode} is not in {table} (another network namespace?)"),
-    ))
+
+    pub(crate) fn drops(&self) -> io::Result<u64> {
+        (&self.file).rewind()?;
+        for line in BufReader::new(&self.file).lines().skip(1).take(SOCKETS_MAX) {
+            if let Some(drops) = drops_if(&line?, self.inode) {
+                return Ok(drops);
+            }
+        }
+        let why = format!("socket inode {} is not in the table of UDP sockets", self.inode);
+        Err(io::Error::new(io::ErrorKind::NotFound, why))
+    }
 }
 
 /// The last column, `drops`, when the tenth, `inode`, is the one wanted.

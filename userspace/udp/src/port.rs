@@ -8,7 +8,7 @@ use std::{
 };
 
 use port::{
-    Counters, Drop as Reason, Flushed, Frame, Port, Received, Region, Reserved, Sealed, Sent, Transmit,
+    Counters, Drop as Reason, Flushed, Frame, Place, Port, Received, Region, Reserved, Sealed, Sent, Transmit,
 };
 use quinn_udp::BATCH_SIZE;
 use rustix::net::sockopt;
@@ -40,6 +40,8 @@ pub struct UdpPort {
     tx: Sender,
     /// Frames to seal into; the kernel copies what is sent.
     tx_free: Vec<Frame>,
+    /// Where the kernel counts what it drops.
+    kernel: io::Result<drops::Table>,
     counters: Counters,
     stats: Stats,
 }
@@ -53,6 +55,7 @@ impl UdpPort {
         let (socket, state, local) = open(address, &options)?;
         let is_v6 = local.is_ipv6();
         Ok(Self {
+            kernel: drops::Table::open(&socket, is_v6),
             socket,
             local,
             rx: Receiver::new(options.frame_count).map_err(|source| BindError::Other {
@@ -95,13 +98,16 @@ impl UdpPort {
         self.rx.free_frames()
     }
 
-    /// Datagrams that the kernel dropped because the socket's buffer was full. For housekeeping: reads a table in
-    /// `/proc`. Call it from a thread in the network namespace that the socket was opened in.
+    /// Datagrams that the kernel dropped because the socket's buffer was full. For housekeeping: reads a table of
+    /// `/proc` that was opened with the socket.
     ///
     /// # Errors
-    /// If `/proc` is not readable or does not list the socket.
+    /// If `/proc` was not readable or does not list the socket.
     pub fn kernel_drops(&self) -> io::Result<u64> {
-        drops::of_socket(self.socket.as_fd(), self.local.is_ipv6())
+        match &self.kernel {
+            Ok(table) => table.drops(),
+            Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
+        }
     }
 
     /// The kernel's receive and send buffer in bytes, as it accounts them (twice what was granted).
@@ -215,6 +221,10 @@ impl Port for UdpPort {
 
     fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    fn place(&self) -> Place {
+        Place::Socket { local: self.local }
     }
 
     fn kernel_drops(&self, each: &mut dyn FnMut(&'static str, u64)) {

@@ -67,6 +67,8 @@ pub struct Config {
     pub verify_checksums: bool,
     /// The vector units that judge received frames and sum sent ones.
     pub simd: simd::Level,
+    /// What the thread that follows the kernel does first.
+    pub on_thread: fn(),
 }
 
 impl Config {
@@ -85,6 +87,7 @@ impl Config {
             busy_poll_usec: None,
             verify_checksums: true,
             simd: simd::Level::best(),
+            on_thread: || {},
         }
     }
 

@@ -93,7 +93,7 @@ pub(crate) fn open<S: Steering>(
                 tracing::error!(%error, "the new addresses or routes aren't steered; the kernel gets their packets");
             }
         };
-        Control::start(mirror.clone(), follow, move || news.announce())
+        Control::start(mirror.clone(), config.on_thread, follow, move || news.announce())
             .map_err(system("following routes and neighbours"))?
     };
 
@@ -272,6 +272,12 @@ impl Device {
     #[must_use]
     pub fn has_program(&self) -> bool {
         self.has_program.load(Ordering::Relaxed)
+    }
+
+    /// Whether queues that come are served: all were asked for.
+    #[must_use]
+    pub fn queues_may_come(&self) -> bool {
+        self.config.queues == Queues::All
     }
 
     /// Queues without a socket that were asked for: they came after the start. Their packets take the kernel's path.

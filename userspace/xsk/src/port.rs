@@ -9,8 +9,8 @@ use crate::{
     templates::{self, Entry, Templates},
 };
 use port::{
-    Census, Counters, Drop as Reason, Ecn, Flushed, Frame, KnownWays, Path, Port, Received, Reserved, Sealed,
-    Sent, Transmit,
+    Census, Counters, Drop as Reason, Ecn, Flushed, Frame, Kept, KnownWays, Path, Place, Port, Received,
+    Reserved, Sealed, Sent, Transmit, Watch,
 };
 use simd::{
     Level,
@@ -267,5 +267,35 @@ impl Port for XskPort {
 
     fn census(&mut self) -> Option<Census> {
         Some(self.queue.census())
+    }
+
+    fn place(&self) -> Place {
+        Place::Queue { interface: self.queue.interface(), queue: self.queue.number() }
+    }
+
+    fn watch(&mut self) -> Option<&mut dyn Watch> {
+        Some(self)
+    }
+}
+
+impl Watch for XskPort {
+    fn keep_dropped(&mut self, keep: bool) {
+        self.queue.kept = keep.then(Vec::new);
+    }
+
+    fn take_dropped(&mut self) -> Vec<Kept> {
+        self.queue.kept.as_mut().map_or_else(Vec::new, std::mem::take)
+    }
+
+    fn headers(&mut self, transmit: &Transmit, payload: &[u8], out: &mut Vec<u8>) -> bool {
+        let Some(Entry { template, .. }) = entry(&mut self.templates, &transmit.path) else { return false };
+        let ecn_bits = transmit.ecn.map_or(0, |ecn| ecn as u8);
+        let mut frame = vec![0; template.header_len() + payload.len()];
+        let sum = validate::sum(self.level, payload);
+        let written = template.write_summed(&mut frame, payload.len(), ecn_bits, sum).is_some();
+        if written {
+            out.extend_from_slice(&frame[..template.header_len()]);
+        }
+        written
     }
 }

@@ -23,7 +23,7 @@ use crate::{
     rings::Rings,
     stall::{AGAIN_AT_LAST, AGAIN_SOON, AGAIN_STARVED, Stall},
 };
-use port::{Census, Counters, Drop as Reason, Flushed, Frame, Region};
+use port::{Census, Counters, Drop as Reason, Flushed, Frame, Kept, Region};
 use rustix::io::Errno;
 use std::{
     io,
@@ -61,6 +61,8 @@ pub(crate) struct Queue {
     stall: Stall,
     busy_poll: bool,
     gone: Option<Errno>,
+    /// Copies of what was dropped, while a capture wants them.
+    pub(crate) kept: Option<Vec<Kept>>,
 }
 
 /// What [`Queue::new`] puts together.
@@ -99,6 +101,7 @@ impl Queue {
             stall: Stall::default(),
             busy_poll,
             gone: None,
+            kept: None,
         };
         queue.refill();
         queue
@@ -188,7 +191,15 @@ impl Queue {
     /// Takes back a frame whose packet goes nowhere.
     pub(crate) fn dropped(&mut self, frame: Frame, reason: Reason) {
         self.counters.drops.add(reason, 1);
+        if let Some(kept) = &mut self.kept {
+            kept.push(Kept { reason, frame: frame.with_front().to_vec() });
+        }
         self.idle_rx.push(frame);
+    }
+
+    /// The interface's index.
+    pub(crate) fn interface(&self) -> u32 {
+        self.interface
     }
 
     /// Takes back a frame that was delivered.

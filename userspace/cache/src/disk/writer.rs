@@ -73,7 +73,7 @@ impl Writer {
         self.thread.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn ensure_thread(&self) {
+    pub(super) fn ensure_thread(&self) {
         let mut thread = self.lock();
         if thread.is_none() {
             let (waiting, shared) = (self.waiting.clone(), self.shared.clone());

@@ -12,7 +12,7 @@ use crate::worker::{
     core::Core,
     datagrams::{DatagramStream, Framing},
     flow::{Broken, Reader},
-    ip::{Ground, Heard, IpSession, Rules, Side, advertisement, prefix_of},
+    ip::{Granted, Heard, IpSession, Rules, Side, advertisement, prefix_of},
     poll::FlowKey,
     session::{Slot, abandon, quic_code, write_some},
 };
@@ -38,7 +38,7 @@ const DEVICE_QUEUE_COUNT: usize = 256;
 
 /// What `--tun` or `--lan` asks for.
 pub(crate) struct IpConfig {
-    pub(crate) network: Ground,
+    pub(crate) network: Granted,
     /// `--route`; none: whatever the gateway advertises.
     pub(crate) routes: Vec<Prefix>,
     /// `--announce`: networks on this side.
@@ -129,22 +129,22 @@ impl IpClient {
 
     /// Gives the device the addresses that were assigned, and takes away those that were not.
     fn set_addresses(&mut self, assigned: Vec<IpAddr>) {
-        let network = &mut self.config.network;
+        let network = &self.config.network;
         for &gone in self.addresses.iter().filter(|address| !assigned.contains(address)) {
-            report(network.remove_address(gone, host_bits(gone)));
+            network.order(move |network| network.remove_address(gone, host_bits(gone)));
         }
         for &new in assigned.iter().filter(|address| !self.addresses.contains(address)) {
-            report(network.add_address(new, host_bits(new)));
+            network.order(move |network| network.add_address(new, host_bits(new)));
         }
         self.addresses = assigned;
     }
 
     fn set_mtu(&mut self, mtu_bytes: usize) {
-        let network = &mut self.config.network;
+        let network = &self.config.network;
         match self.mtu_bytes {
             Some(before) if before == mtu_bytes => return,
-            Some(_) => report(network.set_mtu(mtu_bytes)),
-            None => report(network.bring_up(mtu_bytes, DEVICE_QUEUE_COUNT)),
+            Some(_) => network.order(move |network| network.set_mtu(mtu_bytes)),
+            None => network.order(move |network| network.bring_up(mtu_bytes, DEVICE_QUEUE_COUNT)),
         }
         tracing::debug!("{}: MTU {mtu_bytes}", network.name());
         self.mtu_bytes = Some(mtu_bytes);
@@ -182,27 +182,29 @@ impl IpClient {
                 );
             }
         }
-        let network = &mut self.config.network;
-        for gone in self.installed.iter().filter(|route| !wanted.contains(route)) {
-            report(network.remove_route(*gone));
+        let network = &self.config.network;
+        for &gone in self.installed.iter().filter(|route| !wanted.contains(route)) {
+            network.order(move |network| network.remove_route(gone));
         }
-        for new in wanted.iter().filter(|route| !self.installed.contains(route)) {
-            let source = self.addresses.iter().find(|address| address.is_ipv4() == new.is_ipv4());
+        for &new in wanted.iter().filter(|route| !self.installed.contains(route)) {
+            let source = self.addresses.iter().find(|address| address.is_ipv4() == new.is_ipv4()).copied();
             match source {
-                Some(&source) => report(network.add_route(*new, Some(source))),
+                Some(_) => network.order(move |network| network.add_route(new, source)),
                 // The LAN's hosts have addresses of their own.
-                None if !may_loop => report(network.add_route(*new, None)),
+                None if !may_loop => network.order(move |network| network.add_route(new, None)),
                 None => {
                     tracing::warn!("{name}: no address of the family of {new} was assigned: it is not routed")
                 }
             }
         }
         self.installed = wanted;
-        tracing::info!(
-            "{name}: {} to {}",
-            join(&self.addresses),
-            if self.installed.is_empty() { "nothing".to_owned() } else { join(&self.installed) }
-        );
+        let to = if self.installed.is_empty() { "nothing".to_owned() } else { join(&self.installed) };
+        let said = format!("{name}: {} to {to}", join(&self.addresses));
+        // Once it is so.
+        network.order(move |_| {
+            tracing::info!("{said}");
+            Ok(())
+        });
     }
 }
 
@@ -439,12 +441,6 @@ fn authority(host: &str, port: u16) -> String {
 
 fn host_bits(address: IpAddr) -> u8 {
     if address.is_ipv4() { 32 } else { 128 }
-}
-
-fn report(result: anyhow::Result<()>) {
-    if let Err(error) = result {
-        tracing::error!("{error:#}");
-    }
 }
 
 fn join<T: ToString>(items: &[T]) -> String {

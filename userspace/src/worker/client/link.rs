@@ -310,7 +310,9 @@ impl Link {
         self.was_up = true;
         self.attempts = 0;
         self.last_error = None;
-        tracing::info!("ready: tunnel to {} ({}) is up", config.host, up.remote);
+        let is_up = format!("tunnel to {} ({}) is up", config.host, up.remote);
+        tracing::info!("ready: {is_up}");
+        crate::notify::ready(&is_up);
     }
 
     /// Its connection has ended.

@@ -41,7 +41,8 @@ pub(super) fn explain(reason: &CloseReason) -> String {
             "it wants a client certificate; give --cert FILE and --key FILE"
         }
         CloseReason::PeerTransport { code: 0x100..=0x1ff, .. } => {
-            "it does not accept our certificate; give --cert FILE and --key FILE of one that its --client-ca signed"
+            "it does not accept our certificate; give --cert FILE and --key FILE of one that its --client-ca signed, or \
+             have the key's identity (beam key pub) added to its users file (beam user add NAME --key)"
         }
         CloseReason::Refused => "try again later",
         _ => return reason.to_string(),

@@ -9,11 +9,16 @@ use super::{Gateway, GatewayConfig, Refusal};
 use crate::worker::{
     core::Core,
     ledger::{FlowPermit, Member, Membership},
+    session::Session,
 };
-use ::upstream::users::{ClientPolicy, Identity, TokenHash};
+use ::upstream::users::{ClientPolicy, How, Identity, KeyHash, TokenHash};
 use masque::{Credentials, Scheme, Via, status};
+use rustls::pki_types::{CertificateDer, UnixTime};
 use std::{fmt, sync::Arc};
-use tunnel::ConnId;
+use tunnel::{
+    ConnId,
+    tls::{self, Fingerprint},
+};
 
 /// Streams of a client at once, once it has shown who it is.
 pub(super) const STREAMS_MAX: u32 = 4096;
@@ -54,7 +59,44 @@ impl Refusal {
     }
 }
 
+/// The authorities that verify client certificates.
+#[derive(Clone, Default)]
+pub(crate) struct Authorities {
+    /// The bytes of `--client-ca`, which tell one set from another; empty without.
+    pub(crate) file: Arc<[u8]>,
+    pub(crate) judge: Option<tls::Authorities>,
+}
+
 impl GatewayConfig {
+    /// Whom a connection's certificate shows, and by which key of the users file, if by one.
+    ///
+    /// The chain is judged again, although the handshake did so: of a resumed session, or one that began before a reload,
+    /// it may have been let in for a key that is no longer in the users file, and then the name in it is its owner's
+    /// invention.
+    pub(super) fn recognise(&self, chain: &[CertificateDer<'_>]) -> Option<(Identity, Option<KeyHash>)> {
+        let leaf = chain.first()?;
+        let key = Fingerprint::of_key(leaf).map(|fingerprint| KeyHash(fingerprint.0));
+        let owner = key.and_then(|key| self.users.as_ref()?.key_owner(&key));
+        if let Some(owner) = owner {
+            return Some((owner.clone(), key));
+        }
+        let judge = self.authorities.judge.as_ref()?;
+        let name = judge.signed(chain, UnixTime::now()).then(|| (self.certificate_name)(leaf))??;
+        Some((Identity { name: name.into(), how: How::Certificate }, None))
+    }
+
+    /// Would that certificate be recognised as the same client's today?
+    pub(super) fn still_recognises(&self, session: &Session, identity: &Identity) -> bool {
+        match &session.key {
+            Some(key) => {
+                let owner = self.users.as_ref().and_then(|users| users.key_owner(key));
+                owner.is_some_and(|owner| owner.name == identity.name)
+            }
+            // Whoever changes the authorities doesn't want those that the old ones let in.
+            None => session.authorities == self.authorities.file,
+        }
+    }
+
     /// What the client of that name may do.
     pub(crate) fn client_policy(&self, name: &str) -> Arc<ClientPolicy> {
         self.users.as_ref().map_or_else(Arc::default, |users| users.policy(name).clone())

@@ -118,6 +118,7 @@ impl Gateway {
                     arena: &mut core.arena,
                     drops: &mut core.datagrams,
                     ledger: &mut core.ledger,
+                    captures: &mut core.captures,
                     now: core.now,
                 };
                 core.ip.receive_frame(key, datagram, &mut tools);

@@ -30,13 +30,14 @@ pub(crate) struct Revoked {
 impl GatewayConfig {
     /// Does what the client once showed still open this gateway?
     fn still_admits(&self, session: &Session) -> bool {
+        if let Some(identity) = &session.identity
+            && !self.still_recognises(session, identity)
+        {
+            return false;
+        }
         let Some(membership) = &session.membership else { return true };
         let name = membership.client();
         if self.client_policy(name).disabled {
-            return false;
-        }
-        // Whoever changes the authorities doesn't want those that the old ones let in.
-        if session.identity.is_some() && session.authorities != self.authorities {
             return false;
         }
         match &session.token {
@@ -75,7 +76,15 @@ impl Gateway {
 
     /// Closes the connections of one client, or one connection. How many.
     pub(in crate::worker) fn kick(&mut self, core: &mut Core, who: &Who) -> u64 {
-        let gone = match who {
+        let gone = self.meant(who);
+        let kicked = self.dismiss(core, gone, b"the operator closed this connection");
+        core.totals.closed_kicked += kicked;
+        kicked
+    }
+
+    /// The connections of one client, or one connection.
+    pub(in crate::worker) fn meant(&self, who: &Who) -> Vec<ConnId> {
+        match who {
             Who::Client(name) => {
                 let of_it = |session: &Session| {
                     session.membership.as_ref().is_some_and(|membership| membership.client() == name)
@@ -83,10 +92,7 @@ impl Gateway {
                 self.connections_of(of_it)
             }
             Who::Connection(conn) => self.sessions.contains_key(conn).then_some(*conn).into_iter().collect(),
-        };
-        let kicked = self.dismiss(core, gone, b"the operator closed this connection");
-        core.totals.closed_kicked += kicked;
-        kicked
+        }
     }
 
     fn connections_of(&self, which: impl Fn(&Session) -> bool) -> Vec<ConnId> {

@@ -1,9 +1,13 @@
 //! The network behind an end of the tunnel, as far as addresses and routes go: the kernel with a TUN device, or a LAN
 //! whose packets XDP steers.
 
+use crate::privileges::broker;
 use anyhow::Result;
 use ip::Prefix;
-use std::{net::IpAddr, sync::Arc};
+use std::{
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 /// See the module.
 pub(crate) enum Ground {
@@ -17,6 +21,42 @@ pub(crate) struct LanGround {
     name: String,
     prefixes: Arc<xsk::LanPrefixes>,
     steered: Vec<Prefix>,
+}
+
+/// The same in the hands of a worker, who may not change it: the broker does, soon, in the order of the calls. What fails
+/// is said.
+pub(crate) struct Granted {
+    name: String,
+    may_loop: bool,
+    ground: Arc<Mutex<Ground>>,
+    say: fn(&anyhow::Error),
+}
+
+impl Granted {
+    /// `say` logs what fails.
+    pub(crate) fn new(ground: Ground, say: fn(&anyhow::Error)) -> Self {
+        let (name, may_loop) = (ground.name().to_owned(), ground.may_loop());
+        Self { name, may_loop, ground: Arc::new(Mutex::new(ground)), say }
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// See [`Ground::may_loop`].
+    pub(crate) fn may_loop(&self) -> bool {
+        self.may_loop
+    }
+
+    /// Has the broker do it.
+    pub(crate) fn order(&self, change: impl FnOnce(&mut Ground) -> Result<()> + Send + 'static) {
+        let (ground, say) = (self.ground.clone(), self.say);
+        broker::later(move || {
+            if let Err(error) = change(&mut ground.lock().unwrap_or_else(PoisonError::into_inner)) {
+                say(&error);
+            }
+        });
+    }
 }
 
 impl LanGround {

@@ -4,7 +4,11 @@
 //! so that the kernel's queue fills instead and TCP slows down. With several sessions nobody waits for a slow one; what
 //! doesn't fit its bounded queue is dropped.
 
-use super::{FlowKey, IpSession, Owner, Side, realm::Finder};
+use super::{FlowKey, IpSession, Owner, Side, inner, realm::Finder};
+use crate::capture::{
+    Point, Way as Direction,
+    tap::{Captures, INNER, Seen, Subject},
+};
 use crate::worker::{
     account::Way,
     arena::Arena,
@@ -42,6 +46,7 @@ pub(super) struct Outbound<'a> {
     budget: &'a mut Budget,
     totals: &'a mut Totals,
     ledger: &'a mut Ledger,
+    captures: &'a mut Captures,
     worker: u8,
     now: Instant,
     /// The kernel behind the port has taken a hop off already.
@@ -53,7 +58,7 @@ pub(super) struct Outbound<'a> {
 
 impl<'a> Outbound<'a> {
     pub(super) fn new(core: &'a mut Core, behind_router: bool) -> Self {
-        let Core { engine, arena, datagrams, mailbox, ip, ledger, id, now, .. } = core;
+        let Core { engine, arena, datagrams, mailbox, ip, ledger, captures, id, now, .. } = core;
         Self {
             engine,
             arena,
@@ -65,6 +70,7 @@ impl<'a> Outbound<'a> {
             budget: &mut ip.errors,
             totals: &mut ip.totals,
             ledger,
+            captures,
             worker: *id,
             now: *now,
             behind_router,
@@ -96,6 +102,30 @@ impl<'a> Outbound<'a> {
 
     /// Sends a packet to one of this worker's sessions.
     pub(super) fn packet_for(&mut self, key: FlowKey, vnet: Vnet, packet: &[u8]) {
+        self.watched(packet, |this| this.take_for(key, vnet, packet));
+    }
+
+    /// Does something with a packet; if that drops it, captures see it.
+    fn watched(&mut self, packet: &[u8], take: impl FnOnce(&mut Self)) {
+        if !self.captures.wants(Point::Drop) {
+            return take(self);
+        }
+        let before = *self.totals;
+        take(self);
+        if let Some(reason) = self.totals.dropped_since(&before) {
+            self.captures.show(&Seen {
+                point: Point::Drop,
+                way: Direction::In,
+                interface: INNER,
+                subject: Subject::Unknown,
+                reason,
+                head: &[],
+                body: packet,
+            });
+        }
+    }
+
+    fn take_for(&mut self, key: FlowKey, vnet: Vnet, packet: &[u8]) {
         match Split::new(vnet, packet) {
             Ok(split) => self.split_for(key, &split, packet),
             Err(_) => self.totals.malformed += 1,
@@ -126,6 +156,7 @@ impl<'a> Outbound<'a> {
             arena: self.arena,
             drops: self.drops,
             totals: self.totals,
+            captures: self.captures,
             takes_hop: !self.behind_router,
         };
         for index in 0..split.count() {
@@ -150,7 +181,7 @@ impl<'a> Outbound<'a> {
         }
         self.totals.fragmented += 1;
         for fragment in &fragments {
-            self.packet_for(key, Vnet::NONE, fragment);
+            self.take_for(key, Vnet::NONE, fragment);
         }
     }
 
@@ -264,6 +295,12 @@ impl InnerSink for Outbound<'_> {
     }
 
     fn packet(&mut self, vnet: Vnet, packet: &[u8]) {
+        self.watched(packet, |this| this.take_packet(vnet, packet));
+    }
+}
+
+impl Outbound<'_> {
+    fn take_packet(&mut self, vnet: Vnet, packet: &[u8]) {
         let Ok(split) = Split::new(vnet, packet) else { return self.totals.malformed += 1 };
         match self.side {
             Side::Gateway(_) => self.at_gateway(vnet, packet, &split),
@@ -278,6 +315,7 @@ struct Carrier<'a> {
     arena: &'a mut Arena,
     drops: &'a mut Drops,
     totals: &'a mut Totals,
+    captures: &'a mut Captures,
     takes_hop: bool,
 }
 
@@ -294,6 +332,9 @@ impl Carrier<'_> {
         }
         self.totals.packets_to_tunnel += 1;
         self.totals.bytes_to_tunnel += bytes as u64;
+        if self.captures.wants(Point::Inner) {
+            self.captures.show(&inner(Point::Inner, Direction::In, session, "", &space[..bytes]));
+        }
         session.tunnel.send_filled(quic, self.arena, CONTEXT_PAYLOAD, bytes, self.drops);
     }
 }

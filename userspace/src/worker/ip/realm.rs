@@ -3,7 +3,7 @@
 //! Changed when a session begins or ends; read for packets. A worker remembers what it looked up ([`Finder`]) for as long
 //! as the version stays, so that packets take no lock.
 
-use super::Ground;
+use super::{Granted, Ground};
 use crate::worker::{mail::Mailbox, poll::FlowKey};
 use ip::{
     Prefix,
@@ -41,7 +41,7 @@ pub(crate) struct Realm {
     /// IP sessions of all workers.
     session_count: AtomicUsize,
     /// For routes to networks behind clients.
-    network: Mutex<Option<Ground>>,
+    network: OnceLock<Granted>,
 }
 
 struct Book {
@@ -75,7 +75,7 @@ impl Realm {
             reachable: reachable.into(),
             mailboxes: OnceLock::new(),
             session_count: AtomicUsize::new(0),
-            network: Mutex::default(),
+            network: OnceLock::new(),
         })
     }
 
@@ -99,7 +99,8 @@ impl Realm {
 
     /// The network whose routes follow the clients' networks.
     pub(crate) fn set_network(&self, network: Ground) {
-        *self.network() = Some(network);
+        // One that somebody else has set already, by hand perhaps, may serve as well.
+        let _ = self.network.set(Granted::new(network, |error| tracing::warn!("{error}")));
     }
 
     pub(crate) fn mailbox(&self, worker: u8) -> Option<&Mailbox> {
@@ -179,22 +180,18 @@ impl Realm {
             return Err(RouteError::Overlap { wanted: prefix, existing });
         }
         self.change(|table| table.insert(prefix, owner))?;
-        // One that somebody else has set already, by hand perhaps, may serve as well.
-        if let Some(Err(error)) = self.network().as_mut().map(|network| network.add_route(prefix, None)) {
-            tracing::warn!("{error}");
+        if let Some(network) = self.network.get() {
+            network.order(move |network| network.add_route(prefix, None));
         }
         Ok(())
     }
 
     pub(crate) fn remove_route(&self, prefix: &Prefix) {
         self.change(|table| table.remove(prefix));
-        if let Some(Err(error)) = self.network().as_mut().map(|network| network.remove_route(*prefix)) {
-            tracing::warn!("{error}");
+        if let Some(network) = self.network.get() {
+            let prefix = *prefix;
+            network.order(move |network| network.remove_route(prefix));
         }
-    }
-
-    fn network(&self) -> MutexGuard<'_, Option<Ground>> {
-        self.network.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lookup(&self, address: IpAddr) -> Option<Owner> {

@@ -63,6 +63,12 @@ impl Totals {
         ]
     }
 
+    /// The name that a packet was dropped under since `before`, if it was.
+    pub(in crate::worker) fn dropped_since(&self, before: &Self) -> Option<&'static str> {
+        let mut both = self.drops().into_iter().zip(before.drops());
+        both.find(|((_, now), (_, before))| now > before).map(|((name, _), _)| name)
+    }
+
     pub(in crate::worker) fn drops(&self) -> [(&'static str, u64); 12] {
         [
             ("ip_malformed", self.malformed),

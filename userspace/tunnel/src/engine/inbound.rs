@@ -140,10 +140,36 @@ impl Engine {
             }
             false => self.ahead.opened.clear(),
         }
+        if self.dropped.is_some() {
+            return self.receive_watched(now, burst);
+        }
         for (at, inbound) in burst.iter().enumerate() {
             let ahead = self.ahead.opened.get_mut(at).and_then(Option::take);
             self.receive_one(now, *inbound, ahead);
         }
+    }
+
+    /// Notes which datagrams of each burst are dropped, for [`take_dropped`](Self::take_dropped), or doesn't any longer.
+    pub fn watch_dropped(&mut self, watch: bool) {
+        self.dropped = watch.then(Vec::new);
+    }
+
+    /// What of the last burst was dropped: its index there, and why. What waits for its handshake isn't among it.
+    pub fn take_dropped(&mut self) -> Vec<(usize, DropReason)> {
+        self.dropped.as_mut().map_or_else(Vec::new, std::mem::take)
+    }
+
+    /// The rest of [`receive_burst`](Self::receive_burst), looking at what each datagram does to the counters.
+    fn receive_watched(&mut self, now: Instant, burst: &[Inbound<'_>]) {
+        let mut dropped = Vec::new();
+        for (at, inbound) in burst.iter().enumerate() {
+            let ahead = self.ahead.opened.get_mut(at).and_then(Option::take);
+            let before = self.stats.drops;
+            self.receive_one(now, *inbound, ahead);
+            let counted = DropReason::ALL.into_iter().find(|&r| self.stats.dropped(r) > before[r as usize]);
+            dropped.extend(counted.map(|reason| (at, reason)));
+        }
+        self.dropped = Some(dropped);
     }
 
     fn receive_one(&mut self, now: Instant, inbound: Inbound<'_>, ahead: Option<Ahead>) {
@@ -417,7 +443,8 @@ impl Engine {
         let validated = incoming.remote_address_validated();
         self.incoming_unvalidated -= usize::from(!validated);
         self.out.clear();
-        match self.endpoint.accept(incoming, now, &mut self.out, None) {
+        let logged = self.logged_server(&incoming);
+        match self.endpoint.accept(incoming, now, &mut self.out, logged) {
             Ok((handle, quic)) => {
                 if !validated {
                     self.budget.credit(now, &path, datagram_bytes);

@@ -15,6 +15,7 @@ use rustix::fs::FlockOperation;
 
 use super::{
     ClientPolicy, Malformed, NAME_LEN_MAX, USERS_MAX, UsersError,
+    key::KeyHash,
     token::{self, TokenHash},
 };
 
@@ -22,8 +23,10 @@ use super::{
 pub(super) const FILE_BYTES_MAX: u64 = 16 << 20;
 /// In the place of the token's hash: this client comes with a certificate.
 const CERTIFICATE: &str = "cert";
-/// Mode of a file that we make.
-const MODE: u32 = 0o640;
+/// In that place, before the hash of a key.
+const KEY: &str = "key:";
+/// Mode of a file that we make. One that is there keeps its own: a daemon may read it by its group.
+const MODE: u32 = 0o600;
 /// The bits that would let others in.
 const WRITABLE_BY_OTHERS: u32 = 0o022;
 
@@ -38,9 +41,19 @@ pub(super) struct Line {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Entry {
     pub(super) name: String,
-    /// `None`: it comes with a certificate.
-    pub(super) token: Option<TokenHash>,
+    pub(super) proof: Proof,
     pub(super) policy: ClientPolicy,
+}
+
+/// What a client shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// The token with this hash.
+    Token(TokenHash),
+    /// A certificate that the authorities signed.
+    Certificate,
+    /// This key.
+    Key(KeyHash),
 }
 
 /// A client of the file, for a person to see.
@@ -48,8 +61,8 @@ pub(super) struct Entry {
 pub struct Listed {
     /// Its name.
     pub name: String,
-    /// It comes with a certificate; there is no token of it.
-    pub by_certificate: bool,
+    /// What it shows.
+    pub proof: Proof,
     /// What it may do.
     pub policy: ClientPolicy,
 }
@@ -82,6 +95,7 @@ pub(super) fn read(path: &Path) -> Result<Vec<Line>, UsersError> {
 pub(super) fn parse(bytes: &[u8]) -> Result<Vec<Line>, (usize, Malformed)> {
     let mut names = HashSet::new();
     let mut by_hash: HashMap<TokenHash, String> = HashMap::new();
+    let mut by_key: HashMap<KeyHash, String> = HashMap::new();
     let mut lines = Vec::new();
     let bytes = bytes.strip_suffix(b"\n").unwrap_or(bytes);
     let text_lines = bytes.split(|&b| b == b'\n').take(if bytes.is_empty() { 0 } else { usize::MAX });
@@ -89,15 +103,20 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Vec<Line>, (usize, Malformed)> {
         let wrong = |what| (i + 1, what);
         let text = std::str::from_utf8(raw).map_err(|_| wrong(Malformed::NotText))?;
         let entry = parse_line(text).map_err(wrong)?;
-        if let Some(Entry { name, token, .. }) = &entry {
+        if let Some(Entry { name, proof, .. }) = &entry {
             if names.len() == USERS_MAX {
                 return Err(wrong(Malformed::TooMany));
             }
             if !names.insert(name.clone()) {
                 return Err(wrong(Malformed::DuplicateName(name.clone())));
             }
-            if let Some(other) = token.and_then(|hash| by_hash.insert(hash, name.clone())) {
-                return Err(wrong(Malformed::DuplicateHash(other)));
+            let duplicate = match *proof {
+                Proof::Token(hash) => by_hash.insert(hash, name.clone()).map(Malformed::DuplicateHash),
+                Proof::Key(hash) => by_key.insert(hash, name.clone()).map(Malformed::DuplicateKey),
+                Proof::Certificate => None,
+            };
+            if let Some(duplicate) = duplicate {
+                return Err(wrong(duplicate));
             }
         }
         lines.push(Line { text: text.into(), entry });
@@ -105,21 +124,24 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Vec<Line>, (usize, Malformed)> {
     Ok(lines)
 }
 
-/// `NAME sha256:HEX [OPTION...]`, `NAME cert [OPTION...]`, or nothing but blanks and a comment.
+/// `NAME sha256:HEX [OPTION...]`, `NAME key:sha256:HEX [OPTION...]`, `NAME cert [OPTION...]`, or nothing but blanks and a
+/// comment.
 fn parse_line(text: &str) -> Result<Option<Entry>, Malformed> {
     let content = text.split('#').next().unwrap_or_default();
     let mut fields = content.split_ascii_whitespace();
     let Some(name) = fields.next() else { return Ok(None) };
     check_name(name)?;
-    let token = match fields.next().ok_or(Malformed::ProofMissing)? {
-        CERTIFICATE => None,
-        proof => {
+    let proof = fields.next().ok_or(Malformed::ProofMissing)?;
+    let proof = match proof.strip_prefix(KEY) {
+        Some(key) => Proof::Key(key.parse().map_err(|_| Malformed::Proof)?),
+        None if proof == CERTIFICATE => Proof::Certificate,
+        None => {
             let hash = proof.strip_prefix("sha256:").and_then(TokenHash::parse);
-            Some(hash.ok_or(Malformed::Proof)?)
+            Proof::Token(hash.ok_or(Malformed::Proof)?)
         }
     };
     let policy = ClientPolicy::parse(fields).map_err(Malformed::Option)?;
-    Ok(Some(Entry { name: name.into(), token, policy }))
+    Ok(Some(Entry { name: name.into(), proof, policy }))
 }
 
 pub(super) fn check_name(name: &str) -> Result<(), Malformed> {
@@ -150,10 +172,23 @@ pub fn add_certificate(path: &Path, name: &str, policy: &ClientPolicy) -> Result
     add_line(path, name, format!("{name} {CERTIFICATE}"), policy)
 }
 
+/// Adds a client that comes with this key. Makes the file if there is none.
+///
+/// # Errors
+/// [`UsersError`]; the file is then as it was.
+pub fn add_key(path: &Path, name: &str, key: &KeyHash, policy: &ClientPolicy) -> Result<(), UsersError> {
+    check_name(name).map_err(|_| UsersError::Name(name.into()))?;
+    add_line(path, name, format!("{name} {KEY}{key}"), policy)
+}
+
 fn add_line(path: &Path, name: &str, line: String, policy: &ClientPolicy) -> Result<(), UsersError> {
     edit(path, true, |lines| {
         if entries(lines).any(|there| there.name == name) {
             return Err(UsersError::Exists { path: path.into(), name: name.into() });
+        }
+        let key = line.split_once(KEY).and_then(|(_, key)| key.parse().ok()).map(Proof::Key);
+        if let Some(there) = entries(lines).find(|there| Some(there.proof) == key) {
+            return Err(UsersError::KeyExists { path: path.into(), other: there.name.clone() });
         }
         lines.push(Line { text: format!("{line} {policy}").trim_end().into(), entry: None });
         Ok(())
@@ -183,7 +218,7 @@ pub fn list(path: &Path) -> Result<Vec<Listed>, UsersError> {
     let lines = read(path)?;
     let listed = entries(&lines).map(|entry| Listed {
         name: entry.name.clone(),
-        by_certificate: entry.token.is_none(),
+        proof: entry.proof,
         policy: entry.policy.clone(),
     });
     Ok(listed.collect())

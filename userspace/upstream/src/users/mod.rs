@@ -1,9 +1,10 @@
 //! Who may open a tunnel, and what each client may do: the users file, and the check of a token.
 //!
 //! ```text
-//!  # name   proof: what is kept of the token, or `cert`                              options
+//!  # name   proof: what is kept of the token, of a key, or `cert`                    options
 //!  alice    sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
 //!  bob      sha256:60303ae22b998861bce3b28f33eec1be758a213c86c93c076dbe9f558c11c752  max-flows=100 max-rate=50M
+//!  carol    key:sha256:d7a8fbb307d7809469ca9abcb0082e4f8d5651e46d3cdb762d02d0bf37c9e592
 //!  site-7   cert                                                                     routes=10.7.0.0/16
 //! ```
 //!
@@ -12,16 +13,21 @@
 //! about the hash, not the token. The options are those of [`ClientPolicy`]. They belong to the name, however its owner
 //! proves to have it: a client certificate of the name `bob` has bob's limits, too. A certificate whose name isn't in
 //! the file is let in all the same, with the default policy; whom the authority shall not let in gets `cert disabled`.
+//!
+//! A key is the SHA-256 of a public key (SubjectPublicKeyInfo in DER), which its owner proves in the TLS handshake by a
+//! certificate of any issuer, name and dates. The certificate's own name counts for nothing then.
 
 mod client;
 mod file;
+mod key;
 mod rate;
 mod token;
 
 use std::{collections::HashMap, fmt, io, path::Path, path::PathBuf, sync::Arc};
 
 pub use client::{ClientPolicy, OptionError, RULES_PER_CLIENT_MAX};
-pub use file::{Listed, add, add_certificate, list, remove};
+pub use file::{Listed, Proof, add, add_certificate, add_key, list, remove};
+pub use key::{KeyHash, KeyHashError};
 pub use rate::{Rate, RateError};
 pub use token::{TokenHash, generate_token, hash_line};
 
@@ -41,6 +47,8 @@ pub enum How {
     Token,
     /// A client certificate.
     Certificate,
+    /// A key of the users file.
+    Key,
 }
 
 /// A client that proved who it is. Cheap to clone.
@@ -62,6 +70,7 @@ impl fmt::Display for Identity {
 #[derive(Clone, Default)]
 pub struct Users {
     by_hash: HashMap<TokenHash, Identity>,
+    by_key: HashMap<KeyHash, Identity>,
     /// Every name of the file.
     policies: HashMap<Arc<str>, Arc<ClientPolicy>>,
     /// Of everybody else.
@@ -134,6 +143,14 @@ pub enum UsersError {
         /// The name.
         name: String,
     },
+    /// `add` of a key that is there.
+    #[error("that key is in {} already, as user {other:?}.\n  give each user their own: beam key gen", path.display())]
+    KeyExists {
+        /// The file.
+        path: PathBuf,
+        /// Whose it is.
+        other: String,
+    },
     /// `remove` of a name that is not there.
     #[error("user {name:?} is not in {}.\n  who is: beam user list", path.display())]
     Unknown {
@@ -162,8 +179,10 @@ pub enum Malformed {
     /// The second field is missing.
     #[error("the token's hash is missing")]
     ProofMissing,
-    /// The second field is not `cert`, nor `sha256:` and 64 hex digits. It is not repeated: it may be a token.
-    #[error("the second field is not sha256: and 64 hex digits, nor cert (never put a token itself here)")]
+    /// The second field is none of the three. It is not repeated: it may be a token.
+    #[error(
+        "the second field is not sha256: and 64 hex digits, nor key:sha256: and 64, nor cert (never put a token itself here)"
+    )]
     Proof,
     /// A further field.
     #[error(transparent)]
@@ -174,6 +193,9 @@ pub enum Malformed {
     /// Two users, one token.
     #[error("user {0:?} has the same token; give each user their own")]
     DuplicateHash(String),
+    /// Two users, one key.
+    #[error("user {0:?} has the same key; give each user their own")]
+    DuplicateKey(String),
     /// Too many.
     #[error("more than {USERS_MAX} users")]
     TooMany,
@@ -189,8 +211,14 @@ impl Users {
         let mut users = Self::default();
         for entry in entries(&lines) {
             let name: Arc<str> = entry.name.as_str().into();
-            if let Some(hash) = entry.token {
-                users.by_hash.insert(hash, Identity { name: name.clone(), how: How::Token });
+            match entry.proof {
+                Proof::Token(hash) => {
+                    users.by_hash.insert(hash, Identity { name: name.clone(), how: How::Token });
+                }
+                Proof::Key(hash) => {
+                    users.by_key.insert(hash, Identity { name: name.clone(), how: How::Key });
+                }
+                Proof::Certificate => {}
             }
             let policy = if entry.policy == *users.default {
                 users.default.clone()
@@ -212,6 +240,17 @@ impl Users {
     #[must_use]
     pub fn owner(&self, hash: &TokenHash) -> Option<&Identity> {
         self.by_hash.get(hash).filter(|identity| !self.policy(&identity.name).disabled)
+    }
+
+    /// Whose key is this?
+    #[must_use]
+    pub fn key_owner(&self, key: &KeyHash) -> Option<&Identity> {
+        self.by_key.get(key).filter(|identity| !self.policy(&identity.name).disabled)
+    }
+
+    /// Every key that opens something.
+    pub fn keys(&self) -> impl Iterator<Item = &KeyHash> {
+        self.by_key.keys().filter(|key| self.key_owner(key).is_some())
     }
 
     /// What the client of that name may do; the default where the file doesn't speak of it.

@@ -162,7 +162,7 @@ fn add_list_remove() {
     let dir = Dir::new();
     let path = dir.0.join("users");
     let alice = add(&path, "alice", &open()).unwrap();
-    assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o640);
+    assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o600);
     let bob = add(&path, "bob", &open()).unwrap();
     assert_eq!(names(&path), ["alice", "bob"]);
     let users = Users::load(&path).unwrap();
@@ -197,8 +197,10 @@ fn options_are_found_by_name() {
     assert_eq!(**users.policy("stranger"), open());
     assert_eq!(users.policies().count(), 3);
     let listed = list(&path).unwrap();
-    let seen: Vec<_> =
-        listed.iter().map(|l| (l.name.as_str(), l.by_certificate, l.policy.to_string())).collect();
+    let seen: Vec<_> = listed
+        .iter()
+        .map(|l| (l.name.as_str(), l.proof == Proof::Certificate, l.policy.to_string()))
+        .collect();
     assert_eq!(
         seen,
         [
@@ -207,6 +209,45 @@ fn options_are_found_by_name() {
             ("lost", true, "disabled".to_owned())
         ]
     );
+}
+
+/// A key belongs to one name, is no token, and opens nothing once it is gone or disabled.
+#[test]
+fn keys_have_one_owner() {
+    let dir = Dir::new();
+    let path = dir.0.join("users");
+    let (one, other) = (KeyHash([1; 32]), KeyHash([0xab; 32]));
+    add_key(&path, "carol", &one, &ClientPolicy::parse(["max-flows=3"]).unwrap()).unwrap();
+    add_key(&path, "dave", &other, &ClientPolicy::parse(["disabled"]).unwrap()).unwrap();
+    let token = add(&path, "alice", &open()).unwrap();
+    assert!(
+        matches!(add_key(&path, "eve", &one, &open()), Err(UsersError::KeyExists { other, .. }) if other == "carol")
+    );
+    assert!(matches!(add_key(&path, "carol", &KeyHash([2; 32]), &open()), Err(UsersError::Exists { .. })));
+    assert!(matches!(add_key(&path, "a b", &KeyHash([2; 32]), &open()), Err(UsersError::Name(_))));
+    let users = Users::load(&path).unwrap();
+    let carol = users.key_owner(&one).unwrap();
+    assert_eq!((&*carol.name, carol.how), ("carol", How::Key));
+    assert_eq!((users.key_owner(&other), users.keys().collect::<Vec<_>>()), (None, vec![&one]));
+    assert_eq!((users.len(), users.authenticate(&token).unwrap().how), (1, How::Token));
+    let hex = "01".repeat(32);
+    assert!(fs::read_to_string(&path).unwrap().starts_with(&format!("carol key:sha256:{hex} max-flows=3\n")));
+    assert_eq!(list(&path).unwrap()[1].proof, Proof::Key(other));
+    // The hash of a token is no key, nor the other way round.
+    let crossed = format!("carol sha256:{hex}\ndave key:sha256:{hex}\n");
+    let users = Users::load(&dir.file(&crossed, 0o600)).unwrap();
+    assert_eq!(users.key_owner(&one).map(|owner| &*owner.name), Some("dave"));
+    remove(&path, "dave").unwrap();
+    assert_eq!(Users::load(&path).unwrap().key_owner(&one), None);
+    let twice = format!("carol key:sha256:{hex}\ndave key:sha256:{hex}\n");
+    assert_eq!(malformed(twice.as_bytes()), (2, Malformed::DuplicateKey("carol".into())));
+    for bad in ["key:", "key:sha256:", "key:sha256:00", &format!("key:md5:{hex}"), &format!("key:{hex}")] {
+        assert_eq!(malformed(format!("carol {bad}").as_bytes()), (1, Malformed::Proof), "{bad}");
+    }
+    for bad in ["", &hex, "sha1:00", &format!("sha256:{hex}0")] {
+        assert!(bad.parse::<KeyHash>().unwrap_err().to_string().contains("beam key pub"), "{bad}");
+    }
+    assert_eq!(one.to_string().parse(), Ok(one));
 }
 
 #[test]
@@ -285,6 +326,6 @@ proptest! {
         let lines = file::parse(line.as_bytes()).unwrap();
         let entry = lines[0].entry.as_ref().unwrap();
         prop_assert_eq!(&entry.name, &name);
-        prop_assert_eq!(entry.token, TokenHash::of(&token));
+        prop_assert_eq!(Some(entry.proof), TokenHash::of(&token).map(Proof::Token));
     }
 }

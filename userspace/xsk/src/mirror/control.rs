@@ -43,11 +43,12 @@ pub(crate) struct Control {
 }
 
 impl Control {
-    /// Fills the mirror, then starts the thread in the caller's network namespace. There `on_addresses` is called
+    /// Fills the mirror, then starts the thread in the caller's network namespace, with `on_thread`. There `on_addresses` is called
     /// whenever local addresses, routes or links changed, and `on_device` whenever links or settings of devices did, or
     /// whether the mirror tells where packets go, after the mirror has them.
     pub(crate) fn start(
         mirror: Arc<Mirror>,
+        on_thread: fn(),
         on_addresses: impl FnMut() + Send + 'static,
         on_device: impl FnMut() + Send + 'static,
     ) -> io::Result<Self> {
@@ -74,8 +75,10 @@ impl Control {
             reload_due: None,
             routes_pace: Tokens::new(ROUTES_INTERVAL, ROUTES_BURST),
         };
-        let thread =
-            thread::Builder::new().name("beam-netlink".into()).spawn(move || follower.run(&thread_stop))?;
+        let thread = thread::Builder::new().name("beam-netlink".into()).spawn(move || {
+            on_thread();
+            follower.run(&thread_stop);
+        })?;
         Ok(Self { stop, mirror, thread: Some(thread) })
     }
 }

@@ -1,5 +1,6 @@
 //! The sockets of a listener.
 
+use crate::privileges::broker;
 use masque::listen::{Bind, ListenTarget, Transport};
 use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -34,6 +35,16 @@ impl AsFd for Door {
 
 impl Door {
     fn open(transport: Transport, address: SocketAddr) -> io::Result<Self> {
+        match Self::bind(transport, address) {
+            // A port below 1024: workers have no right to one.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                broker::ask(move || Self::bind(transport, address)).unwrap_or(Err(error))
+            }
+            other => other,
+        }
+    }
+
+    fn bind(transport: Transport, address: SocketAddr) -> io::Result<Self> {
         match transport {
             Transport::Tcp => listen(address).map(|socket| Self::Tcp(Arc::new(socket))),
             Transport::Udp => DatagramSocket::bound(address).map(|socket| Self::Udp(Arc::new(socket))),
