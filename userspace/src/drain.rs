@@ -261,7 +261,8 @@ mod tests {
         assert_eq!((at_once.flows_left, at_once.cut), (2, None));
         assert!(at_once.left_ms > 0);
         std::thread::scope(|scope| {
-            let heard: Vec<_> = (0..3).map(|_| scope.spawn(|| drain.progress(true, ANSWER_WITHIN).cut)).collect();
+            let heard: Vec<_> =
+                (0..3).map(|_| scope.spawn(|| drain.progress(true, ANSWER_WITHIN).cut)).collect();
             while drain.state().waiting < 3 {
                 std::thread::yield_now();
             }

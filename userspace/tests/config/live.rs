@@ -77,10 +77,14 @@ fn a_reload_reads_the_file_again() {
     assert!(code == Some(0) && said.starts_with("reloaded: 1 client(s) in the users file"), "{said}");
 
     // A limit, and something that can't change; the flow goes on.
-    gateway_file(&place, &format!("# a line more\n{allow}ring-size = 1024\nmax-connections = 7\ndrain-timeout = \"9m\"\n"));
+    gateway_file(
+        &place,
+        &format!("# a line more\n{allow}ring-size = 1024\nmax-connections = 7\ndrain-timeout = \"9m\"\n"),
+    );
     let (code, said) = order(&gateway, &["reload"]);
     assert_eq!(code, Some(0), "{said}");
-    let wanted = "reloaded: changed: drain-timeout, max-connections; needs a restart, and is as before: ring-size; ";
+    let wanted =
+        "reloaded: changed: drain-timeout, max-connections; needs a restart, and is as before: ring-size; ";
     // In the order of the help.
     let sorted = |text: &str| {
         let mut words: Vec<_> = text.split([' ', ',', ';']).map(str::to_owned).collect();
@@ -98,7 +102,8 @@ fn a_reload_reads_the_file_again() {
     gateway_file(&place, "allow = [\"198.19.0.0/24\"]\nlisen = 1\ndeny = [\"198.19.0.2\"]\n");
     let (code, said) = order(&gateway, &["reload"]);
     assert_eq!(code, Some(1), "{said}");
-    let wanted = format!("reload failed, nothing has changed: {}:8:1: [serve] lisen: no such key", file.display());
+    let wanted =
+        format!("reload failed, nothing has changed: {}:8:1: [serve] lisen: no such key", file.display());
     assert!(said.contains(&wanted), "{said}");
     gateway.process.signal(Signal::HUP);
     gateway.process.wait_for_line("ERROR reload failed, nothing has changed", LIMIT);
@@ -165,8 +170,11 @@ fn the_drain_verb_tells_what_was_cut() {
     }
     let place = Place::new();
     let echo = EchoServer::start(&place.rig, Ns::Origin, ORIGIN_V4, 0);
-    for (timeout, code, says) in [("300ms", 1, "1 flow(s) did not finish in time"), ("10m", 1, "before its drain was over")] {
-        let file = gateway_file(&place, &format!("allow = \"198.19.0.0/24\"\ndrain-timeout = \"{timeout}\"\n"));
+    for (timeout, code, says) in
+        [("300ms", 1, "1 flow(s) did not finish in time"), ("10m", 1, "before its drain was over")]
+    {
+        let file =
+            gateway_file(&place, &format!("allow = \"198.19.0.0/24\"\ndrain-timeout = \"{timeout}\"\n"));
         let mut gateway = Beam::start(&place.rig, Ns::Gateway, "gateway", &["serve", "-c", &path(&file)]);
         let client = place.client(GATEWAY_V4, &echo.address().to_string(), &["--xdp", "off"]);
         let mut flow = dial(&place);

@@ -77,6 +77,7 @@ fn values(setting: &Value, default: Option<&str>) -> [String; 3] {
         "xdp" => &["native", "skb", "off"],
         "zero-copy" => &["on", "off", "auto"],
         "hugepages" | "sandbox" => &["off", "auto", "off"],
+        "capture-keylog" => &["off", "on", "off"],
         "simd" => &["ring", "aesni", "avx2"],
         "retry" => &["always", "off", "always"],
         "0rtt" => &["off", "on", "off"],
@@ -168,10 +169,18 @@ fn one_flag(directory: &Directory, verb: &str, key: &str, setting: &Value, bare:
             }
         }
         let setting = &found[key];
+        if key == "alert-webhook" {
+            // Others see only where it comes from.
+            assert_eq!(setting["value"], "(secret)");
+            let flag = line.iter().find_map(|word| word.strip_prefix("--alert-webhook="));
+            let env = env.first().map(|(_, value)| *value);
+            let value = flag.or(env).unwrap_or(&in_file).to_owned();
+            return (value, setting["from"].as_str().unwrap().to_owned());
+        }
         (setting["value"].as_str().unwrap().to_owned(), setting["from"].as_str().unwrap().to_owned())
     };
     let from_file = format!("{}:3", file.display());
-    assert_eq!(asked(&start, &[]), (in_file, from_file), "{verb} {key} in the file");
+    assert_eq!(asked(&start, &[]), (in_file.clone(), from_file), "{verb} {key} in the file");
     assert_eq!(asked(&start, with_env), (in_env.clone(), "environment".into()), "{verb} {key}: {env}");
     let flagged = [start, flag].concat();
     assert_eq!(asked(&flagged, &[]), (as_flag.clone(), "flag".into()), "{verb} {key} as a flag");
@@ -212,19 +221,42 @@ fn what_is_wrong_has_its_exit_code() {
     let exclusive = directory.write("exclusive.toml", "[serve]\nself-signed = true\n");
     let file = |path: &Path| path.display().to_string();
     let (w, i, e) = (file(&wrong), file(&incomplete), file(&exclusive));
-    let pin = format!("[connect]\nurl = \"https://gw.example\"\npin = \"sha256:beef\"\n");
-    let p = file(&directory.write("pin.toml", &pin));
+    let pin = "[connect]\nurl = \"https://gw.example\"\npin = \"sha256:beef\"\n";
+    let p = file(&directory.write("pin.toml", pin));
     let loose = directory.write("loose-users", "");
     fs::set_permissions(&loose, std::os::unix::fs::PermissionsExt::from_mode(0o666)).unwrap();
     for (line, code, said) in [
-        (format!("serve -c {w}"), 3, vec![format!("{w}:2:1: [serve] lisen: no such key; did you mean listen?"), format!("{w}:3:7: ")]),
-        (format!("check -c {w}"), 3, vec![format!("{w}:2:1: "), format!("{w}:3:7: [serve] xdp = \"fast\": wanted one of auto, native, skb, off")]),
-        ("serve -c /none/beam.toml".into(), 3, vec!["configuration file /none/beam.toml: No such file".into(), "--config FILE".into()]),
+        (
+            format!("serve -c {w}"),
+            3,
+            vec![format!("{w}:2:1: [serve] lisen: no such key; did you mean listen?"), format!("{w}:3:7: ")],
+        ),
+        (
+            format!("check -c {w}"),
+            3,
+            vec![
+                format!("{w}:2:1: "),
+                format!("{w}:3:7: [serve] xdp = \"fast\": wanted one of auto, native, skb, off"),
+            ],
+        ),
+        (
+            "serve -c /none/beam.toml".into(),
+            3,
+            vec!["configuration file /none/beam.toml: No such file".into(), "--config FILE".into()],
+        ),
         ("check -c /none/beam.toml".into(), 3, vec!["/none/beam.toml".into()]),
         (format!("check -c {i}"), 3, vec![format!("{i}: [connect] lacks <URL>: add it to the table")]),
         (format!("connect -c {i}"), 2, vec!["<URL>".into(), "Usage".into()]),
-        (format!("serve -c {e} --tls-cert /c --tls-key /k"), 3, vec![format!("{e}:2:1: [serve] self-signed: "), "exclude each other".into()]),
-        (format!("check -c {e} serve --allow 10.0.0.0/99"), 3, vec!["--allow".into(), "10.0.0.0/99".into(), "nobody could use this gateway".into()]),
+        (
+            format!("serve -c {e} --tls-cert /c --tls-key /k"),
+            3,
+            vec![format!("{e}:2:1: [serve] self-signed: "), "exclude each other".into()],
+        ),
+        (
+            format!("check -c {e} serve --allow 10.0.0.0/99"),
+            3,
+            vec!["--allow".into(), "10.0.0.0/99".into(), "nobody could use this gateway".into()],
+        ),
         (format!("check -c {e} serve --users {}", loose.display()), 3, vec!["chmod".into()]),
         (format!("check -c {e} serve --xdp native"), 3, vec!["AF_XDP needs an interface".into()]),
         (format!("check -c {p}"), 3, vec!["--pin".into(), "nothing to carry".into()]),
@@ -254,7 +286,8 @@ fn check_needs_no_root_and_says_what_it_could_not_see() {
     }
     let directory = Directory::new("unseen");
     let users = directory.write("users", "");
-    let text = format!("[serve]\nself-signed = true\nusers = {users:?}\nallow = \"10.0.0.0/8\"\nxdp = \"off\"\n");
+    let text =
+        format!("[serve]\nself-signed = true\nusers = {users:?}\nallow = \"10.0.0.0/8\"\nxdp = \"off\"\n");
     let file = directory.write("beam.toml", &text);
     let mode = |path: &Path, mode| {
         fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).expect("chmod");
@@ -283,5 +316,8 @@ fn check_needs_no_root_and_says_what_it_could_not_see() {
     mode(&file, 0o600);
     let (code, _, complaint) = nobody(&file);
     assert_eq!(code, Some(3));
-    assert!(complaint.contains("Permission denied") && complaint.contains("member of its group"), "{complaint}");
+    assert!(
+        complaint.contains("Permission denied") && complaint.contains("member of its group"),
+        "{complaint}"
+    );
 }
