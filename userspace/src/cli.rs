@@ -23,14 +23,13 @@ pub(crate) use capture::CaptureArgs;
 pub(crate) use check::{CheckArgs, CompletionsArgs, DrainArgs, ManArgs};
 pub(crate) use connect::ConnectArgs;
 pub(crate) use daemon::{
-    AlertArgs, Congestion, DaemonArgs, HugePages, LogFormat, PathArgs, Toggle, XdpMode, ZeroCopy,
+    AlertArgs, Congestion, DaemonArgs, HugePages, LogFormat, PathArgs, Sandbox, Toggle, XdpMode, ZeroCopy,
 };
 pub(crate) use detach::DetachArgs;
 pub(crate) use diag::DiagArgs;
 pub(crate) use enroll::{EnrolArgs, EnrolFormat};
 pub(crate) use gateway::GatewayArgs;
 pub(crate) use key::{KeyArgs, KeyVerb};
-pub(crate) use daemon::{Congestion, DaemonArgs, LogFormat, PathArgs, Sandbox, XdpMode, ZeroCopy};
 pub(crate) use operate::{ClearArgs, Clearable, ControlArgs, DoctorArgs, KickArgs, ShowArgs, StatusArgs};
 pub(crate) use ping::PingArgs;
 pub(crate) use serve::{EarlyData, Retry, ServeArgs};

@@ -1,26 +1,22 @@
 //! `beam connect`: flags to a running client.
 
 pub(crate) mod gateway;
+mod neighbour;
 
 use crate::{
     alerts::{self, Asked},
     cli::{ConnectArgs, Destination, Endpoint, Protocol},
     config,
-    early::state::State,
+    early::{self, state::State},
     failure::Failure,
     identity, inner,
     interface::Datapath,
-    logging,
-    identity::{self, Credentials},
-    inner,
-    interface::{self, Datapath, Sharing},
     logging, privileges, serve,
     supervisor::{self, Crew, Identity, Interfaces, Seat},
     worker::{Client, ClientConfig, Listen, Publication, Role, Worker},
 };
 use anyhow::{Context, anyhow};
 use confine::{Capabilities, Files, Room};
-use rustls::RootCertStore;
 use socket2::{Domain, Socket, Type};
 use std::{
     io::{self, Read, Write},
@@ -37,19 +33,13 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(crate) fn run(args: ConnectArgs) -> Result<(), Failure> {
     logging::start(args.daemon.log_format, args.daemon.verbose);
-    alerts::Plan::of(&args.daemon.alerts)?;
+    let alerts = alerts::Plan::of(&args.daemon.alerts)?;
     config::announce();
     must_carry(&args)?;
     let state_directory = early::state::of_client(args.state_dir.as_deref());
     let write = privileges::written(args.daemon.control.as_deref(), state_directory.as_deref());
-    privileges::prepare(args.daemon.sandbox, Files { read: Vec::new(), write }, None)?;
-    let carries_ip = args.tun.is_some() || args.lan.is_some();
-    let forwards = args.local_forwards.len() + args.remote_forwards.len() + args.socks.len();
-    if forwards == 0 && args.stdio.is_none() && !carries_ip {
-        return Err(Failure::Config(anyhow!(
-            "nothing to carry: give -L or -R [BIND:]PORT:HOST:HOSTPORT, -D [BIND:]PORT, -W HOST:PORT, --tun or --lan IF"
-        )));
-    }
+    let read = config::file().into_iter().collect();
+    privileges::prepare(args.daemon.sandbox, Files { read, write }, alerts.program())?;
     let protection = args.path.simd.protection()?;
     let state = State::client(args.state_dir.as_deref());
     let (quic, early) = gateway::quic_client(&args.gateway, args.keepalive, args.pool, &state)?;
@@ -68,7 +58,7 @@ pub(crate) fn run(args: ConnectArgs) -> Result<(), Failure> {
         }
         None => (None, None),
     };
-    if carries_ip {
+    if carries_ip(&args) {
         let kept = Capabilities::NET_ADMIN | Capabilities::BPF;
         privileges::broker::start(kept).map_err(Failure::runtime)?;
     }
@@ -127,14 +117,17 @@ pub(crate) fn run(args: ConnectArgs) -> Result<(), Failure> {
         // The worker has closed its end: what is left are the last bytes for standard output.
         let _ = printer.join();
     }
-    outcome
+    neighbour::explained(outcome, &args.gateway.url)
+}
+
+fn carries_ip(args: &ConnectArgs) -> bool {
+    args.tun.is_some() || args.lan.is_some()
 }
 
 /// A tunnel that nothing goes through is a mistake.
 pub(crate) fn must_carry(args: &ConnectArgs) -> Result<(), Failure> {
-    let carries_ip = args.tun.is_some() || args.lan.is_some();
     let forwards = args.local_forwards.len() + args.remote_forwards.len() + args.socks.len();
-    if forwards == 0 && args.stdio.is_none() && !carries_ip {
+    if forwards == 0 && args.stdio.is_none() && !carries_ip(args) {
         return Err(Failure::Config(anyhow!(
             "nothing to carry: give -L or -R [BIND:]PORT:HOST:HOSTPORT, -D [BIND:]PORT, -W HOST:PORT, --tun or --lan IF"
         )));

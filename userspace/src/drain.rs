@@ -11,6 +11,7 @@ use crate::{
     cli::DrainArgs,
     control::{self, Answer, Request},
     failure::Failure,
+    notify,
     supervisor::Supervisor,
     worker::{mail::Command, snapshot::WorkerSnapshot},
 };
@@ -144,10 +145,12 @@ impl Supervisor {
         self.tell_all(|| Command::Drain);
         let mut left = flows(&self.snapshots());
         self.drain.note(left);
-        tracing::info!(
+        let draining = format!(
             "draining: {left} flow(s) may finish within {} s, new ones are refused",
             within.as_secs()
         );
+        tracing::info!("{draining}");
+        notify::stopping(within, &draining);
         while left > 0 && Instant::now() < until {
             std::thread::sleep(LOOK);
             left = flows(&self.snapshots());

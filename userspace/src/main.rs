@@ -25,14 +25,13 @@ mod key;
 mod log_ring;
 mod logging;
 mod metrics;
+mod notify;
 mod orders;
 mod paper;
 mod ping;
+mod privileges;
 #[allow(dead_code, reason = "`capture` and `doctor --fix` use more of it than `ping` does")]
 mod progress;
-mod notify;
-mod orders;
-mod privileges;
 mod protection;
 mod reload;
 mod serve;

@@ -31,10 +31,10 @@ use upstream::{
 
 pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
     logging::start(args.daemon.log_format, args.daemon.verbose);
-    alerts::Plan::of(&args.daemon.alerts)?;
+    let alerts = alerts::Plan::of(&args.daemon.alerts)?;
     config::announce();
     let control = args.daemon.control.clone().unwrap_or_else(|| PathBuf::from(control::DEFAULT_PATH));
-    privileges::prepare(args.daemon.sandbox, files(&args, &control), None)?;
+    privileges::prepare(args.daemon.sandbox, files(&args, &control), alerts.program())?;
     let state = State::gateway(&args.state_dir);
     let early = AtGateway::new(&state, args.early_data);
     let secrets = state.secrets().clone();
@@ -97,7 +97,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
 fn files(args: &ServeArgs, control: &Path) -> Files {
     let read = [&args.tls_cert, &args.tls_key, &args.client_ca, &args.users];
     Files {
-        read: read.into_iter().flatten().cloned().collect(),
+        read: read.into_iter().flatten().cloned().chain(config::file()).collect(),
         write: privileges::written(Some(control), Some(&args.state_dir)),
     }
 }
@@ -237,8 +237,6 @@ pub(crate) fn gateway_config(rules: Rules) -> Result<GatewayConfig, Failure> {
         listen,
         authorities,
         accounts: Arc::new(Accounts::new(std::time::Instant::now())),
-        resolver: Arc::new(Resolver::new(Default::default()).map_err(Failure::runtime)?),
-        policy: Policy::parse(&args.allow, &args.deny).map_err(Failure::config)?,
         resolver: Arc::new(resolver()?),
         certificate_name: identity::certificate_name,
     })
@@ -255,6 +253,8 @@ pub(crate) fn limits(args: &ServeArgs) -> Limits {
         },
         udp_idle_timeout: args.udp_idle_timeout,
     }
+}
+
 /// Its threads are confined from their start.
 pub(crate) fn resolver() -> Result<Resolver, Failure> {
     let started = confine::within(Room::Control, || Resolver::new(Default::default()));

@@ -123,7 +123,7 @@ pub(crate) fn cpus(asked: Option<&[u32]>, count: usize) -> Result<Vec<Option<u32
     if let Some(asked) = asked {
         if let Some(missing) = asked.iter().find(|cpu| !allowed.contains(cpu)) {
             return Err(Failure::Config(anyhow!(
-                "--cpus names CPU {missing}, but this process may use {allowed:?}"
+                "--cpus names CPU {missing}, but this process may use {allowed:?}; choose among those: --cpus LIST"
             )));
         }
         return Ok((0..count).map(|i| Some(asked[i % asked.len()])).collect());
@@ -160,13 +160,11 @@ pub(crate) fn run(
         cleared: Mutex::default(),
         captures: Plane::new(daemon.capture_keylog == Toggle::On),
     });
-    supervisor.clone().watch_signals()?;
-    devices::watch(&supervisor).map_err(Failure::Runtime)?;
-    alerts::watch(&supervisor).map_err(Failure::Runtime)?;
     devices::watch(&supervisor).map_err(Failure::Runtime)?;
     // What starts from here on is confined as this thread is.
     privileges::settle()?;
-    supervisor.clone().watch_signals(drain_timeout)?;
+    supervisor.clone().watch_signals()?;
+    alerts::watch(&supervisor).map_err(Failure::Runtime)?;
     if let Some(bound) = &bound {
         let (of_thread, of_capture) = (supervisor.clone(), supervisor.clone());
         control::serve(
@@ -287,30 +285,6 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Lets running flows finish, at most for `within`, then stops the workers.
-    fn drain(&self, within: Duration) {
-        // A worker that doesn't answer in time is busy, and so not done.
-        let flows = |snapshots: &[WorkerSnapshot]| {
-            let silent = self.seats.len().saturating_sub(snapshots.len()) as u64;
-            snapshots.iter().map(|s| s.flows + s.pending).sum::<u64>() + silent
-        };
-        let until = Instant::now() + within;
-        self.tell_all(|| Command::Drain);
-        let mut left = flows(&self.snapshots());
-        let draining = format!(
-            "draining: {left} flow(s) may finish within {} s, new ones are refused",
-            within.as_secs()
-        );
-        tracing::info!("{draining}");
-        notify::stopping(within, &draining);
-        while left > 0 && Instant::now() < until {
-            std::thread::sleep(DRAIN_LOOK);
-            left = flows(&self.snapshots());
-        }
-        tracing::info!("drained, {left} flow(s) cut off: stopping");
-        self.tell_all(|| Command::Stop);
-    }
-
     pub(crate) fn snapshots(&self) -> Vec<WorkerSnapshot> {
         let mut snapshots: Vec<_> = self.ask_all(Command::Snapshot).into_iter().map(|boxed| *boxed).collect();
         snapshots.sort_by_key(|snapshot| snapshot.id);
@@ -361,11 +335,6 @@ impl Supervisor {
         self.started.elapsed()
     }
 
-    /// The status of this instant, without rates.
-    pub(crate) fn status_now(&self) -> Status {
-        self.status_of(&self.snapshots(), Rates::default())
-    }
-
     fn status(&self) -> Status {
         let (before, from) = (self.snapshots(), Instant::now());
         std::thread::sleep(RATES_OVER);
@@ -373,7 +342,7 @@ impl Supervisor {
         self.status_of(&after, rates(&before, &after, over))
     }
 
-    fn status_of(&self, after: &[WorkerSnapshot], rates: Rates) -> Status {
+    pub(crate) fn status_of(&self, after: &[WorkerSnapshot], rates: Rates) -> Status {
         let xsk = |field: fn(&port::Counters) -> u64| -> u64 { after.iter().flat_map(fast).map(field).sum() };
         let kernel_packets = |snapshot: &WorkerSnapshot| -> u64 {
             slow(snapshot).map(|port| port.rx_datagrams + port.tx_datagrams).sum()
@@ -405,6 +374,7 @@ impl Supervisor {
             protection: protection(after),
             captures: self.captures.status(),
             alerts: self.alerts.status(Instant::now()),
+            privileges: privileges::status(),
             latency,
             batches,
             process: ProcessStatus::now(),
@@ -444,9 +414,6 @@ impl Supervisor {
         match snapshots.iter().find(|snapshot| !snapshot.up) {
             None => Ok(()),
             Some(snapshot) => Err(snapshot.waits_for.clone().unwrap_or_else(|| "no tunnel is up".to_owned())),
-            conservation: conservation(&after),
-            protection: protection(&after),
-            privileges: privileges::status(),
         }
     }
 

@@ -25,6 +25,7 @@ use crate::{cli::AlertArgs, failure::Failure, supervisor::Supervisor, worker::me
 use anyhow::{Context as _, anyhow};
 use board::Board;
 pub(crate) use board::{AlertStatus, AlertsStatus};
+use confine::Room;
 use crossbeam::channel::{self, TrySendError};
 use notice::{Moment, Notice, Sender};
 use program::Program;
@@ -33,7 +34,7 @@ use reading::{Lately, Reading, Sample};
 use rule::Rule;
 use std::{
     collections::BTreeMap,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -63,17 +64,24 @@ impl Plan {
         })
     }
 
+    /// The program of `--alert-exec`.
+    pub(crate) fn program(&self) -> Option<&Path> {
+        self.program.as_deref()
+    }
+
     /// Starts the hooks. What they say of themselves is the daemon's role and address.
     pub(crate) fn start(self, role: &'static str, address: &str) -> anyhow::Result<Alerts> {
         let (tally, sender) = (Arc::new(Tally::default()), Sender::new(role, address));
         let mut hooks = Vec::new();
         if let Some(url) = self.webhook {
             let hook = Webhook::new(url, sender.clone(), tally.clone());
-            hooks.push(Hook::start("beam-webhook", Fate::WebhookQueueFull, move |notice| hook.post(notice))?);
+            let name = "beam-webhook";
+            hooks.push(Hook::start(name, Room::Control, Fate::WebhookQueueFull, move |n| hook.post(n))?);
         }
         if let Some(path) = self.program {
             let hook = Program::new(path, sender, tally.clone());
-            hooks.push(Hook::start("beam-alert-exec", Fate::ExecQueueFull, move |notice| hook.run(notice))?);
+            let name = "beam-alert-exec";
+            hooks.push(Hook::start(name, Room::Hook, Fate::ExecQueueFull, move |n| hook.run(n))?);
         }
         Ok(Alerts { board: Mutex::new(Board::new(self.rules)), tally, hooks })
     }
@@ -87,9 +95,18 @@ struct Hook {
 }
 
 impl Hook {
-    fn start(name: &str, full: Fate, tell: impl Fn(&Notice) + Send + 'static) -> anyhow::Result<Self> {
+    fn start(
+        name: &str,
+        room: Room,
+        full: Fate,
+        tell: impl Fn(&Notice) + Send + 'static,
+    ) -> anyhow::Result<Self> {
         let (queue, notices) = channel::bounded::<Arc<Notice>>(NOTICES_MAX);
-        let run = move || notices.iter().for_each(|notice| tell(&notice));
+        let run = move || {
+            if confine::enter_or_note(room) {
+                notices.iter().for_each(|notice| tell(&notice));
+            }
+        };
         let started = std::thread::Builder::new().name(name.to_owned()).spawn(run);
         started.with_context(|| format!("can't start the thread {name}"))?;
         Ok(Self { queue, full })
@@ -174,7 +191,7 @@ mod tests {
     fn a_hook_that_hangs_fills_its_queue_and_nothing_else() {
         let (release, held) = channel::bounded::<()>(0);
         let (began, is_stuck) = channel::unbounded();
-        let hook = Hook::start("stuck", Fate::ExecQueueFull, move |_| {
+        let hook = Hook::start("stuck", Room::Control, Fate::ExecQueueFull, move |_| {
             let _ = began.send(());
             let _ = held.recv();
         });

@@ -362,7 +362,7 @@ mod tests {
         }
         shown += drain(&mut reader).iter().filter(|record| record::time_of(record) > 0).count() as u64;
         let (seen, missed) = (count(&counters.seen, Point::Rx), count(&counters.missed, Point::Rx));
-        assert_eq!(seen, (0..200_u64).map(|turn| turn % 7).sum());
+        assert_eq!(seen, (0..200_u64).map(|turn| turn % 7).sum::<u64>());
         assert!(missed > 0 && shown > 0, "both happened");
         assert_eq!(seen, shown + missed);
         assert_eq!(count(&counters.seen, Point::Tx), 0);

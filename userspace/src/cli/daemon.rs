@@ -37,6 +37,9 @@ pub(crate) enum HugePages {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Toggle {
     On,
+    Off,
+}
+
 /// What a daemon gives up once it is set up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Sandbox {

@@ -105,6 +105,11 @@ pub(crate) fn announce() {
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
 }
 
+/// The file that was read.
+pub(crate) fn file() -> Option<PathBuf> {
+    START.get()?.0.clone()
+}
+
 /// Whether a verb reads the file.
 pub(crate) fn is_daemon(verb: &str) -> bool {
     matches!(verb, "serve" | "connect")

@@ -24,6 +24,14 @@ pub(crate) enum Mend {
 }
 
 impl Mend {
+    /// What `--fix` turns.
+    pub(crate) fn change(&self) -> Option<&Change> {
+        match self {
+            Self::Command(_) => None,
+            Self::Change(change) => Some(change),
+        }
+    }
+
     /// What an operator would type.
     pub(crate) fn command(&self) -> String {
         match self {

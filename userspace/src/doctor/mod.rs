@@ -27,7 +27,8 @@ mod sockets;
 mod trust;
 mod xdp;
 
-pub(crate) use finding::{Finding, Outcome};
+pub(crate) use finding::{Finding, Mend, Outcome};
+use fix::Change;
 
 use crate::{cli::DoctorArgs, failure::Failure};
 use anyhow::anyhow;
@@ -104,8 +105,27 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<(), Failure> {
     if args.fix.undo {
         return fix::undo(&args.fix.how(args.json));
     }
-    let report = Report::new(examine(args)?);
-    report.print(args.json)?;
+    let findings = examine(args)?;
+    if args.fix.fix {
+        return mend(args, &findings);
+    }
+    judge(args, findings, args.json)
+}
+
+/// Turns what is amiss, then looks again.
+fn mend(args: &DoctorArgs, findings: &[Finding]) -> Result<(), Failure> {
+    let mends = findings.iter().flat_map(|finding| &finding.mend);
+    let changes: Vec<Change> = mends.filter_map(Mend::change).cloned().collect();
+    fix::fix(&changes, &args.fix.how(args.json))?;
+    if args.fix.dry_run || args.json {
+        return Ok(());
+    }
+    judge(args, examine(args)?, false)
+}
+
+fn judge(args: &DoctorArgs, findings: Vec<Finding>, json: bool) -> Result<(), Failure> {
+    let report = Report::new(findings);
+    report.print(json)?;
     let bad = report.count(Outcome::Fail) + if args.strict { report.count(Outcome::Warn) } else { 0 };
     match bad {
         0 => Ok(()),

@@ -28,14 +28,14 @@ use std::{
 static READ_AGAIN: OnceLock<Vec<PathBuf>> = OnceLock::new();
 
 /// Before the first thread starts.
-pub(crate) fn prepare(sandbox: Sandbox, files: Files, hook: Option<PathBuf>) -> Result<(), Failure> {
+pub(crate) fn prepare(sandbox: Sandbox, files: Files, hook: Option<&Path>) -> Result<(), Failure> {
     notify::open();
     if sandbox == Sandbox::Off {
         tracing::warn!("--sandbox off: this daemon keeps its capabilities, all system calls and all files");
         return Ok(());
     }
     let _ = READ_AGAIN.set(files.read.clone());
-    let report = confine::prepare(Plan { files, hook }).map_err(failed)?;
+    let report = confine::prepare(Plan { files, hook: hook.map(Path::to_owned) }).map_err(failed)?;
     for lack in &report.lacks {
         tracing::warn!("this kernel lacks {lack}");
     }
