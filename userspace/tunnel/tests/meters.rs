@@ -22,7 +22,7 @@ fn round_trips(engine: &mut Engine, most: usize) -> Vec<Duration> {
 fn handshakes_and_round_trips_take_as_long_as_the_wire() {
     const CONNECTIONS: u16 = 5;
     let mut pair = Pair::new(server_engine(0, &chain(0), |_| {}));
-    assert_eq!(round_trips(&mut pair.client, 256), [], "an empty table");
+    assert!(round_trips(&mut pair.client, 256).is_empty(), "an empty table");
     (0..CONNECTIONS).for_each(|n| drop(connect(&mut pair.client, pair.now, client_address(n))));
     pair.run(Duration::from_secs(1));
     for events in [&pair.client_events, &pair.server_events] {
@@ -36,7 +36,7 @@ fn handshakes_and_round_trips_take_as_long_as_the_wire() {
         assert_eq!(told.iter().map(Vec::len).collect::<Vec<_>>(), [2, 2, 1], "two places a call, in turn");
         let near = |rtt: &Duration| rtt.abs_diff(ROUND_TRIP) <= ROUND_TRIP / 2;
         assert!(told.iter().flatten().all(near), "{told:?}");
-        assert_eq!(round_trips(engine, 256), [], "nothing was heard since");
+        assert!(round_trips(engine, 256).is_empty(), "nothing was heard since");
     }
 }
 
