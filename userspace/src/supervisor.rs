@@ -123,7 +123,7 @@ pub(crate) fn cpus(asked: Option<&[u32]>, count: usize) -> Result<Vec<Option<u32
     if let Some(asked) = asked {
         if let Some(missing) = asked.iter().find(|cpu| !allowed.contains(cpu)) {
             return Err(Failure::Config(anyhow!(
-                "--cpus names CPU {missing}, but this process may use {allowed:?}"
+                "--cpus names CPU {missing}, but this process may use {allowed:?}; choose among those: --cpus LIST"
             )));
         }
         return Ok((0..count).map(|i| Some(asked[i % asked.len()])).collect());
@@ -378,6 +378,7 @@ impl Supervisor {
             latency,
             batches,
             process: ProcessStatus::now(),
+            captures: self.captures.status(),
         }
     }
 

@@ -21,7 +21,7 @@ const NEIGHBOUR_INTERVAL: Duration = Duration::from_millis(20);
 
 pub(super) fn listen(host: &Host) -> Finding {
     let Some(endpoint) = &host.plan.listen else {
-        return Finding::skip("not asked", "--listen [ADDR]:PORT, to look at the port");
+        return Finding::not_asked("--listen [ADDR]:PORT");
     };
     let needed = "a UDP port that is free, on an address of this host";
     let address = match endpoint.resolve(unspecified()) {
@@ -120,7 +120,7 @@ pub(super) fn ssh(host: &Host, nic: &Nic) -> Finding {
 /// Where the peer's address is, or why not.
 fn peer(host: &Host, needed: &str) -> Result<SocketAddr, Finding> {
     let Some(peer) = &host.plan.peer else {
-        return Err(Finding::skip("not asked", "--peer ADDRESS, to look at the way to it"));
+        return Err(Finding::not_asked("--peer ADDRESS"));
     };
     peer.resolve().map_err(|error| {
         Finding::fail(error.to_string(), needed).command(format!("getent hosts {}", peer.host))
