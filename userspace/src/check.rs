@@ -8,6 +8,7 @@
 //! interfaces, ports and privileges are `beam doctor`'s.
 
 use crate::{
+    alerts,
     cli::{CheckArgs, ConnectArgs, ServeArgs, Verb},
     config::{self, Loaded, Refused},
     connect,
@@ -163,6 +164,7 @@ fn of_gateway(args: &ServeArgs) -> Checks {
         serve::policy(args).map(drop),
         serve::listen_policy(&args.allow_listen).map(drop),
         serve::must_admit(args),
+        alerts::Plan::of(&args.daemon.alerts).map(drop),
         args.listen.resolve(std::net::Ipv4Addr::UNSPECIFIED.into()).map(drop).map_err(Failure::Config),
         if args.ip_pool.is_empty() { Ok(()) } else { inner::realm(args).map(drop) },
         interface::check(&args.path, args.lan.as_deref()),

@@ -378,6 +378,7 @@ impl Supervisor {
             latency,
             batches,
             process: ProcessStatus::now(),
+            captures: self.captures.status(),
         }
     }
 

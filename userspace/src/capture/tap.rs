@@ -179,18 +179,18 @@ impl Tap {
     fn take(&mut self, now: Instant, place: Place, seen: &Seen<'_>) {
         let index = usize::from(seen.interface).min(INTERFACES_MAX - 1);
         let bit = 1_u64 << index;
-        if self.announced & bit == 0 && !self.announce(index, place) {
-            // Without its name nobody could make anything of the packet.
-            self.counters.missed[index][seen.point as usize].fetch_add(1, Relaxed);
+        if !self.is_meant(&seen.subject) {
             return;
         }
-        if self.unwanted & bit != 0 || !self.is_meant(&seen.subject) {
+        // Without an interface's name nobody could make anything of its packets.
+        let is_known = self.announced & bit != 0 || self.announce(index, place);
+        if self.unwanted & bit != 0 {
             return;
         }
         self.counters.seen[index][seen.point as usize].fetch_add(1, Relaxed);
         let wire_bytes = seen.head.len() + seen.body.len();
         let kept_bytes = wire_bytes.min(self.snap_bytes);
-        if !self.has_room(record::PACKET_HEAD_BYTES + seen.reason.len() + kept_bytes) {
+        if !is_known || !self.has_room(record::PACKET_HEAD_BYTES + seen.reason.len() + kept_bytes) {
             self.counters.missed[index][seen.point as usize].fetch_add(1, Relaxed);
             return;
         }

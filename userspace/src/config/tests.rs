@@ -179,7 +179,7 @@ fn relations_hold() {
         ("route = \"10.0.0.0/8\"\n", "needs <--tun [<NAME>]|--lan <IF>>"),
         ("tun = true\nlan = \"a\"\nannounce = \"10.0.0.0/8\"\n", "excl"),
         ("lan = \"a\"\n", "needs --announce"),
-        ("key = \"/k\"\n", "needs --cert"),
+        ("cert = \"/c\"\n", "needs --key"),
     ] {
         let lines = directory.wrong("beam connect https://gw.example", &format!("[connect]\n{text}"));
         assert!(lines.iter().all(|line| line.contains(wanted)), "{text}: {lines:?}");
