@@ -378,7 +378,6 @@ impl Supervisor {
             latency,
             batches,
             process: ProcessStatus::now(),
-            captures: self.captures.status(),
         }
     }
 
