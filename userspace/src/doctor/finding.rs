@@ -103,6 +103,11 @@ impl Finding {
         Self::new(Outcome::Skip, seen, needed)
     }
 
+    /// The flag that says what to look at wasn't given.
+    pub(super) fn not_asked(flag: &str) -> Self {
+        Self::skip(format!("not asked: {flag} looks at it"), flag)
+    }
+
     /// There is nothing here that the check is about.
     pub(crate) fn not_applicable(why: impl std::fmt::Display) -> Self {
         Self::skip(format!("doesn't apply: {why}"), "nothing")

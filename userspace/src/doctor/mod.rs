@@ -21,6 +21,8 @@ mod plan;
 mod privilege;
 mod quirks;
 mod reach;
+#[cfg(test)]
+mod recorded;
 mod report;
 mod simd;
 mod sockets;
@@ -134,7 +136,9 @@ fn judge(args: &DoctorArgs, findings: Vec<Finding>, json: bool) -> Result<(), Fa
     let bad = report.count(Outcome::Fail) + if args.strict { report.count(Outcome::Warn) } else { 0 };
     match bad {
         0 => Ok(()),
-        count => Err(Failure::Preflight(anyhow!("{count} of {} checks: see above", report.findings.len()))),
+        count => {
+            Err(Failure::Preflight(anyhow!("{count} of {} checks failed: see above", report.findings.len())))
+        }
     }
 }
 
@@ -155,9 +159,9 @@ pub(crate) fn examine(args: &DoctorArgs) -> Result<Vec<Finding>, Failure> {
 /// One finding for each interface; of those that aren't there, `link` alone tells.
 fn of_interfaces(host: &Host, name: &'static str, look: fn(&Host, &Nic) -> Finding) -> Vec<Finding> {
     if host.plan.interfaces.is_empty() {
-        let seen = format!("no interface was named; there are: {}", host.interfaces_told());
+        let seen = format!("not asked: -i IF looks at one of {}", host.interfaces_told());
         return match name {
-            "link" => vec![Finding::skip(seen, "-i IF, to look at one").named(name, None)],
+            "link" => vec![Finding::skip(seen, "-i IF").named(name, None)],
             _ => Vec::new(),
         };
     }
