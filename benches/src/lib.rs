@@ -1,8 +1,10 @@
 //! Two engines joined by memory, for benches of what QUIC costs without a kernel.
 
 pub mod aead;
+pub mod callgrind;
 pub mod clock;
 pub mod host;
+pub mod overhead;
 pub mod path;
 
 use bytes::Bytes;

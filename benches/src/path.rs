@@ -12,6 +12,7 @@
 mod bare;
 mod beam;
 mod crypto;
+mod meters;
 mod null;
 
 use crate::clock;
@@ -28,7 +29,6 @@ const BLOCK_BYTES: usize = 64 << 10;
 const AHEAD_BYTES: u64 = 512 << 10;
 /// UDP payload sizes that are measured.
 pub const MTUS: [u16; 3] = [1200, 1452, 8972];
-const EAGER: How = How { protection: Protection::Eager, validation: Level::RING };
 /// Bursts until a flow must have done what is asked of it.
 const BURSTS_MAX: u64 = 10_000_000;
 
@@ -70,6 +70,19 @@ pub struct Setup {
     pub mtu: u16,
     /// The vector level of [`Mode::Batched`].
     pub level: Level,
+}
+
+/// What a worker does beside moving packets, which can be left out to see what it costs. By default as in beam.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extras {
+    /// Histograms are kept, of the engine and of the loop.
+    pub metrics: bool,
+}
+
+impl Default for Extras {
+    fn default() -> Self {
+        Self { metrics: true }
+    }
 }
 
 /// One bulk transfer, its steps in the order of a burst.
@@ -114,15 +127,27 @@ impl Bench {
     /// If there is no handshake, or the path's MTU isn't what was asked for.
     #[must_use]
     pub fn new(setup: Setup, warm_packets: u64) -> Self {
+        Self::with(setup, Extras::default(), warm_packets)
+    }
+
+    /// As [`Self::new`]; bare quinn-proto has no extras.
+    ///
+    /// # Panics
+    /// As [`Self::new`].
+    #[must_use]
+    pub fn with(setup: Setup, extras: Extras, warm_packets: u64) -> Self {
         let Setup { mode, cipher, mtu, level } = setup;
         let now = Instant::now();
         let flow: Box<dyn Flow> = match mode {
             Mode::QuinnAlone => Box::new(bare::Bare::connected(now, cipher, mtu)),
-            Mode::Eager => Box::new(beam::Beam::connected(now, EAGER, cipher, mtu)),
+            Mode::Eager => {
+                let how = How { protection: Protection::Eager, validation: Level::RING, extras };
+                Box::new(beam::Beam::connected(now, how, cipher, mtu))
+            }
             Mode::Batched => {
                 let protection =
                     if cipher.is_some() { Protection::Batched(level) } else { Protection::Eager };
-                let how = How { protection, validation: level };
+                let how = How { protection, validation: level, extras };
                 Box::new(beam::Beam::connected(now, how, cipher, mtu))
             }
         };

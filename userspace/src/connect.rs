@@ -1,6 +1,7 @@
 //! `beam connect`: flags to a running client.
 
 pub(crate) mod gateway;
+mod neighbour;
 
 use crate::{
     alerts::{self, Asked},
@@ -116,7 +117,7 @@ pub(crate) fn run(args: ConnectArgs) -> Result<(), Failure> {
         // The worker has closed its end: what is left are the last bytes for standard output.
         let _ = printer.join();
     }
-    outcome
+    neighbour::explained(outcome, &args)
 }
 
 fn carries_ip(args: &ConnectArgs) -> bool {

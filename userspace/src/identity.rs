@@ -54,8 +54,12 @@ impl Credentials {
 
 /// The private key of a PEM file.
 pub(crate) fn key_file(path: &Path) -> anyhow::Result<PrivateKeyDer<'static>> {
-    PrivateKeyDer::from_pem_file(path).with_context(|| {
-        format!("{} holds no readable PEM private key (PKCS#8, PKCS#1 or SEC1)", path.display())
+    PrivateKeyDer::from_pem_file(path).map_err(|error| {
+        anyhow!(
+            "{0} holds no readable PEM private key: {error}; it needs a PKCS#8, PKCS#1 or SEC1 one; see what it holds: \
+             ls -l {0}; grep BEGIN {0}",
+            path.display()
+        )
     })
 }
 
@@ -67,12 +71,18 @@ pub(crate) fn pair_of_files(cert_flag: &str, cert: &Path, key_flag: &str, key: &
 /// The certificates of a PEM file, at least one.
 pub(crate) fn certificates(path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
     let chain: Vec<_> = CertificateDer::pem_file_iter(path)
-        .with_context(|| format!("can't read {}", path.display()))?
+        .map_err(|error| {
+            anyhow!(
+                "can't read {0}: {error}; it must be a PEM file that beam may read; see: ls -l {0}",
+                path.display()
+            )
+        })?
         .collect::<Result<_, _>>()
         .with_context(|| format!("{} is not a PEM certificate file", path.display()))?;
     if chain.is_empty() {
         bail!(
-            "{} holds no PEM certificate; it needs at least one `-----BEGIN CERTIFICATE-----`",
+            "{0} holds no PEM certificate; it needs at least one `-----BEGIN CERTIFICATE-----`; see what it holds: \
+             grep BEGIN {0}",
             path.display()
         );
     }
@@ -157,8 +167,13 @@ fn keep(dir: &Path, files: &[(&PathBuf, &str, u32)]) -> anyhow::Result<()> {
 
 /// The bearer token of a file: its first line.
 pub(crate) fn token(path: &Path) -> anyhow::Result<String> {
-    let text =
-        fs::read_to_string(path).with_context(|| format!("can't read the token file {}", path.display()))?;
+    let text = fs::read_to_string(path).map_err(|error| {
+        anyhow!(
+            "can't read the token file {0}: {error}; its first line must be the token that `beam user add` printed, and beam \
+             must be able to read it; see: ls -l {0}",
+            path.display()
+        )
+    })?;
     let token = text.lines().next().unwrap_or_default().trim();
     if token.is_empty() || !token.bytes().all(|b| b.is_ascii_graphic()) {
         bail!(

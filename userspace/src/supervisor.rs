@@ -123,7 +123,7 @@ pub(crate) fn cpus(asked: Option<&[u32]>, count: usize) -> Result<Vec<Option<u32
     if let Some(asked) = asked {
         if let Some(missing) = asked.iter().find(|cpu| !allowed.contains(cpu)) {
             return Err(Failure::Config(anyhow!(
-                "--cpus names CPU {missing}, but this process may use {allowed:?}"
+                "--cpus names CPU {missing}, but this process may use {allowed:?}; choose among those: --cpus LIST"
             )));
         }
         return Ok((0..count).map(|i| Some(asked[i % asked.len()])).collect());
@@ -335,11 +335,6 @@ impl Supervisor {
         self.started.elapsed()
     }
 
-    /// The status of this instant, without rates.
-    pub(crate) fn status_now(&self) -> Status {
-        self.status_of(&self.snapshots(), Rates::default())
-    }
-
     fn status(&self) -> Status {
         let (before, from) = (self.snapshots(), Instant::now());
         std::thread::sleep(RATES_OVER);
@@ -347,7 +342,7 @@ impl Supervisor {
         self.status_of(&after, rates(&before, &after, over))
     }
 
-    fn status_of(&self, after: &[WorkerSnapshot], rates: Rates) -> Status {
+    pub(crate) fn status_of(&self, after: &[WorkerSnapshot], rates: Rates) -> Status {
         let xsk = |field: fn(&port::Counters) -> u64| -> u64 { after.iter().flat_map(fast).map(field).sum() };
         let kernel_packets = |snapshot: &WorkerSnapshot| -> u64 {
             slow(snapshot).map(|port| port.rx_datagrams + port.tx_datagrams).sum()

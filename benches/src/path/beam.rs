@@ -2,7 +2,7 @@
 //! Ethernet frames with headers and checksums that the receiver parses and verifies.
 
 use super::crypto::{SERVER_NAME, Tls, transport};
-use super::{AHEAD_BYTES, BLOCK_BYTES, BURST, Flow};
+use super::{AHEAD_BYTES, BLOCK_BYTES, BURST, Extras, Flow, meters::Meters};
 use bytes::{Bytes, BytesMut};
 use masque::{
     DATA_HEADER_BYTES_MAX, Item, Limits, MessageReader, RequestHead, RequestReader, ResponseReader,
@@ -40,6 +40,8 @@ pub(super) struct How {
     pub(super) protection: tunnel::Protection,
     /// How received frames are judged, and sent ones summed.
     pub(super) validation: Level,
+    /// What workers do beside.
+    pub(super) extras: Extras,
 }
 
 /// One end: an engine behind a port whose ring is a `Vec`.
@@ -51,20 +53,22 @@ struct End {
     verdicts: Vec<Verdict>,
     idle: Vec<Frame>,
     conn: Option<ConnId>,
+    meters: Option<Meters>,
 }
 
 impl End {
-    fn new(engine: Engine, validation: Level, path: Path, mtu: u16) -> Self {
+    fn new(engine: Engine, how: How, path: Path, mtu: u16, now: Instant) -> Self {
         let link =
             Link { src_mac: [2, 0, 0, 0, 0, 1], dst_mac: [2, 0, 0, 0, 0, 2], vlans: Default::default() };
         let chunk_bytes = (usize::from(mtu) + HEADER_BYTES_MAX).next_power_of_two();
         Self {
             engine,
             template: Template::new(&link, &path, 64).expect("one family"),
-            validation,
+            validation: how.validation,
             verdicts: Vec::new(),
             idle: Region::anonymous(chunk_bytes, FRAMES).expect("address space"),
             conn: None,
+            meters: how.extras.metrics.then(|| Meters::new(now)),
         }
     }
 
@@ -78,6 +82,9 @@ impl End {
 
     /// Takes the frames on `wire`, and gives them back to where they came from.
     fn receive(&mut self, now: Instant, wire: &mut Vec<Frame>, idle: &mut Vec<Frame>) {
+        if let Some(meters) = &mut self.meters {
+            meters.turn(now, wire.len(), &mut self.engine);
+        }
         validate::classify_burst(self.validation, wire, true, &mut self.verdicts);
         let judged = wire.iter().zip(&self.verdicts).map(|(frame, verdict)| match verdict {
             Verdict::Datagram(found) if found.checksum == Some(Checksum::Good) && !found.is_martian => {
@@ -181,16 +188,12 @@ impl Beam {
             let mut config = EngineConfig::new(WorkerId(0), secrets, server);
             config.udp_payload_max_bytes = mtu.max(config.udp_payload_max_bytes);
             config.protection = how.protection;
+            config.count_batches = how.extras.metrics;
             Engine::new(config)
         };
-        let mut client =
-            End::new(engine(Secrets::random(), None), how.validation, Path { local, remote }, mtu);
-        let server = End::new(
-            engine(secrets, Some(server)),
-            how.validation,
-            Path { local: remote, remote: local },
-            mtu,
-        );
+        let mut client = End::new(engine(Secrets::random(), None), how, Path { local, remote }, mtu, now);
+        let server =
+            End::new(engine(secrets, Some(server)), how, Path { local: remote, remote: local }, mtu, now);
         let options = Arc::new(transport(&TransportOptions::client(), mtu));
         let config = transport::client_config(tls.client, options);
         client

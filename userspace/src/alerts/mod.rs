@@ -33,7 +33,6 @@ pub(crate) use reading::Asked;
 use reading::{Lately, Reading, Sample};
 use rule::Rule;
 use std::{
-    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
@@ -124,7 +123,7 @@ impl Alerts {
     /// For `beam status`.
     pub(crate) fn status(&self, now: Instant) -> AlertsStatus {
         let mut status = self.board.lock().unwrap_or_else(PoisonError::into_inner).status(now);
-        status.notices = self.notices();
+        status.notices = self.tally.counters();
         status
     }
 
@@ -133,9 +132,10 @@ impl Alerts {
         self.board.lock().unwrap_or_else(PoisonError::into_inner).series()
     }
 
-    /// What became of notices, by name.
-    pub(crate) fn notices(&self) -> BTreeMap<String, u64> {
-        self.tally.counters()
+    /// For Prometheus: what became of notices, by name; all that may become of them, of the hooks that there are.
+    pub(crate) fn notices(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let fates = self.hooks.iter().flat_map(|hook| hook.full.siblings());
+        fates.map(|&fate| self.tally.counter(fate))
     }
 
     fn look(&self, reading: &Reading<'_>, now: Instant) {

@@ -73,7 +73,7 @@ impl Quantity {
             };
         }
         let found = NAMED.into_iter().find(|(name, _)| *name == text);
-        found.map(|(_, quantity)| quantity).ok_or_else(|| format!("no quantity `{text}`; known: {}", names()))
+        found.map(|(_, quantity)| quantity).ok_or_else(|| format!("there is no quantity `{text}`"))
     }
 
     pub(crate) fn unit(&self) -> Unit {

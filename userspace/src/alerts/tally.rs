@@ -29,6 +29,20 @@ const NAMES: [(Fate, &str); 7] = [
     (Fate::ExecQueueFull, "exec_queue_full"),
 ];
 
+impl Fate {
+    /// What may become of a notice of the same hook.
+    pub(super) fn siblings(self) -> &'static [Self] {
+        match self {
+            Self::WebhookSent | Self::WebhookFailed | Self::WebhookQueueFull => {
+                &[Self::WebhookSent, Self::WebhookFailed, Self::WebhookQueueFull]
+            }
+            Self::ExecDone | Self::ExecFailed | Self::ExecTimedOut | Self::ExecQueueFull => {
+                &[Self::ExecDone, Self::ExecFailed, Self::ExecTimedOut, Self::ExecQueueFull]
+            }
+        }
+    }
+}
+
 /// The counters, written by the hooks' threads.
 #[derive(Debug, Default)]
 pub(super) struct Tally([AtomicU64; NAMES.len()]);
@@ -38,11 +52,14 @@ impl Tally {
         self.0[fate as usize].fetch_add(1, Ordering::Relaxed);
     }
 
+    /// One of them, and its name.
+    pub(super) fn counter(&self, fate: Fate) -> (&'static str, u64) {
+        (NAMES[fate as usize].1, self.0[fate as usize].load(Ordering::Relaxed))
+    }
+
     /// Those above zero, by name.
     pub(super) fn counters(&self) -> BTreeMap<String, u64> {
-        let all = NAMES
-            .iter()
-            .map(|&(fate, name)| (name.to_owned(), self.0[fate as usize].load(Ordering::Relaxed)));
+        let all = NAMES.iter().map(|&(fate, _)| self.counter(fate)).map(|(name, n)| (name.to_owned(), n));
         all.filter(|&(_, n)| n > 0).collect()
     }
 }
@@ -57,5 +74,7 @@ mod tests {
         NAMES.iter().for_each(|&(fate, _)| (0..=fate as usize).for_each(|_| tally.count(fate)));
         let wanted = NAMES.iter().map(|&(fate, name)| (name.to_owned(), fate as u64 + 1));
         assert_eq!(tally.counters(), wanted.collect());
+        assert!(NAMES.iter().all(|&(fate, name)| tally.counter(fate).0 == name));
+        assert!(NAMES.iter().all(|(fate, _)| fate.siblings().contains(fate)));
     }
 }

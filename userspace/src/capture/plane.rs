@@ -20,6 +20,7 @@ use crossbeam::channel;
 use rtrb::{Consumer, RingBuffer};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
     net::{UCred, sockopt::socket_peercred},
 };
 use std::{
@@ -454,9 +455,11 @@ fn in_order(bytes: &[u8]) -> Vec<&[u8]> {
 fn is_over(stream: &UnixStream) -> io::Result<bool> {
     let mut fds = [PollFd::new(stream, PollFlags::IN | PollFlags::RDHUP)];
     let pause = Timespec { tv_sec: 0, tv_nsec: PASS.subsec_nanos().into() };
-    if poll(&mut fds, Some(&pause))? == 0 {
-        return Ok(false);
-    }
+    match poll(&mut fds, Some(&pause)) {
+        // A signal of the daemon's, SIGHUP say, is none of this.
+        Ok(0) | Err(Errno::INTR) => return Ok(false),
+        outcome => outcome?,
+    };
     if fds[0].revents().intersects(PollFlags::ERR | PollFlags::NVAL) {
         return Err(io::ErrorKind::BrokenPipe.into());
     }

@@ -7,7 +7,7 @@
 use super::{Interface, Point, Tally, Way};
 use anyhow::{Context, anyhow, bail};
 use serde::{Deserialize, Serialize};
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 
 /// The longest record: a whole UDP datagram with its headers and comment fits several times.
 pub(crate) const RECORD_BYTES_MAX: usize = 1 << 20;
@@ -145,10 +145,12 @@ pub(crate) fn read(from: &mut impl Read, buffer: &mut Vec<u8>) -> anyhow::Result
     let mut length = [0; 4];
     let mut got = 0;
     while got < length.len() {
-        match from.read(&mut length[got..])? {
-            0 if got == 0 => return Ok(false),
-            0 => bail!("the daemon broke off in the middle of a record"),
-            n => got += n,
+        match from.read(&mut length[got..]) {
+            Ok(0) if got == 0 => return Ok(false),
+            Ok(0) => bail!("the daemon broke off in the middle of a record"),
+            Ok(n) => got += n,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error.into()),
         }
     }
     let length = u32::from_le_bytes(length) as usize;

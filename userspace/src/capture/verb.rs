@@ -11,6 +11,7 @@ use crate::{
     cli::CaptureArgs,
     control::{self, Answer, Request},
     failure::Failure,
+    progress::Progress,
 };
 use anyhow::{Context, anyhow};
 use rustix::{
@@ -18,17 +19,14 @@ use rustix::{
     io::Errno,
 };
 use std::{
+    cell::Cell,
     collections::HashMap,
     fs::File,
-    io::{self, BufReader, BufWriter, IsTerminal, Write},
+    io::{self, BufReader, BufWriter, ErrorKind, IsTerminal, Write},
     net::Shutdown,
     os::unix::net::UnixStream,
     path::Path,
-    time::{Duration, Instant},
 };
-
-/// How often progress is shown.
-const PROGRESS_EACH: Duration = Duration::from_secs(1);
 
 pub(crate) fn run(args: &CaptureArgs) -> Result<(), Failure> {
     let asked = asked(args);
@@ -115,7 +113,10 @@ struct Capture<'a> {
     is_full: bool,
     /// The daemon has said that this is all.
     is_complete: bool,
-    progress_at: Option<Instant>,
+    /// Whoever read standard output has had enough, as `head` has.
+    is_unread: Cell<bool>,
+    /// None beside lines, where it would be noise.
+    progress: Option<Progress>,
 }
 
 impl<'a> Capture<'a> {
@@ -130,8 +131,6 @@ impl<'a> Capture<'a> {
             None => Out::Lines(BufWriter::new(io::stdout())),
         };
         let logs = args.qlog.as_deref().map(|dir| Files::in_directory(dir, granted.clone())).transpose()?;
-        // Beside lines it would be noise.
-        let shows = io::stderr().is_terminal() && !matches!(out, Out::Lines(_));
         Ok(Self {
             args,
             out,
@@ -146,17 +145,19 @@ impl<'a> Capture<'a> {
             tally: Tally::default(),
             is_full: false,
             is_complete: false,
-            progress_at: shows.then(Instant::now),
+            is_unread: Cell::new(false),
+            progress: None,
         })
     }
 
-    fn greet(&self, asked: &Asked) {
+    fn greet(&mut self, asked: &Asked) {
         let mut what: Vec<&str> = asked.points.iter().map(|point| point.name()).collect();
         what.extend(asked.keylog.then_some("TLS secrets"));
         what.extend(asked.qlog.then_some("qlog"));
         let Granted { id, role, .. } = &self.granted;
         say(&format!("beam: listening at the {role}, capture {id}: {}; ctrl-C ends it", what.join(", ")));
         self.granted.notes.iter().for_each(|note| say(&format!("beam: note: {note}")));
+        self.progress = (!matches!(self.out, Out::Lines(_))).then(|| Progress::begin("capturing"));
     }
 
     fn follow(&mut self, reader: &mut BufReader<UnixStream>, stream: &UnixStream) -> Result<(), Failure> {
@@ -165,12 +166,12 @@ impl<'a> Capture<'a> {
             if reader.buffer().is_empty() {
                 // Whoever reads along, as Wireshark does from a pipe, sees what there is.
                 self.flush()?;
+                self.show_progress();
             }
             if !record::read(reader, &mut buffer).map_err(Failure::Runtime)? {
                 return Ok(());
             }
             self.take(record::parse(&buffer).map_err(Failure::Runtime)?, stream)?;
-            self.show_progress();
         }
         Ok(())
     }
@@ -271,30 +272,27 @@ impl<'a> Capture<'a> {
     }
 
     fn unwritable(&self, error: &io::Error) -> Failure {
+        self.is_unread.set(error.kind() == ErrorKind::BrokenPipe);
         let to = self.args.write.as_deref().unwrap_or(Path::new("-")).display();
         Failure::Runtime(anyhow!("can't write packets to {to}: {error}"))
     }
 
-    fn show_progress(&mut self) {
-        let now = Instant::now();
-        if self.progress_at.is_some_and(|at| now >= at) {
-            self.progress_at = Some(now + PROGRESS_EACH);
+    fn show_progress(&self) {
+        if let Some(progress) = &self.progress {
             let logs =
                 self.logs.as_ref().map_or(String::new(), |logs| format!(", {} qlogs", logs.file_count));
-            let _ =
-                write!(io::stderr(), "\r{} packets, {} missed{logs} ", self.captured, self.tally.missed());
+            progress.step(format!("{} packets, {} missed{logs}", self.captured, self.tally.missed()));
         }
     }
 
     /// Writes what comes last, and sums up; a failure on the way is the outcome all the same.
     fn finish(mut self, outcome: Result<(), Failure>) -> Result<(), Failure> {
-        if self.progress_at.is_some() {
-            let _ = write!(io::stderr(), "\r\x1b[K");
-        }
+        self.progress = None;
         let outcome = outcome.and_then(|()| self.write_statistics()).and_then(|()| self.flush());
         let outcome = outcome.and_then(|()| self.logged(Files::finish));
         self.sum_up();
         match outcome {
+            _ if self.is_unread.get() => Ok(()),
             Ok(()) if self.is_complete => Ok(()),
             Ok(()) => Err(Failure::Runtime(anyhow!(
                 "the daemon went away before it had told everything; what came is kept"

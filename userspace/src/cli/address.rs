@@ -17,7 +17,8 @@ impl Endpoint {
         (host.as_str(), self.port)
             .to_socket_addrs()
             .map_err(|e| {
-                anyhow::anyhow!("address `{host}:{}` does not resolve: {e}; give an IP address", self.port)
+                anyhow::anyhow!("address `{host}:{}` does not resolve: {e}; a name that does is needed, or give an IP address; see: \
+                     getent hosts {host}", self.port)
             })?
             .next()
             .ok_or_else(|| anyhow::anyhow!("address `{host}` resolves to nothing; give an IP address"))

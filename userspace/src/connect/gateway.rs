@@ -131,7 +131,8 @@ fn source_address(args: &GatewayArgs, path: &PathArgs) -> Result<IpAddr, Failure
     };
     worker::source_towards(remote).map_err(|e| {
         Failure::Preflight(anyhow!(
-            "no route to the gateway {remote}: {e}; see `ip route get {}`",
+            "no route to the gateway {remote}: {e}; it needs one, such as a default route; see \
+             `ip route get {}`",
             remote.ip()
         ))
     })

@@ -55,10 +55,7 @@ pub(super) fn isolation(host: &Host) -> Finding {
         (true, _) if host.plan.busy_poll_usec > 0 => {
             let seen =
                 format!("workers never sleep, and share CPU(s) {} with everything else", told(&workers));
-            Finding::warn(seen, needed).command(format!(
-                "grubby --update-kernel=ALL --args=isolcpus={}   # then reboot",
-                told(&workers)
-            ))
+            Finding::warn(seen, needed).command(isolating(&workers))
         }
         (true, _) => Finding::pass("no CPU is isolated; workers sleep when idle", needed),
         (false, true) => Finding::pass(format!("workers on CPU(s) {}, isolated", told(&workers)), needed),
@@ -67,6 +64,15 @@ pub(super) fn isolation(host: &Host) -> Finding {
             Finding::warn(seen, needed).command(format!("beam serve --cpus {} ...", told(&isolated)))
         }
     }
+}
+
+/// As Debian's GRUB takes it.
+fn isolating(cpus: &[u32]) -> String {
+    let argument = format!("isolcpus={}", told(cpus));
+    format!(
+        "echo 'GRUB_CMDLINE_LINUX=\"$GRUB_CMDLINE_LINUX {argument}\"' > /etc/default/grub.d/beam.cfg && \
+         update-grub && reboot"
+    )
 }
 
 pub(super) fn irq(host: &Host, nic: &Nic) -> Finding {

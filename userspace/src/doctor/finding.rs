@@ -24,6 +24,14 @@ pub(crate) enum Mend {
 }
 
 impl Mend {
+    /// What `--fix` turns.
+    pub(crate) fn change(&self) -> Option<&Change> {
+        match self {
+            Self::Command(_) => None,
+            Self::Change(change) => Some(change),
+        }
+    }
+
     /// What an operator would type.
     pub(crate) fn command(&self) -> String {
         match self {
@@ -93,6 +101,11 @@ impl Finding {
 
     pub(crate) fn skip(seen: impl Into<String>, needed: impl Into<String>) -> Self {
         Self::new(Outcome::Skip, seen, needed)
+    }
+
+    /// The flag that says what to look at wasn't given.
+    pub(super) fn not_asked(flag: &str) -> Self {
+        Self::skip(format!("not asked: {flag} looks at it"), flag)
     }
 
     /// There is nothing here that the check is about.

@@ -3,7 +3,7 @@
 use super::{files::Files, plan::Plan};
 use rustix::thread::{CapabilitySet, capabilities};
 use std::{cell::OnceCell, io};
-use xsk::{OpenError, look};
+use xsk::{OpenError, ethtool, look};
 
 /// The host, as this process sees it.
 pub(super) struct Host {
@@ -22,6 +22,8 @@ pub(super) struct Nic {
     /// Queues that it receives on.
     pub(super) queue_count: u32,
     pub(super) features: Option<look::XdpFeatures>,
+    /// Its channels, where the driver tells.
+    pub(super) channels: Option<ethtool::Channels>,
     /// Its receive queues, where the kernel tells.
     pub(super) queues: Vec<look::RxQueue>,
     /// Whether /sys shows this interface, and not one of another namespace.
@@ -36,6 +38,13 @@ impl Host {
         let nics = plan.interfaces.iter().filter_map(named).map(|link| Nic::look(link, &files)).collect();
         let capabilities = capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.effective);
         Ok(Self { plan, files, links, nics, capabilities, loaded: OnceCell::new() })
+    }
+
+    /// A host of a test's making.
+    #[cfg(test)]
+    pub(super) fn recorded(plan: Plan, files: Files, nics: Vec<Nic>) -> Self {
+        let links = nics.iter().map(|nic| nic.link.clone()).collect();
+        Self { plan, files, links, nics, capabilities: CapabilitySet::empty(), loaded: OnceCell::new() }
     }
 
     pub(super) fn nic(&self, name: &str) -> Option<&Nic> {
@@ -102,6 +111,7 @@ impl Nic {
         let index = files.number::<u32>(&format!("/sys/class/net/{}/ifindex", link.name));
         Self {
             queue_count: look::rx_queue_count(&link.name).unwrap_or(1),
+            channels: ethtool::channels(&link.name).ok(),
             features: look::xdp_features(link.index),
             queues: look::rx_queues(link.index).unwrap_or_default(),
             in_sysfs: index == Some(link.index),
@@ -115,6 +125,12 @@ impl Nic {
 
     pub(super) fn driver(&self) -> &str {
         self.link.driver.as_deref().unwrap_or_default()
+    }
+
+    /// Channels that the NIC could have beside those that it receives on.
+    pub(super) fn spare_channels(&self) -> u32 {
+        let max = self.channels.as_ref().map_or(0, |told| told.combined_max.max(told.rx_max));
+        max.saturating_sub(self.queue_count)
     }
 
     /// A file of its directory in /sys.

@@ -21,13 +21,16 @@ mod plan;
 mod privilege;
 mod quirks;
 mod reach;
+#[cfg(test)]
+mod recorded;
 mod report;
 mod simd;
 mod sockets;
 mod trust;
 mod xdp;
 
-pub(crate) use finding::{Finding, Outcome};
+pub(crate) use finding::{Finding, Mend, Outcome};
+use fix::Change;
 
 use crate::{cli::DoctorArgs, failure::Failure};
 use anyhow::anyhow;
@@ -104,12 +107,38 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<(), Failure> {
     if args.fix.undo {
         return fix::undo(&args.fix.how(args.json));
     }
-    let report = Report::new(examine(args)?);
-    report.print(args.json)?;
+    let findings = examine(args)?;
+    if args.fix.fix {
+        return mend(args, &findings);
+    }
+    judge(args, findings, args.json)
+}
+
+/// Turns what is amiss, then looks again.
+fn mend(args: &DoctorArgs, findings: &[Finding]) -> Result<(), Failure> {
+    let mends = || findings.iter().flat_map(|finding| &finding.mend);
+    let changes: Vec<Change> = mends().filter_map(Mend::change).cloned().collect();
+    fix::fix(&changes, &args.fix.how(args.json))?;
+    match (args.json, args.fix.dry_run) {
+        (true, _) => Ok(()),
+        (false, true) => {
+            let by_hand = mends().filter(|mend| mend.change().is_none());
+            by_hand.for_each(|mend| println!("# by hand: {}", mend.command()));
+            Ok(())
+        }
+        (false, false) => judge(args, examine(args)?, false),
+    }
+}
+
+fn judge(args: &DoctorArgs, findings: Vec<Finding>, json: bool) -> Result<(), Failure> {
+    let report = Report::new(findings);
+    report.print(json)?;
     let bad = report.count(Outcome::Fail) + if args.strict { report.count(Outcome::Warn) } else { 0 };
     match bad {
         0 => Ok(()),
-        count => Err(Failure::Preflight(anyhow!("{count} of {} checks: see above", report.findings.len()))),
+        count => {
+            Err(Failure::Preflight(anyhow!("{count} of {} checks failed: see above", report.findings.len())))
+        }
     }
 }
 
@@ -130,9 +159,9 @@ pub(crate) fn examine(args: &DoctorArgs) -> Result<Vec<Finding>, Failure> {
 /// One finding for each interface; of those that aren't there, `link` alone tells.
 fn of_interfaces(host: &Host, name: &'static str, look: fn(&Host, &Nic) -> Finding) -> Vec<Finding> {
     if host.plan.interfaces.is_empty() {
-        let seen = format!("no interface was named; there are: {}", host.interfaces_told());
+        let seen = format!("not asked: -i IF looks at one of {}", host.interfaces_told());
         return match name {
-            "link" => vec![Finding::skip(seen, "-i IF, to look at one").named(name, None)],
+            "link" => vec![Finding::skip(seen, "-i IF").named(name, None)],
             _ => Vec::new(),
         };
     }

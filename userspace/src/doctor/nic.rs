@@ -4,6 +4,7 @@ use super::{
     finding::Finding,
     fix::knob::{Direction, Ip, Knob, Use},
     host::{Host, Nic},
+    quirks,
 };
 use crate::cli::Queues;
 use xsk::ethtool::{self, Family, Feature, HashFields};
@@ -13,19 +14,24 @@ pub(super) fn channels(host: &Host, nic: &Nic) -> Finding {
     let served = plan.queues_of(count);
     let cpus = plan.cpus.len().max(1) as u32;
     let needed = format!("each queue served, and no more workers than CPUs ({cpus})");
-    let (max, used) = match ethtool::channels(nic.name()) {
-        Ok(told) if told.combined_max > 0 => (told.combined_max, Use::Combined),
-        Ok(told) => (told.rx_max, Use::Rx),
-        Err(_) => (count, Use::Combined),
+    let (max, used) = match &nic.channels {
+        Some(told) if told.combined_max > 0 => (told.combined_max, Use::Combined),
+        Some(told) => (told.rx_max, Use::Rx),
+        None => (count, Use::Combined),
     };
+    let with_xdp = quirks::channels_max(nic.driver(), max);
     let knob = Knob::Channels { interface: nic.link.name.clone(), used };
     let told = format!("{count} queue(s) of {} possible", max.max(count));
-    if let Some(&missing) = served.iter().find(|&&queue| queue >= count) {
+    if let Some(&missing) = served.iter().max().filter(|&&queue| queue >= count) {
         let finding = Finding::fail(format!("{told}, but --queues names {missing}"), needed);
         return match missing < max {
             true => finding.change(knob, missing + 1),
             false => finding.command("beam serve --queues all ..."),
         };
+    }
+    if count > with_xdp {
+        let seen = format!("{told}: with XDP the driver takes {with_xdp} at most");
+        return Finding::lacks(plan.insists_on_native(), seen, needed).change(knob, with_xdp);
     }
     if matches!(plan.queues, Queues::List(_)) && (served.len() as u32) < count {
         let seen = format!(
@@ -42,7 +48,7 @@ pub(super) fn channels(host: &Host, nic: &Nic) -> Finding {
         let each = (cpus / host.nics().len().max(1) as u32).max(1);
         return Finding::warn(seen, needed).change(knob, each);
     }
-    let could = cpus.min(max);
+    let could = cpus.min(with_xdp);
     if count < could && matches!(plan.queues, Queues::All) && host.nics().len() == 1 {
         let seen = format!("{told}: {} of {cpus} CPUs have no worker", cpus - count);
         return Finding::warn(seen, needed).change(knob, could);

@@ -3,7 +3,7 @@
 use super::{
     finding::Finding,
     host::{FOR_XDP, Host, Nic},
-    sockets,
+    quirks, sockets,
 };
 use rustix::thread::CapabilitySet;
 use xsk::{
@@ -64,7 +64,7 @@ pub(super) fn program(host: &Host, nic: &Nic) -> Finding {
 
 pub(super) fn trial_copy(host: &Host, nic: &Nic) -> Finding {
     let needed = "a socket that binds in copy mode";
-    trial(host, nic, needed, false).unwrap_or_else(|queue| match look::trial(nic.name(), queue, false) {
+    trial(host, nic, needed).unwrap_or_else(|queue| match look::trial(nic.name(), queue, false) {
         Ok(Trial::Bound { zero_copy: false }) => {
             Finding::pass(format!("queue {queue}: bound and read back, copy; closed again"), needed)
         }
@@ -72,10 +72,6 @@ pub(super) fn trial_copy(host: &Host, nic: &Nic) -> Finding {
         Err(error) => Finding::lacks(host.plan.insists_on_xdp(), error.to_string(), needed),
     })
 }
-
-/// Drivers whose handler for a buffer pool leaves a queue alone as long as no XDP program runs, and where to read that.
-/// For others the queue might pause, or find no buffers, for as long as the trial takes.
-const LEAVE_THE_QUEUE_ALONE: [(&str, &str); 0] = [];
 
 pub(super) fn trial_zero_copy(host: &Host, nic: &Nic) -> Finding {
     let insists = host.plan.insists_on_zero_copy();
@@ -89,13 +85,12 @@ pub(super) fn trial_zero_copy(host: &Host, nic: &Nic) -> Finding {
             false => Finding::skip(format!("not tried: {seen}"), needed),
         };
     }
-    let safe = LEAVE_THE_QUEUE_ALONE.iter().any(|(driver, _)| *driver == nic.driver());
-    if !safe && !host.plan.may_pause {
+    if !quirks::binds_in_peace(nic.driver()) && !host.plan.may_pause {
         let why = "it might pause a queue that carries traffic; to try it all the same, name it: \
                    beam doctor trial-zero-copy";
         return Finding::skip(format!("not tried: {why}"), needed);
     }
-    trial(host, nic, needed, true).unwrap_or_else(|queue| match look::trial(nic.name(), queue, true) {
+    trial(host, nic, needed).unwrap_or_else(|queue| match look::trial(nic.name(), queue, true) {
         Ok(Trial::Bound { zero_copy: true }) => {
             Finding::pass(format!("queue {queue}: bound and read back, zero-copy; closed again"), needed)
         }
@@ -109,8 +104,7 @@ pub(super) fn trial_zero_copy(host: &Host, nic: &Nic) -> Finding {
 /// A socket that binds without a program gets no packet, and a queue whose socket is bound refuses another one, so
 /// neither a running beam nor the kernel's own traffic notices. All the same, nothing is tried where a program or a
 /// socket is: whoever has it may be about to bind the very queue.
-fn trial(host: &Host, nic: &Nic, needed: &str, zero_copy: bool) -> Result<Finding, u32> {
-    let _ = zero_copy;
+fn trial(host: &Host, nic: &Nic, needed: &str) -> Result<Finding, u32> {
     if !host.plan.wants_xdp() {
         return Ok(Finding::not_applicable("--xdp off"));
     }

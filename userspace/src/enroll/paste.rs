@@ -225,7 +225,7 @@ mod tests {
         let has = |line: &str| table.lines().any(|there| there == line);
         assert!(table.starts_with("[connect]\n") && has(r#"url = "https://[2001:db8::1]:443""#), "{table}");
         assert!(has(r#"token-file = "/etc/beam/alice@2001_db8__1.token""#), "{table}");
-        assert!(has(r#"socks = ["1080"]"#) && has(r#"local-forwards = ["8080:h.example:80"]"#), "{table}");
+        assert!(has(r#"socks = ["1080"]"#) && has(r#"local-forward = ["8080:h.example:80"]"#), "{table}");
         assert!(!table.contains("beam_token") && table.lines().count() == 6, "{table}");
         let error = invitation(&["--nonsense"]).toml().unwrap_err().to_string();
         assert!(error.contains("--nonsense") && error.contains("beam connect"), "{error}");

@@ -14,6 +14,8 @@ mod collect;
 mod counters;
 mod http;
 mod process;
+#[cfg(test)]
+mod readme;
 mod request;
 pub(crate) mod table;
 mod text;
@@ -72,17 +74,6 @@ pub(crate) enum Value {
     Histogram(Box<Histogram>),
 }
 
-impl Value {
-    /// As one number; of a histogram, how many values it has.
-    pub(crate) fn number(&self) -> f64 {
-        match self {
-            Self::Whole(n) => *n as f64,
-            Self::Real(x) => *x,
-            Self::Histogram(histogram) => histogram.count() as f64,
-        }
-    }
-}
-
 /// Values of labels, in the order of [`Spec::labels`].
 pub(crate) type Labels = Vec<Cow<'static, str>>;
 
@@ -103,29 +94,15 @@ impl Collected {
     }
 
     /// One metric.
-    pub(crate) fn family(&self, spec: &Spec) -> Option<&Family> {
+    #[cfg(test)]
+    fn family(&self, spec: &Spec) -> Option<&Family> {
         self.0.get(spec.name)
     }
 
-    /// All samples of a metric together.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the alerts, which are another branch"))]
-    pub(crate) fn total(&self, spec: &Spec) -> f64 {
-        self.family(spec).map_or(0.0, |family| family.samples.values().map(Value::number).sum())
-    }
-
-    /// The histogram of a metric that has no labels.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the alerts, which are another branch"))]
-    pub(crate) fn histogram(&self, spec: &Spec) -> Option<&Histogram> {
-        self.family(spec)?.samples.values().find_map(|value| match value {
-            Value::Histogram(histogram) => Some(&**histogram),
-            _ => None,
-        })
-    }
-
-    fn sample(&mut self, spec: &'static Spec, labels: Labels) -> Option<&mut Value> {
+    fn sample(&mut self, spec: &'static Spec, labels: Labels) -> &mut Value {
         debug_assert_eq!(labels.len(), spec.labels.len(), "{}", spec.name);
         let family = self.0.entry(spec.name).or_insert_with(|| Family { spec, samples: BTreeMap::new() });
-        Some(family.samples.entry(labels).or_insert(Value::Whole(0)))
+        family.samples.entry(labels).or_insert(Value::Whole(0))
     }
 
     /// Adds to a sample that counts.
@@ -140,7 +117,7 @@ impl Collected {
 
     /// The same.
     pub(crate) fn add_labels(&mut self, spec: &'static Spec, labels: Labels, n: u64) {
-        if let Some(Value::Whole(sum)) = self.sample(spec, labels) {
+        if let Value::Whole(sum) = self.sample(spec, labels) {
             *sum += n;
         }
     }
@@ -152,36 +129,41 @@ impl Collected {
 
     /// Sets a sample that says something by its labels.
     fn set_info(&mut self, spec: &'static Spec, labels: Labels) {
-        if let Some(sample) = self.sample(spec, labels) {
-            *sample = Value::Whole(1);
-        }
+        *self.sample(spec, labels) = Value::Whole(1);
     }
 
     /// Sets a sample of a metric without labels.
     pub(crate) fn set(&mut self, spec: &'static Spec, value: Value) {
-        if let Some(sample) = self.sample(spec, Vec::new()) {
-            *sample = value;
+        *self.sample(spec, Vec::new()) = value;
+    }
+}
+
+/// What was found is told again to whoever asks so soon: a scraper in a loop costs the workers thirty snapshots a second.
+const ANSWER_LIVES: Duration = Duration::from_millis(100);
+
+/// An answer, and when it was found.
+struct Kept<T>(Option<(Instant, T)>);
+
+impl<T: Clone> Kept<T> {
+    fn get(&mut self, find: impl FnOnce() -> T) -> T {
+        match &self.0 {
+            Some((at, kept)) if at.elapsed() < ANSWER_LIVES => kept.clone(),
+            _ => self.0.insert((Instant::now(), find())).1.clone(),
         }
     }
 }
 
-/// A text is served again to whoever asks so soon: a scraper in a loop costs the workers ten snapshots a second.
-const TEXT_LIVES: Duration = Duration::from_millis(100);
-
 /// Serves the pages on a thread of its own until the process ends.
 pub(crate) fn serve(bound: Bound, supervisor: Arc<Supervisor>) -> io::Result<()> {
-    let mut kept: Option<(Instant, String)> = None;
+    let (mut text, mut health, mut ready) = (Kept(None), Kept(None), Kept(None));
     bound.serve(move |page| match page {
-        request::Page::Metrics => {
-            let text = match &kept {
-                Some((at, text)) if at.elapsed() < TEXT_LIVES => text.clone(),
-                _ => text::encode(&supervisor.collect()),
-            };
-            kept = Some((Instant::now(), text.clone()));
-            http::Answer { status: 200, content_type: text::CONTENT_TYPE, body: text }
-        }
-        request::Page::Healthy => http::Answer::of(supervisor.health()),
-        request::Page::Ready => http::Answer::of(supervisor.ready()),
+        request::Page::Metrics => http::Answer {
+            status: 200,
+            content_type: text::CONTENT_TYPE,
+            body: text.get(|| text::encode(&supervisor.collect())),
+        },
+        request::Page::Healthy => http::Answer::of(health.get(|| supervisor.health())),
+        request::Page::Ready => http::Answer::of(ready.get(|| supervisor.ready())),
     })
 }
 
@@ -194,5 +176,26 @@ impl Supervisor {
     /// New tunnels and flows are served, or why not.
     fn ready(&self) -> Result<(), String> {
         self.readiness(&self.snapshots())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_told_again_for_a_moment_only() {
+        let (mut kept, mut found) = (Kept(None), 0);
+        let mut ask = || {
+            kept.get(|| {
+                found += 1;
+                found
+            })
+        };
+        let from = Instant::now();
+        while ask() < 3 {
+            assert!(from.elapsed() < Duration::from_secs(60), "it is told for ever");
+        }
+        assert!(from.elapsed() >= 2 * ANSWER_LIVES);
     }
 }

@@ -10,9 +10,8 @@
 //! ```
 
 use super::{
-    figures::{duration, with_unit},
+    figures::{duration, si, with_unit},
     model::Model,
-    plain,
     table::{Laid, Table, Tone},
     tables::Pane,
     ui::Ui,
@@ -21,8 +20,9 @@ use ratatui::{
     Frame,
     layout::Rect,
     style::{Color, Modifier, Style},
+    symbols::border,
     text::{Line, Span},
-    widgets::{Clear, RenderDirection, Sparkline},
+    widgets::{Block, Clear, RenderDirection, Sparkline},
 };
 use std::{collections::VecDeque, time::Duration};
 
@@ -64,14 +64,15 @@ pub(super) fn draw(frame: &mut Frame<'_>, view: &View<'_>, ui: &mut Ui) -> usize
     title(frame, &mut rest, view, ui);
     let Some(model) = view.model else { return 0 };
     ui.has_clients = model.clients.is_some();
-    line(frame, &mut rest, Line::raw(plain::totals(model)));
+    let width = rest.width;
+    line(frame, &mut rest, totals(model, looks, width));
     for alert in model.alerts.iter().take(ALERTS_MAX) {
         line(frame, &mut rest, Line::styled(format!("ALERT: {alert}"), looks.tone(Tone::Bad)));
     }
     if rest.height >= KEYS_FROM {
         let keys = Rect { y: rest.bottom() - 1, height: 1, ..rest };
         rest.height -= 1;
-        frame.render_widget(key_line(looks), keys);
+        frame.render_widget(key_line(looks, keys.width), keys);
     }
     if rest.width >= HISTORY_FROM.0 && rest.height >= HISTORY_FROM.1 && looks.unicode {
         history(frame, &mut rest, view);
@@ -158,17 +159,51 @@ fn title(frame: &mut Frame<'_>, rest: &mut Rect, view: &View<'_>, ui: &Ui) {
     }
 }
 
-fn key_line(looks: Looks) -> Line<'static> {
+/// What all do together, as far as it fits: figures stand out from what they are of.
+fn totals(model: &Model, looks: Looks, width: u16) -> Line<'static> {
+    let bits = |value: Option<f64>| value.map_or("-".to_owned(), |value| with_unit(value, "bit/s"));
+    let each =
+        |value: Option<f64>, unit| value.map_or("-".to_owned(), |value| format!("{}{unit}", si(value)));
+    let (rates, bold) = (&model.total, Style::new().add_modifier(Modifier::BOLD));
+    let drops = if model.drops_per_s > Some(0.0) { looks.tone(Tone::Bad) } else { bold };
+    let parts = [
+        ("rx ", bits(rates.rx_bits), bold),
+        ("", each(rates.rx_packets, " pkt/s"), Style::new()),
+        ("  tx ", bits(rates.tx_bits), bold),
+        ("", each(rates.tx_packets, " pkt/s"), Style::new()),
+        ("  drops ", each(model.drops_per_s, "/s"), drops),
+        ("  tunnels ", model.connections.to_string(), bold),
+        ("  flows ", model.flows.to_string(), bold),
+        ("opened ", model.flows_opened.to_string(), Style::new()),
+    ];
+    let mut used = 0;
+    let fits = |(name, text, _): &(&str, String, Style)| {
+        used += name.len() + text.len() + 1;
+        used <= usize::from(width) + 1
+    };
+    let spans = parts.into_iter().take_while(fits).flat_map(|(name, text, style)| {
+        [Span::styled(name, looks.tone(Tone::Dim)), Span::styled(text, style), " ".into()]
+    });
+    Line::from_iter(spans)
+}
+
+/// The keys, as far as they fit.
+fn key_line(looks: Looks, width: u16) -> Line<'static> {
     let keys = [
         ("q", "quit"),
+        ("h", "help"),
         ("w c t d", "table"),
         ("s r", "sort"),
-        ("arrows", "scroll"),
         ("p", "pause"),
         ("+ -", "interval"),
-        ("h", "help"),
+        ("arrows", "scroll"),
     ];
-    let spans = keys.into_iter().flat_map(|(key, does)| {
+    let mut used = 0;
+    let fits = |&(key, does): &(&str, &str)| {
+        used += key.len() + does.len() + 4;
+        used <= usize::from(width) + 3
+    };
+    let spans = keys.into_iter().take_while(fits).flat_map(|(key, does)| {
         [Span::styled(key, looks.strong()), Span::styled(format!(" {does}   "), looks.tone(Tone::Dim))]
     });
     Line::from_iter(spans)
@@ -180,7 +215,7 @@ fn history(frame: &mut Frame<'_>, rest: &mut Rect, view: &View<'_>) {
     rest.height -= 1;
     let half = rest.width.saturating_sub(2) / 2;
     let sides: [(&str, fn(&(u64, u64)) -> u64, Color); 2] =
-        [("rx", |&(rx, _)| rx, Color::Green), ("tx", |&(_, tx)| tx, Color::Blue)];
+        [("rx", |&(rx, _)| rx, Color::Green), ("tx", |&(_, tx)| tx, Color::Cyan)];
     for (index, (name, side, colour)) in sides.into_iter().enumerate() {
         let x = rest.x + index as u16 * (half + 2);
         let data: Vec<u64> = view.history.iter().map(side).collect();
@@ -300,8 +335,21 @@ fn heading(table: &Table, laid: &[Laid], sorted_by: usize, focused: bool, looks:
     Line::from_iter(spans)
 }
 
+const HELP_KEYS_WIDTH: usize = 20;
+
+const ASCII_BORDER: border::Set<'_> = border::Set {
+    top_left: "+",
+    top_right: "+",
+    bottom_left: "+",
+    bottom_right: "+",
+    vertical_left: "|",
+    vertical_right: "|",
+    horizontal_top: "-",
+    horizontal_bottom: "-",
+};
+
 const HELP: &[(&str, &str)] = &[
-    ("w c t d, Tab", "the table that keys go to: workers, clients, tunnels, drops"),
+    ("w c t d, Tab", "which table: workers, clients, tunnels, drops"),
     ("s S, left right", "sort it by the next or the previous column"),
     ("r", "the other way round"),
     ("up down, PgUp PgDn", "scroll it; Home and End, too"),
@@ -310,26 +358,25 @@ const HELP: &[(&str, &str)] = &[
     ("Ctrl-L, Ctrl-Z", "draw afresh; suspend (fg resumes)"),
     ("q, Ctrl-C", "quit"),
     ("", ""),
-    ("xsk %", "datagrams that AF_XDP carried; the kernel carried the others"),
+    ("xsk %", "datagrams that AF_XDP carried; the kernel the others"),
     ("batch", "datagrams that one look at the ports brought"),
+    ("lag us", "99 of 100 turns of the worker's loop took at most that"),
     ("rtt, loss", "of QUIC; of a client, those of its worst tunnel"),
     ("sent, rcvd", "payload, as the client sees it"),
 ];
 
 fn help(frame: &mut Frame<'_>, looks: Looks) {
     let screen = frame.area();
-    let wide = HELP.iter().map(|(_, does)| 24 + does.len()).max().unwrap_or(0) as u16;
+    let wide = HELP.iter().map(|(_, does)| HELP_KEYS_WIDTH + 4 + does.len()).max().unwrap_or(0) as u16;
     let (width, height) = (wide.min(screen.width), (HELP.len() as u16 + 2).min(screen.height));
     let area = Rect::new((screen.width - width) / 2, (screen.height - height) / 2, width, height);
+    let lines = if looks.unicode { border::PLAIN } else { ASCII_BORDER };
+    let block = Block::bordered().border_set(lines).border_style(looks.strong()).title(" beam top ");
+    let mut rest = block.inner(area);
     frame.render_widget(Clear, area);
-    let mut rest = area;
-    line(
-        frame,
-        &mut rest,
-        Line::styled(format!("{:<1$}", " beam top", usize::from(width)), looks.heading(true)),
-    );
+    frame.render_widget(block, area);
     for (key, does) in HELP {
-        let key = Span::styled(format!("  {key:<20}"), looks.strong());
+        let key = Span::styled(format!(" {key:<HELP_KEYS_WIDTH$}"), looks.strong());
         line(frame, &mut rest, Line::from_iter([key, (*does).into()]));
     }
 }

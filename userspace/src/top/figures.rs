@@ -29,7 +29,9 @@ pub(super) fn bytes(n: f64) -> String {
     scaled(n, 1024.0, [" B", " KiB", " MiB", " GiB", " TiB"])
 }
 
-fn scaled(mut n: f64, by: f64, units: [&str; 5]) -> String {
+fn scaled(n: f64, by: f64, units: [&str; 5]) -> String {
+    // A sum of nothing is -0.
+    let mut n = n + 0.0;
     let mut step = 0;
     // 999.5 would be rounded to four digits.
     while n >= by.min(999.5) && step + 1 < units.len() {

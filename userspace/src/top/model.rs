@@ -1,7 +1,8 @@
 //! What is shown, made of two samples: rates, shares and percentages. Pure; [`super::tables`] turns it into tables.
 
-use super::sample::{ClientSample, Sample};
+use super::sample::{ClientSample, LAG_BOUNDS_US, LagSample, Sample};
 use crate::{
+    alerts::AlertStatus,
     show::meaning,
     status::{Status, Tunnels, WorkerStatus},
     worker::tables::TunnelRow,
@@ -63,6 +64,8 @@ pub(crate) struct Worker {
     /// Times that it went to sleep.
     pub(crate) sleeps_per_s: Option<f64>,
     pub(crate) drops_per_s: Option<f64>,
+    /// What 99 of 100 turns of its loop took at most.
+    pub(crate) lag_us: Option<f64>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -115,7 +118,11 @@ impl Model {
         let span = Span { seconds: before.map(|before| (after.at_us - before.at_us) as f64 / 1e6) };
         let status = &after.status;
         let earlier = before.map(|before| &before.status);
-        let workers = workers(span, earlier, status, interface);
+        let mut workers = workers(span, earlier, status, interface);
+        for worker in &mut workers {
+            let of = |sample: &Sample| sample.lags.iter().find(|lag| lag.worker == worker.id).cloned();
+            worker.lag_us = lag_us(before.and_then(of), of(after));
+        }
         let mut drops = dropped(span, earlier, status);
         drops.sort_by(|a, b| b.per_s.partial_cmp(&a.per_s).unwrap_or(std::cmp::Ordering::Equal));
         let tunnels = tunnels(span, before.map(|before| &before.tunnels[..]), &after.tunnels);
@@ -180,8 +187,9 @@ fn state(status: &Status) -> String {
 
 /// What an operator should act on.
 fn alerts(status: &Status) -> Vec<String> {
-    let of_interfaces = status.interfaces.iter().filter_map(|interface| interface.alert.as_deref());
-    of_interfaces.map(printable).collect()
+    let of_interfaces = status.interfaces.iter().filter_map(|interface| interface.alert.clone());
+    let of_rules = status.alerts.firing.iter().map(AlertStatus::line);
+    of_interfaces.chain(of_rules).map(|alert| printable(&alert)).collect()
 }
 
 fn workers(span: Span, before: Option<&Status>, after: &Status, interface: Option<&str>) -> Vec<Worker> {
@@ -220,7 +228,19 @@ fn worker(span: Span, before: Option<&WorkerStatus>, now: &WorkerStatus) -> Work
             .then(|| grown(|worker| worker.rx_delivered) as f64 / bursts as f64),
         sleeps_per_s: rate(|worker| worker.sleeps),
         drops_per_s: rate(|worker| worker.drops),
+        lag_us: None,
     }
+}
+
+/// The 99th percentile of the turns between two samples, to the next bound; `None` if there was none.
+fn lag_us(before: Option<LagSample>, after: Option<LagSample>) -> Option<f64> {
+    let (before, after) = (before?.at_most, after?.at_most);
+    let turns: Vec<u64> =
+        after.iter().zip(&before).map(|(after, before)| after.saturating_sub(*before)).collect();
+    let all = *turns.last().filter(|&&all| all > 0)?;
+    let at = turns.iter().position(|&so_many| so_many as f64 >= 0.99 * all as f64)?;
+    // Beyond the last bound it is at least that.
+    LAG_BOUNDS_US.get(at).or(LAG_BOUNDS_US.last()).map(|&us| us as f64)
 }
 
 fn sum(workers: &[Worker]) -> Rates {

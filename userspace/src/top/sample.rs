@@ -3,9 +3,9 @@
 //! snapshot and a slice or two of its tables.
 
 use crate::{
-    status::Status,
+    status::{Rates, Status},
     supervisor::Supervisor,
-    worker::{mail::Command, tables::TunnelRow},
+    worker::{mail::Command, meters::Meter, snapshot::WorkerSnapshot, tables::TunnelRow},
 };
 use serde::{Deserialize, Serialize};
 
@@ -26,7 +26,23 @@ pub(crate) struct Sample {
     /// Those with a connection; more than there are rows, where they are too many.
     pub(crate) clients_total: usize,
     pub(crate) tunnels: Vec<TunnelRow>,
+    /// By worker.
+    pub(crate) lags: Vec<LagSample>,
 }
+
+/// Turns of a worker's loop, by how long they took: what arrives meanwhile waits so long.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LagSample {
+    pub(crate) worker: u8,
+    /// How many took at most each of [`LAG_BOUNDS_US`], and at last all of them.
+    pub(crate) at_most: Vec<u64>,
+}
+
+/// Six steps a decade, from 10 us to a second.
+pub(crate) const LAG_BOUNDS_US: [u64; 31] = [
+    10, 15, 20, 30, 50, 70, 100, 150, 200, 300, 500, 700, 1_000, 1_500, 2_000, 3_000, 5_000, 7_000, 10_000,
+    15_000, 20_000, 30_000, 50_000, 70_000, 100_000, 150_000, 200_000, 300_000, 500_000, 700_000, 1_000_000,
+];
 
 /// What one client has used since the gateway started, and has open now.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,7 +63,10 @@ impl Supervisor {
         let (clients, clients_total) = self.client_samples();
         let tunnels = self.tunnel_samples();
         let at_us = u64::try_from(self.uptime().as_micros()).unwrap_or(u64::MAX);
-        Sample { at_us, status: self.status_now(), clients, clients_total, tunnels }
+        let snapshots = self.snapshots();
+        let lags = snapshots.iter().filter_map(lag).collect();
+        let status = self.status_of(&snapshots, Rates::default());
+        Sample { at_us, status, clients, clients_total, tunnels, lags }
     }
 
     fn client_samples(&self) -> (Vec<ClientSample>, usize) {
@@ -95,4 +114,11 @@ impl Supervisor {
         }
         rows
     }
+}
+
+fn lag(snapshot: &WorkerSnapshot) -> Option<LagSample> {
+    let turns = snapshot.meters.as_ref()?.get(Meter::LoopLag);
+    let mut at_most = turns.cumulative(&LAG_BOUNDS_US);
+    at_most.push(turns.count());
+    Some(LagSample { worker: snapshot.id, at_most })
 }

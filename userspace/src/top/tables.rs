@@ -23,9 +23,9 @@ impl Pane {
         match self {
             // By number; the numbers rise.
             Self::Workers => (0, true),
-            // What is received: most of what a client does.
+            // What goes to clients: most of what there is.
             Self::Clients => (4, false),
-            Self::Tunnels => (5, false),
+            Self::Tunnels => (6, false),
             Self::Drops => (1, false),
         }
     }
@@ -77,6 +77,7 @@ const WORKERS: &[Column] = &[
     right("tx pkt/s", 3),
     right("xsk %", 4),
     right("batch", 4),
+    right("lag us", 3),
     right("sleeps/s", 6),
     right("drops/s", 1),
 ];
@@ -104,6 +105,7 @@ fn worker(worker: &Worker) -> Vec<Cell> {
         figure(worker.rates.tx_packets, si),
         xsk.toned(if leaks { Tone::Warn } else { Tone::Plain }),
         figure(worker.batch, |n| format!("{n:.1}")),
+        figure(worker.lag_us, si),
         figure(worker.sleeps_per_s, si),
         trouble(figure(worker.drops_per_s, si), worker.drops_per_s, 0.0),
     ]

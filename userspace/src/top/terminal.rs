@@ -59,7 +59,14 @@ impl Screen {
     pub(super) fn resume(&mut self) -> io::Result<()> {
         give_back();
         take()?;
-        self.terminal.clear()
+        self.redraw()
+    }
+
+    /// Whatever is on the screen, the next frame is drawn whole. (`Terminal::clear` would ask the terminal where its
+    /// cursor is, and the thread that reads keys would have the answer.)
+    pub(super) fn redraw(&mut self) -> io::Result<()> {
+        let size = self.terminal.size()?;
+        self.terminal.resize(size.into())
     }
 }
 

@@ -140,7 +140,7 @@ impl<'a> Watch<'a> {
                     match self.ui.on_key(key, self.page) {
                         Action::Quit => return Ok(()),
                         Action::Suspend => screen.suspend()?,
-                        Action::Redraw => screen.terminal.clear()?,
+                        Action::Redraw => screen.redraw()?,
                         // One that waits is as new as ours.
                         Action::Interval => drop(intervals.try_send(self.ui.interval)),
                         Action::Draw => {}

@@ -114,7 +114,9 @@ fn rules_and_dashboard_ask_for_what_there_is() {
     }
     let place = Place::new();
     let rig = &place.rig;
-    let flags = ["--xdp", "native", "-i", "g0", "--metrics", "127.0.0.1:9465", "--alert", SOMEBODY];
+    // Nobody listens there: the notice is lost, and counted.
+    let flags = ["--alert", SOMEBODY, "--alert-webhook", "http://127.0.0.1:1/"];
+    let flags = [&["--xdp", "native", "-i", "g0", "--metrics", "127.0.0.1:9465"], &flags[..]].concat();
     let _gateway = place.gateway(GATEWAY_V4, &flags);
     let server = HttpServer::start(rig, Ns::Origin, ORIGIN_V4, 0);
     let metrics = format!("{CLIENT_V4}:9465");

@@ -73,34 +73,40 @@ fn flags() {
         },
         Row {
             name: "nothing to carry",
+            voice: ["nothing to carry", "nothing", "give -L or -R", "-D [BIND:]PORT"],
             args: "connect https://gw.example",
             exit: 3,
-            says: &["nothing to carry", "-L", "-D", "-W"],
+            says: &["-W"],
             ..ROW
         },
         Row {
             name: "status without a daemon",
+            voice: [
+                "no daemon at {dir}/none.sock",
+                "there is no such socket",
+                "is `beam serve`",
+                "--control PATH",
+            ],
             args: "status --control {dir}/none.sock",
             exit: 5,
-            says: &["no daemon at {dir}/none.sock", "beam serve", "--control PATH"],
             ..ROW
         },
         Row {
             name: "status of a dead daemon",
+            voice: ["no daemon at {dir}/dead.sock", "nobody listens", "--control PATH", "--control PATH"],
             before: "python3 -c \"import socket;socket.socket(socket.AF_UNIX).bind('{dir}/dead.sock')\"",
             args: "status --control {dir}/dead.sock",
             exit: 5,
-            says: &["{dir}/dead.sock", "nobody listens", "--control PATH"],
             ..ROW
         },
         Row {
             name: "status without permission",
+            voice: ["no daemon at {dir}/shut.sock", "permission denied", "run as root", "--control PATH"],
             before: "python3 -c \"import socket;socket.socket(socket.AF_UNIX).bind('{dir}/shut.sock')\"; \
                      chmod 0600 {dir}/shut.sock",
             by: NOBODY,
             args: "status --control {dir}/shut.sock",
             exit: 5,
-            says: &["{dir}/shut.sock", "permission denied", "run as root"],
             ..ROW
         },
     ];

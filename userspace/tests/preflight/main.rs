@@ -39,11 +39,19 @@ struct Row {
     env: &'static [(&'static str, &'static str)],
     args: &'static str,
     exit: i32,
-    /// Phrases of standard error.
+    /// The four parts of the voice, each a phrase of the message: what failed, the value seen, the value needed, the next
+    /// command. No row with an exit code of a daemon's start may lack one.
+    voice: [&'static str; 4],
+    /// More phrases of standard error.
     says: &'static [&'static str],
 }
 
-const ROW: Row = Row { name: "", before: "", after: "", by: "", env: &[], args: "", exit: 0, says: &[] };
+const ROW: Row =
+    Row { name: "", before: "", after: "", by: "", env: &[], args: "", exit: 0, voice: [""; 4], says: &[] };
+/// Names of the parts.
+const VOICE: [&str; 4] = ["what failed", "the value seen", "the value needed", "the next command"];
+/// Exit codes of a start that the files or the host stand against.
+const START_FAILURES: [i32; 2] = [3, 4];
 
 /// Runs every row in the namespace and panics with all that went wrong.
 fn check(place: &Place, ns: Ns, rows: &[Row]) {
@@ -77,6 +85,7 @@ fn run_row(place: &Place, ns: Ns, row: &Row) -> Result<(), String> {
     }
     let missing = row.says.iter().map(|phrase| fill(place, phrase).join(" ")).filter(|p| !said.contains(p));
     wrong.extend(missing.map(|phrase| format!("does not say {phrase:?}")));
+    wrong.extend(out_of_voice(place, row, &said));
     if row.exit != 0 && said.contains("INFO ready") && !row.args.contains("-W ") {
         wrong.push("said that it was ready".into());
     }
@@ -91,6 +100,19 @@ fn run_row(place: &Place, ns: Ns, row: &Row) -> Result<(), String> {
         return Ok(());
     }
     Err(format!("{}: beam {}\n  {}\n  it said:\n{said}", row.name, args.join(" "), wrong.join("\n  ")))
+}
+
+/// Parts of the voice that the message lacks. They are looked for in the message itself, not in the log before it.
+fn out_of_voice(place: &Place, row: &Row, said: &str) -> Vec<String> {
+    let start = said.rfind("\nbeam: ").map_or(0, |line_end| line_end + 1);
+    let parts = VOICE.iter().zip(row.voice);
+    let wrong = parts.filter_map(|(part, phrase)| {
+        let phrase = fill(place, phrase).join(" ");
+        let is_owed = START_FAILURES.contains(&row.exit);
+        let is_there = if phrase.is_empty() { !is_owed } else { said[start..].contains(&phrase) };
+        (!is_there).then(|| format!("does not tell {part}: {phrase:?}"))
+    });
+    wrong.collect()
 }
 
 /// What no message may look like.

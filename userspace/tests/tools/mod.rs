@@ -5,11 +5,13 @@
 #![allow(clippy::unwrap_used, reason = "test helpers: clippy only knows test functions")]
 
 pub(crate) mod loopback;
+pub(crate) mod middle;
 pub(crate) mod network;
 pub(crate) mod quic;
 pub(crate) mod relay;
 pub(crate) mod steps;
 pub(crate) mod stranger;
+pub(crate) mod terminal;
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};

@@ -7,7 +7,7 @@ use std::io;
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// A knob has a value that can't work anywhere.
-    #[error("{knob} is {seen}, but must be {needed}")]
+    #[error("{knob} is {seen}, but must be {needed}. Give another: {knob} VALUE, or leave it out")]
     Config {
         /// The flag.
         knob: &'static str,
@@ -35,7 +35,7 @@ pub enum OpenError {
         seen: String,
     },
     /// The interface is administratively down.
-    #[error("interface {interface} is down. Bring it up: ip link set {interface} up")]
+    #[error("interface {interface} is down, but must be up. Bring it up: ip link set {interface} up")]
     InterfaceDown {
         /// The interface.
         interface: String,
@@ -57,8 +57,8 @@ pub enum OpenError {
     },
     /// A queue was asked for that the NIC doesn't have.
     #[error(
-        "interface {interface} has no queue {queue}: it has {count} (0 to {}). Choose with --queues, or add queues: \
-         ethtool -L {interface} combined {}", count.saturating_sub(1), queue + 1
+        "interface {interface} has no queue {queue}: it has {count} (0 to {}). Choose among them with --queues; {more}",
+        count.saturating_sub(1)
     )]
     NoSuchQueue {
         /// The interface.
@@ -67,6 +67,8 @@ pub enum OpenError {
         queue: u32,
         /// Queues there are.
         count: u32,
+        /// The command that adds it, or why there is none.
+        more: String,
     },
     /// Another XDP program sits on the interface.
     #[error(
@@ -124,7 +126,8 @@ pub enum OpenError {
     },
     /// Zero-copy was demanded and isn't there.
     #[error(
-        "queue {queue} of {interface} has no zero-copy: {why}. Use --zero-copy auto to let the kernel copy"
+        "queue {queue} of {interface} has no zero-copy: {why}. The driver must have xsk-zerocopy for it. Use --zero-copy auto to \
+         let the kernel copy"
     )]
     NoZeroCopy {
         /// The interface.

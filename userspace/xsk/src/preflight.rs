@@ -1,7 +1,7 @@
 //! What can be found out before anything is touched: does the interface exist, is it up, does it have the queues, is
 //! it free, may we. Each refusal is an [`OpenError`] that says what to do.
 
-use crate::{AttachedProgram, Config, OpenError, Queues, detach, netlink::Requests, sys};
+use crate::{AttachedProgram, Config, OpenError, Queues, detach, ethtool, netlink::Requests, sys};
 use aya::programs::{links::LinkType, loaded_links, loaded_programs};
 use netlink_packet_route::{
     RouteNetlinkMessage,
@@ -155,7 +155,10 @@ impl Nic {
             Queues::List(queues) => queues.clone(),
         };
         match queues.iter().find(|&&queue| queue >= count) {
-            Some(&queue) => Err(OpenError::NoSuchQueue { interface: interface(), queue, count }),
+            Some(&queue) => {
+                let more = more_queues(&self.name, queue);
+                Err(OpenError::NoSuchQueue { interface: interface(), queue, count, more })
+            }
             None => Ok(queues),
         }
     }
@@ -166,6 +169,21 @@ impl Nic {
         let detach = program.removal(&self.name);
         let AttachedProgram { name, id, mode, .. } = program;
         OpenError::OtherProgram { interface: self.name.clone(), name, id, mode, detach }
+    }
+}
+
+/// How the interface gets a queue, if it can.
+fn more_queues(interface: &str, queue: u32) -> String {
+    let Ok(channels) = ethtool::channels(interface) else {
+        return "its driver can't change how many there are".to_owned();
+    };
+    let (kind, max) = match channels.combined_max {
+        0 => ("rx", channels.rx_max),
+        max => ("combined", max),
+    };
+    match queue < max {
+        true => format!("or add queues: ethtool -L {interface} {kind} {}", queue + 1),
+        false => format!("its driver has {max} at most"),
     }
 }
 

@@ -203,7 +203,7 @@ fn detach_takes_off_what_was_seen() {
         let (interface, ports) = rig.open(&Config { mode, ..rig::config() });
         let seen = rig.inside(Side::Ours, || beam_xsk::attached("x0")).unwrap().unwrap();
         assert_eq!((seen.name.as_str(), seen.is_beam), ("beam_steer", true));
-        assert!(seen.detach_command.starts_with("bpftool link detach id "), "{}", seen.detach_command);
+        assert!(seen.removal("x0").starts_with("bpftool link detach id "), "{}", seen.removal("x0"));
         rig.inside(Side::Ours, || beam_xsk::detach("x0", &seen)).unwrap();
         assert!(!rig.attached("x0"));
         rig.inside(Side::Ours, || beam_xsk::detach("x0", &seen)).unwrap();
