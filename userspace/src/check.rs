@@ -77,8 +77,8 @@ fn log_warnings() {
 }
 
 fn reports(args: &CheckArgs) -> Result<Vec<Report>, Refused> {
-    let default = Path::new(config::DEFAULT_PATH);
-    let path = args.config.as_deref().or_else(|| default.exists().then_some(default));
+    let default = config::default_path();
+    let path = args.config.as_deref().or(default.as_deref());
     if !args.line.is_empty() {
         return Ok(vec![report(&args.line, args.config.as_deref())?]);
     }
@@ -169,6 +169,7 @@ fn of_gateway(args: &ServeArgs) -> Checks {
         if args.ip_pool.is_empty() { Ok(()) } else { inner::realm(args).map(drop) },
         interface::check(&args.path, args.lan.as_deref()),
         supervisor::cpus(args.path.cpus.as_ref().map(|list| list.0.as_slice()), 1).map(drop),
+        alerts::Plan::of(&args.daemon.alerts).map(drop),
         args.path.simd.level().map(drop).map_err(Failure::preflight),
     ]
 }
@@ -177,12 +178,14 @@ fn of_client(args: &ConnectArgs) -> Checks {
     let token = || args.gateway.token_file.as_deref().map(identity::token).transpose();
     vec![
         connect::must_carry(args),
+        alerts::Plan::of(&args.daemon.alerts).map(drop),
         connect::gateway::client_tls(&args.gateway).map(drop),
         token().map(drop).map_err(Failure::Config),
         connect::publications(args).map(drop),
         inner::check_client(args),
         interface::check(&args.path, args.lan.as_deref()),
         supervisor::cpus(args.path.cpus.as_ref().map(|list| list.0.as_slice()), 1).map(drop),
+        alerts::Plan::of(&args.daemon.alerts).map(drop),
         args.path.simd.level().map(drop).map_err(Failure::preflight),
     ]
 }

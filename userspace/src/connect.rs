@@ -117,7 +117,7 @@ pub(crate) fn run(args: ConnectArgs) -> Result<(), Failure> {
         // The worker has closed its end: what is left are the last bytes for standard output.
         let _ = printer.join();
     }
-    neighbour::explained(outcome, &args.gateway.url)
+    neighbour::explained(outcome, &args)
 }
 
 fn carries_ip(args: &ConnectArgs) -> bool {

@@ -99,14 +99,19 @@ impl Drain {
         }
     }
 
-    /// How far it is: at once, or when it is over, or after a while.
-    fn progress(&self, wait: bool) -> Progress {
+    /// Somebody wants to hear of the end.
+    fn expect(&self) {
+        self.state().asked = Some(Instant::now());
+    }
+
+    /// How far it is. Who waits for the end is told of it when it is there, or how far it is after `patience`.
+    fn progress(&self, wait: bool, patience: Duration) -> Progress {
         let mut state = self.state();
         if wait {
             state.asked = Some(Instant::now());
             state.waiting += 1;
             let running = |state: &mut State| state.cut.is_none();
-            let waited = self.changed.wait_timeout_while(state, ANSWER_WITHIN, running);
+            let waited = self.changed.wait_timeout_while(state, patience, running);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
             state.waiting -= 1;
             if state.cut.is_some() && state.waiting == 0 {
@@ -163,16 +168,18 @@ impl Supervisor {
 
     /// `beam drain`, asked once and again.
     pub(crate) fn drained(self: &Arc<Self>, wait: bool) -> Progress {
+        if wait {
+            // Before it begins: it may be over in no time.
+            self.drain.expect();
+        }
         if self.begin_drain() {
             tracing::info!("the operator drains this daemon");
             // The first answer says what there is to wait for.
             let flows = self.snapshots().iter().map(|s| s.flows + s.pending).sum();
             self.drain.note(flows);
-            // Who waits asks again at once.
-            self.drain.state().asked = wait.then(Instant::now);
-            return self.drain.progress(false);
+            return self.drain.progress(wait, Duration::ZERO);
         }
-        self.drain.progress(wait)
+        self.drain.progress(wait, ANSWER_WITHIN)
     }
 }
 
@@ -250,11 +257,12 @@ mod tests {
         let drain = Drain::new(Duration::from_secs(30));
         drain.begin(Instant::now());
         drain.note(2);
-        let at_once = drain.progress(false);
+        let at_once = drain.progress(false, ANSWER_WITHIN);
         assert_eq!((at_once.flows_left, at_once.cut), (2, None));
         assert!(at_once.left_ms > 0);
         std::thread::scope(|scope| {
-            let heard: Vec<_> = (0..3).map(|_| scope.spawn(|| drain.progress(true).cut)).collect();
+            let heard: Vec<_> =
+                (0..3).map(|_| scope.spawn(|| drain.progress(true, ANSWER_WITHIN).cut)).collect();
             while drain.state().waiting < 3 {
                 std::thread::yield_now();
             }
@@ -272,6 +280,6 @@ mod tests {
         let before = Instant::now();
         drain.finish(0);
         assert!(before.elapsed() < FAREWELL, "nobody had asked");
-        assert_eq!(drain.progress(true).cut, Some(0));
+        assert_eq!(drain.progress(true, ANSWER_WITHIN).cut, Some(0));
     }
 }

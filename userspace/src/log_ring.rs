@@ -32,7 +32,7 @@ impl Recent {
     }
 
     fn keep(&mut self, line: &[u8]) {
-        let line = String::from_utf8_lossy(&line[..line.len().min(LINE_BYTES_MAX)]).trim_end().to_owned();
+        let line = uncoloured(&String::from_utf8_lossy(&line[..line.len().min(LINE_BYTES_MAX)]));
         self.bytes += line.len();
         self.lines.push_back(line);
         while self.lines.len() > LINES_MAX || self.bytes > BYTES_MAX {
@@ -41,6 +41,13 @@ impl Recent {
             self.forgotten += 1;
         }
     }
+}
+
+/// The line as it reads on paper: a terminal's colours (`ESC [ ... m`) are no part of it.
+fn uncoloured(line: &str) -> String {
+    let mut parts = line.trim_end().split("\x1b[");
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |line, part| line + part.split_once('m').map_or("", |(_, rest)| rest))
 }
 
 static RECENT: Mutex<Recent> = Mutex::new(Recent::new());
@@ -89,6 +96,8 @@ mod tests {
         }
         assert_eq!(recent.lines.len(), BYTES_MAX / LINE_BYTES_MAX);
         assert_eq!(recent.bytes, recent.lines.iter().map(String::len).sum::<usize>());
+        recent.keep(b"\x1b[2mat\x1b[0m \x1b[32mINFO\x1b[0m ready\n");
+        assert_eq!(recent.lines.back().unwrap(), "at INFO ready");
         recent.keep(b"\xff\n");
         assert_eq!(recent.lines.back().unwrap(), "\u{fffd}");
     }

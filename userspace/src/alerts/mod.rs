@@ -33,7 +33,6 @@ pub(crate) use reading::Asked;
 use reading::{Lately, Reading, Sample};
 use rule::Rule;
 use std::{
-    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},

@@ -4,16 +4,17 @@
 //! TLS secrets that the same turn brought in the queue already, and can put them first.
 
 use super::{Interface, Point, Points, RING_BYTES, Way, pcapng, record};
+use crate::worker::source_towards;
 use port::Place;
 use rtrb::Producer;
 use std::{
-    collections::HashSet,
-    net::SocketAddr,
+    collections::{HashMap, HashSet},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 use tunnel::ConnId;
 
@@ -107,7 +108,13 @@ pub(crate) struct Captures {
     wanted: Points,
     places: Vec<Place>,
     now: Option<Instant>,
+    /// Where the kernel sends from, by remote, and since when that is known.
+    sources: HashMap<SocketAddr, (IpAddr, Instant)>,
 }
+
+/// How long the kernel's choice of a source address is taken for granted, and for how many remotes.
+const SOURCE_FOR: Duration = Duration::from_secs(1);
+const SOURCES_MAX: usize = 1024;
 
 impl Captures {
     /// Whether any capture runs: the one branch of a burst.
@@ -154,6 +161,26 @@ impl Captures {
 
     fn changed(&mut self) {
         self.wanted = self.taps.iter().fold(Points::default(), |all, tap| all.and(tap.points));
+    }
+
+    /// The address that the kernel sends from towards `remote`; unspecified where it has no route.
+    pub(crate) fn source(&mut self, remote: SocketAddr) -> IpAddr {
+        let now = self.now.unwrap_or_else(Instant::now);
+        if let Some((source, since)) = self.sources.get(&remote)
+            && now.saturating_duration_since(*since) < SOURCE_FOR
+        {
+            return *source;
+        }
+        if self.sources.len() >= SOURCES_MAX {
+            self.sources.clear();
+        }
+        let unspecified = match remote {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let source = source_towards(remote).unwrap_or(unspecified);
+        self.sources.insert(remote, (source, now));
+        source
     }
 
     /// Shows a packet to every capture that wants it.

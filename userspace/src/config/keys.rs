@@ -243,7 +243,7 @@ fn complaint(error: &clap::Error) -> String {
 }
 
 /// Values of flags that have no default, by what the help calls them.
-const EXAMPLES: [(&str, &str); 16] = [
+const EXAMPLES: [(&str, &str); 19] = [
     ("FILE", "/etc/beam/FILE"),
     ("DIR", "/var/lib/beam"),
     ("PATH", "/run/beam/beam.sock"),
@@ -259,6 +259,9 @@ const EXAMPLES: [(&str, &str); 16] = [
     ("LIST", "2-5"),
     ("N", "10"),
     ("[ADDR]:PORT", "127.0.0.1:9090"),
+    ("ADDR", "127.0.0.1:9090"),
+    ("RULE", "latency_p95 > 1ms for 30s"),
+    ("PROGRAM", "/usr/local/bin/on-alert"),
     ("sha256:HEX", "sha256:HEX"),
 ];
 

@@ -36,7 +36,14 @@ use std::{
 
 /// What `beam serve` reads where nobody names a file, if it is there. `beam connect` doesn't: it also runs as a
 /// ProxyCommand of plain users, whom a gateway's file doesn't concern.
-pub(crate) const DEFAULT_PATH: &str = "/etc/beam/beam.toml";
+const DEFAULT_PATH: &str = "/etc/beam/beam.toml";
+
+/// The file that is read without being named, if it is there. One that can't be looked at is: whoever may not read the
+/// rules doesn't run without them.
+pub(crate) fn default_path() -> Option<PathBuf> {
+    let path = PathBuf::from(DEFAULT_PATH);
+    (!matches!(path.try_exists(), Ok(false))).then_some(path)
+}
 
 /// A command line with what its configuration file adds.
 pub(crate) struct Loaded {
@@ -118,8 +125,7 @@ pub(crate) fn is_daemon(verb: &str) -> bool {
 /// The file that a command line names, or that is read without being named.
 fn path_of(verb: &str, said: &ArgMatches) -> Option<PathBuf> {
     let named = said.get_one::<PathBuf>("config").cloned();
-    let default = || (verb == "serve" && Path::new(DEFAULT_PATH).exists()).then(|| DEFAULT_PATH.into());
-    named.or_else(default)
+    named.or_else(|| default_path().filter(|_| verb == "serve"))
 }
 
 /// Reads a command line, and the file that it names.

@@ -272,7 +272,7 @@ fn files_that_cannot_be_read() {
     assert_eq!(refused(Path::new("/dev/null")), "");
 }
 
-/// Flags that hold secrets are none of today's; the rule that finds them is.
+/// A secret in a file that everybody may read is warned of, and shown to nobody.
 #[test]
 fn secrets_are_found_by_their_names() {
     let is_secret = |arg: clap::Arg| keys::is_secret(&arg);
@@ -280,7 +280,21 @@ fn secrets_are_found_by_their_names() {
     assert!(!is_secret(clap::Arg::new("a").long("token-file").value_parser(clap::value_parser!(PathBuf))));
     assert!(!is_secret(clap::Arg::new("a").long("listen")));
     let directory = Directory::new("secrets");
-    let loaded = directory.load("beam serve", "[serve]\n").unwrap();
-    fs::set_permissions(directory.0.join("beam.toml"), fs::Permissions::from_mode(0o644)).unwrap();
-    assert!(loaded.warnings.is_empty(), "no secret, no warning");
+    let text = "[serve]\nalert-webhook = \"https://hooks.example/abc\"\n";
+    let path = directory.0.join("beam.toml");
+    for (mode, warned) in [(0o640, false), (0o644, true)] {
+        fs::write(&path, "").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        let loaded = directory.load("beam serve", text).unwrap();
+        assert_eq!(loaded.warnings.len(), usize::from(warned), "{mode:o}: {:?}", loaded.warnings);
+        assert!(loaded.warnings.iter().all(|w| w.contains(":2: alert-webhook") && w.contains("chmod o-r")));
+        let shown = crate::settings::shown(loaded.settings);
+        let webhook = shown.iter().find(|setting| setting.key == "alert-webhook").unwrap();
+        assert_eq!(
+            (webhook.value.as_str(), webhook.toml.as_deref()),
+            ("(secret)", Some("alert-webhook = \"(secret)\""))
+        );
+    }
+    let lines = directory.wrong("beam serve", "[serve]\nalert-webhook = 7\n");
+    assert!(lines[0].contains("alert-webhook = a value: wanted"), "{lines:?}");
 }

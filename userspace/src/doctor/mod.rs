@@ -116,13 +116,18 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<(), Failure> {
 
 /// Turns what is amiss, then looks again.
 fn mend(args: &DoctorArgs, findings: &[Finding]) -> Result<(), Failure> {
-    let mends = findings.iter().flat_map(|finding| &finding.mend);
-    let changes: Vec<Change> = mends.filter_map(Mend::change).cloned().collect();
+    let mends = || findings.iter().flat_map(|finding| &finding.mend);
+    let changes: Vec<Change> = mends().filter_map(Mend::change).cloned().collect();
     fix::fix(&changes, &args.fix.how(args.json))?;
-    if args.fix.dry_run || args.json {
-        return Ok(());
+    match (args.json, args.fix.dry_run) {
+        (true, _) => Ok(()),
+        (false, true) => {
+            let by_hand = mends().filter(|mend| mend.change().is_none());
+            by_hand.for_each(|mend| println!("# by hand: {}", mend.command()));
+            Ok(())
+        }
+        (false, false) => judge(args, examine(args)?, false),
     }
-    judge(args, examine(args)?, false)
 }
 
 fn judge(args: &DoctorArgs, findings: Vec<Finding>, json: bool) -> Result<(), Failure> {

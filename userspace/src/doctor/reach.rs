@@ -118,12 +118,11 @@ pub(super) fn ssh(host: &Host, nic: &Nic) -> Finding {
 }
 
 /// Where the peer's address is, or why not.
-fn peer(host: &Host, needed: &str) -> Result<SocketAddr, Finding> {
-    let Some(peer) = &host.plan.peer else {
-        return Err(Finding::not_asked("--peer ADDRESS"));
-    };
+fn peer(host: &Host, needed: &str) -> Result<SocketAddr, Box<Finding>> {
+    let Some(peer) = &host.plan.peer else { return Err(Box::new(Finding::not_asked("--peer ADDRESS"))) };
     peer.resolve().map_err(|error| {
-        Finding::fail(error.to_string(), needed).command(format!("getent hosts {}", peer.host))
+        let finding = Finding::fail(error.to_string(), needed);
+        Box::new(finding.command(format!("getent hosts {}", peer.host)))
     })
 }
 
@@ -131,7 +130,7 @@ pub(super) fn route(host: &Host) -> Finding {
     let needed = "a route to the peer, by an interface that beam serves";
     let peer = match peer(host, needed) {
         Ok(peer) => peer.ip(),
-        Err(finding) => return finding,
+        Err(finding) => return *finding,
     };
     let flag = if peer.is_ipv6() { "-6 " } else { "" };
     let by = host.plan.interfaces.first().map_or("IF", String::as_str);
@@ -175,7 +174,7 @@ pub(super) fn neighbour(host: &Host) -> Finding {
     let needed = "a neighbour that answers: the peer, or the router towards it";
     let peer = match peer(host, needed) {
         Ok(peer) => peer,
-        Err(finding) => return finding,
+        Err(finding) => return *finding,
     };
     let Ok(way) = look::way(peer.ip()) else { return Finding::skip("not asked: see route", needed) };
     let link = host.link(way.link);

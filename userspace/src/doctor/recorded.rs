@@ -64,12 +64,14 @@ fn a_nic(driver: &str, queue_count: u32, max: u32) -> Nic {
         has_carrier: true,
         ..Link::default()
     };
+    let mut channels = Channels::default();
+    (channels.combined, channels.combined_max) = (queue_count, max);
     let irq = |queue| RxQueue { queue, has_socket: false, irq: Some(40 + queue) };
     Nic {
         link,
         queue_count,
         features: None,
-        channels: Some(Channels { combined_max: max, combined: queue_count, ..Channels::default() }),
+        channels: Some(channels),
         queues: (0..queue_count).map(irq).collect(),
         in_sysfs: true,
     }

