@@ -111,6 +111,7 @@ fn it_can_be_suspended_and_resumed() {
     terminal.press("fg\n");
     terminal.wait_for(mark, ENTER, LIMIT);
     terminal.wait_for(mark, "worker", LIMIT);
+    assert!(!terminal.since(mark).contains(LEAVE));
     terminal.press("q");
     terminal.wait_for(mark, LEAVE, LIMIT);
     terminal.press("exit\n");

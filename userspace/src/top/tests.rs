@@ -80,6 +80,7 @@ fn sample(n: u64) -> Sample {
             "counters": {},
             "conservation": { "frames_in": 0, "delivered": 0, "dropped": 0, "in_flight": 0, "holds": true },
             "protection": crate::protection::ProtectionStatus::default(),
+            "privileges": crate::privileges::status(),
         },
         "clients": [client("alice", 1), client("bob", 2), client("carol", 3)],
         "clients_total": 3,
