@@ -79,7 +79,7 @@ fn assert_threads(beam: &Beam, kept: &[(&str, u64)]) {
     for (name, _) in kept {
         assert!(there.contains(name), "{name} is not among {there:?}");
     }
-    for name in ["beam", "beam-worker-0", "beam-signals", "beam-control", "beam-dns-0", "beam-cache"] {
+    for name in ["beam-worker-0", "beam-signals", "beam-control", "beam-dns-0", "beam-cache"] {
         assert!(there.contains(name), "{name} is not among {there:?}");
     }
 }
