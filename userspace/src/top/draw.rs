@@ -214,7 +214,8 @@ fn history(frame: &mut Frame<'_>, rest: &mut Rect, view: &View<'_>) {
     rest.y += 1;
     rest.height -= 1;
     let half = rest.width.saturating_sub(2) / 2;
-    let sides: [(&str, fn(&(u64, u64)) -> u64, Color); 2] =
+    type Side = fn(&(u64, u64)) -> u64;
+    let sides: [(&str, Side, Color); 2] =
         [("rx", |&(rx, _)| rx, Color::Green), ("tx", |&(_, tx)| tx, Color::Cyan)];
     for (index, (name, side, colour)) in sides.into_iter().enumerate() {
         let x = rest.x + index as u16 * (half + 2);

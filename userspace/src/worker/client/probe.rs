@@ -360,7 +360,7 @@ impl Client {
     /// Asks the next probe, if it is time. Without a tunnel it has no answer.
     fn probe_due(&mut self, core: &mut Core, now: Instant) {
         let Some(probing) = &mut self.probing else { return };
-        if !probing.due.is_some_and(|due| due <= now) {
+        if probing.due.is_none_or(|due| due > now) {
             return;
         }
         if !probing.has_room() {
