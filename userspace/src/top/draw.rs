@@ -360,7 +360,7 @@ const HELP: &[(&str, &str)] = &[
     ("", ""),
     ("xsk %", "datagrams that AF_XDP carried; the kernel the others"),
     ("batch", "datagrams that one look at the ports brought"),
-    ("lag us", "99 of 100 turns of the worker's loop took at most that"),
+    ("lag ms", "99 of 100 turns of the worker's loop took at most that"),
     ("rtt, loss", "of QUIC; of a client, those of its worst tunnel"),
     ("sent, rcvd", "payload, as the client sees it"),
 ];
