@@ -87,7 +87,8 @@ fn refused_early_data_is_said() {
 
 /// The source CID of a client's Initial packet (RFC 9000 section 17.2.2), which names the connection.
 fn initial_scid(datagram: &[u8]) -> Option<&[u8]> {
-    let is_initial = datagram.first()? & 0xf0 == 0xc0;
+    // Without a look at the fixed bit, which a client that has a token may clear (RFC 9287 section 3.1).
+    let is_initial = datagram.first()? & 0xb0 == 0x80;
     let dcid_length = usize::from(*datagram.get(5)?);
     let scid_length = usize::from(*datagram.get(6 + dcid_length)?);
     let scid = datagram.get(7 + dcid_length..)?.get(..scid_length)?;
