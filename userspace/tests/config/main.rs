@@ -177,7 +177,10 @@ fn one_flag(directory: &Directory, verb: &str, key: &str, setting: &Value, bare:
             let value = flag.or(env).unwrap_or(&in_file).to_owned();
             return (value, setting["from"].as_str().expect("text").to_owned());
         }
-        (setting["value"].as_str().expect("text").to_owned(), setting["from"].as_str().expect("text").to_owned())
+        (
+            setting["value"].as_str().expect("text").to_owned(),
+            setting["from"].as_str().expect("text").to_owned(),
+        )
     };
     let from_file = format!("{}:3", file.display());
     assert_eq!(asked(&start, &[]), (in_file.clone(), from_file), "{verb} {key} in the file");
