@@ -5,11 +5,14 @@
 
 use crate::{cli::DetachArgs, failure::Failure};
 use anyhow::anyhow;
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 use xsk::AttachedProgram;
 
 /// One interface may have a program in the driver and another in the generic hook.
 const PROGRAMS_MAX: usize = 2;
+/// How often it is looked who holds a program, if anybody does.
+const LOOKS: u32 = 4;
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// Processes named that hold one program.
 const HOLDERS_SAID_MAX: usize = 5;
 
@@ -68,7 +71,7 @@ fn one(interface: &str, args: &DetachArgs) -> Result<Came, Failure> {
                 "{what} is not beam's, and is left alone. If it may go: {command}"
             )));
         }
-        let holders = holders(&program);
+        let holders = lasting_holders(&program);
         if !holders.is_empty() && !args.force {
             let who =
                 holders.iter().take(HOLDERS_SAID_MAX).map(Holder::to_string).collect::<Vec<_>>().join(", ");
@@ -115,6 +118,20 @@ impl std::fmt::Display for Holder {
             None => write!(f, ")"),
         }
     }
+}
+
+/// Who has it open at every look: whoever lists programs (bpftool, another beam's start) opens each of them for a moment.
+fn lasting_holders(program: &AttachedProgram) -> Vec<Holder> {
+    let mut lasting = holders(program);
+    for _ in 1..LOOKS {
+        if lasting.is_empty() {
+            break;
+        }
+        std::thread::sleep(LOOK_INTERVAL);
+        let now = holders(program);
+        lasting.retain(|holder| now.iter().any(|still| still.pid == holder.pid));
+    }
+    lasting
 }
 
 /// Who has it open, as far as this process may see. The file descriptors of /proc tell.

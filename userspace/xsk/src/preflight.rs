@@ -31,6 +31,8 @@ pub(crate) struct Nic {
 pub(crate) struct Attached {
     pub(crate) mode: XdpAttached,
     pub(crate) program_id: u32,
+    /// Index of the interface.
+    interface: u32,
 }
 
 impl Attached {
@@ -52,14 +54,16 @@ impl Attached {
             .unwrap_or_else(|| "(name unknown)".to_owned())
     }
 
-    /// The bpf_link that holds it; `None` for a netlink attachment, and where links can't be listed.
+    /// The bpf_link that holds it; `None` for a netlink attachment, and where links can't be listed. One of another
+    /// interface, or one that was detached and that somebody has still open, may name the same program.
     pub(crate) fn link_id(self) -> Option<u32> {
         loaded_links()
             .filter_map(Result::ok)
-            .find(|link| {
+            .filter(|link| {
                 link.program_id() == self.program_id && matches!(link.link_type(), Ok(LinkType::Xdp))
             })
             .map(|link| link.id())
+            .find(|&id| sys::xdp_link_interface(id).is_ok_and(|index| index == self.interface))
     }
 }
 
@@ -108,14 +112,14 @@ fn nic(message: &LinkMessage) -> Nic {
             LinkAttribute::IfName(name) => nic.name.clone_from(name),
             LinkAttribute::Mtu(mtu) => nic.mtu = *mtu,
             LinkAttribute::NumRxQueues(count) => nic.queue_count = (*count).max(1),
-            LinkAttribute::Xdp(xdp) => nic.attached = attached(xdp),
+            LinkAttribute::Xdp(xdp) => nic.attached = attached(xdp, nic.index),
             _ => {}
         }
     }
     nic
 }
 
-fn attached(xdp: &[LinkXdp]) -> Option<Attached> {
+fn attached(xdp: &[LinkXdp], interface: u32) -> Option<Attached> {
     let (mut mode, mut program_id) = (XdpAttached::None, 0);
     for attribute in xdp {
         match attribute {
@@ -128,7 +132,7 @@ fn attached(xdp: &[LinkXdp]) -> Option<Attached> {
             _ => {}
         }
     }
-    (mode != XdpAttached::None).then_some(Attached { mode, program_id })
+    (mode != XdpAttached::None).then_some(Attached { mode, program_id, interface })
 }
 
 impl Nic {

@@ -134,13 +134,53 @@ pub fn clock_is_synchronised() -> io::Result<bool> {
 
 /// Detaches a bpf_link from its hook, whoever holds it open.
 pub(crate) fn detach_bpf_link(link_id: u32) -> io::Result<()> {
-    const BPF_LINK_GET_FD_BY_ID: libc::c_int = 30;
     const BPF_LINK_DETACH: libc::c_int = 34;
+    let link = open_bpf_link(link_id)?;
+    bpf(BPF_LINK_DETACH, link.as_raw_fd() as u32).map(drop)
+}
+
+fn open_bpf_link(link_id: u32) -> io::Result<OwnedFd> {
+    const BPF_LINK_GET_FD_BY_ID: libc::c_int = 30;
     let fd = bpf(BPF_LINK_GET_FD_BY_ID, link_id)?;
     let fd = i32::try_from(fd).map_err(io::Error::other)?;
     // SAFETY: the kernel opened the descriptor for this call's result alone.
-    let link = unsafe { OwnedFd::from_raw_fd(fd) };
-    bpf(BPF_LINK_DETACH, link.as_raw_fd() as u32).map(drop)
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Index of the interface that an XDP bpf_link holds its program on; 0 of one that was detached and is still open
+/// somewhere.
+pub(crate) fn xdp_link_interface(link_id: u32) -> io::Result<u32> {
+    /// The head of struct bpf_link_info, with the union's part for XDP.
+    #[repr(C)]
+    #[derive(Default)]
+    struct Info {
+        kind: u32,
+        id: u32,
+        program_id: u32,
+        padding: u32,
+        interface: u32,
+        rest: u32,
+    }
+    /// The attribute of BPF_OBJ_GET_INFO_BY_FD.
+    #[repr(C)]
+    struct Question {
+        fd: u32,
+        info_bytes: u32,
+        info: u64,
+    }
+    const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
+    let link = open_bpf_link(link_id)?;
+    let mut info = Info::default();
+    let question = Question {
+        fd: link.as_raw_fd() as u32,
+        info_bytes: size_of::<Info>() as u32,
+        info: (&raw mut info) as u64,
+    };
+    let (pointer, length) = (&raw const question, size_of::<Question>());
+    // SAFETY: the attribute is a local of the length given, and names a local of the length that it says, which the kernel
+    // fills at most; both outlive the call.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, BPF_OBJ_GET_INFO_BY_FD, pointer, length) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(info.interface) }
 }
 
 /// A bpf(2) command whose only argument is the attribute's first 32-bit field.
