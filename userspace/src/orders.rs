@@ -39,7 +39,7 @@ pub(crate) fn clear(args: &ClearArgs) -> Result<(), Failure> {
 fn said(answer: Answer) -> Result<(), Failure> {
     match answer {
         Answer::Done(what) => {
-            println!("{what}");
+            say!("{what}");
             Ok(())
         }
         Answer::Error(error) => Err(Failure::Runtime(anyhow!(error))),
