@@ -169,7 +169,6 @@ fn of_gateway(args: &ServeArgs) -> Checks {
         if args.ip_pool.is_empty() { Ok(()) } else { inner::realm(args).map(drop) },
         interface::check(&args.path, args.lan.as_deref()),
         supervisor::cpus(args.path.cpus.as_ref().map(|list| list.0.as_slice()), 1).map(drop),
-        alerts::Plan::of(&args.daemon.alerts).map(drop),
         args.path.simd.level().map(drop).map_err(Failure::preflight),
     ]
 }
@@ -185,7 +184,6 @@ fn of_client(args: &ConnectArgs) -> Checks {
         inner::check_client(args),
         interface::check(&args.path, args.lan.as_deref()),
         supervisor::cpus(args.path.cpus.as_ref().map(|list| list.0.as_slice()), 1).map(drop),
-        alerts::Plan::of(&args.daemon.alerts).map(drop),
         args.path.simd.level().map(drop).map_err(Failure::preflight),
     ]
 }

@@ -136,7 +136,11 @@ impl Supervisor {
         }
         let (within, until) = self.drain.begin(Instant::now());
         let of_thread = self.clone();
-        std::thread::spawn(move || of_thread.run_drain(within, until));
+        let run = move || of_thread.run_drain(within, until);
+        if let Err(error) = std::thread::Builder::new().name("beam-drain".into()).spawn(run) {
+            tracing::error!("can't start the thread that drains: {error}; stopping now");
+            self.tell_all(|| Command::Stop);
+        }
         true
     }
 

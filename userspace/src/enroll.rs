@@ -86,7 +86,7 @@ pub(crate) fn run(args: &EnrolArgs) -> Result<(), Failure> {
         EnrolFormat::Shell => say_text!("{}", invitation.shell()),
         EnrolFormat::Toml => {
             eprintln!(
-                "beam: the token, for {} on the client (chmod 0600): {}",
+                "beam: the token, for {} on the client (0600; 0640 and group beam for the unit beam-connect@): {}",
                 invitation.token_file(),
                 invitation.token
             );

@@ -73,7 +73,10 @@ fn generate(output: Option<&Path>) -> Result<(), Failure> {
     };
     write_new(path, &pem).map_err(Failure::Config)?;
     let identity = identity::key_file(path).and_then(|key| hash(&key)).map_err(Failure::Config)?;
-    eprintln!("beam: wrote {} (0600); on the gateway: beam user add NAME --key {identity}", path.display());
+    eprintln!(
+        "beam: wrote {} (0600); on the gateway: beam user add NAME --users FILE --key {identity}",
+        path.display()
+    );
     Ok(())
 }
 

@@ -33,7 +33,6 @@ mod orders;
 mod paper;
 mod ping;
 mod privileges;
-#[allow(dead_code, reason = "`capture` and `doctor --fix` use more of it than `ping` does")]
 mod progress;
 mod protection;
 mod reload;

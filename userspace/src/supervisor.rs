@@ -211,6 +211,11 @@ pub(crate) fn run(
     drop((ended_tx, confined_tx));
     // Until all workers have dropped their ends: they are confined, or have failed.
     confined_rx.iter().for_each(drop);
+    if let Err(failure) = privileges::confirm() {
+        supervisor.tell_all(|| Command::Stop);
+        threads.into_iter().for_each(|thread| drop(thread.join()));
+        return Err(failure);
+    }
     notify::watch(&supervisor).map_err(Failure::runtime)?;
     if supervisor.identity.role == "gateway" {
         tracing::info!("ready: gateway on {}", supervisor.identity.address);

@@ -17,7 +17,7 @@ const KNOWN: ABI = ABI::V7;
 
 /// Read by every control thread: the resolver's and TLS's configuration, the libraries that the resolver loads, what the
 /// kernel tells of this process, of devices and of itself.
-const SYSTEM: [&str; 12] = [
+const SYSTEM: [&str; 16] = [
     "/etc",
     "/lib",
     "/lib64",
@@ -30,6 +30,11 @@ const SYSTEM: [&str; 12] = [
     "/proc/version",
     "/sys/class/net",
     "/sys/devices",
+    // Where /etc/resolv.conf may lead, now or later.
+    "/run/systemd/resolve",
+    "/run/NetworkManager",
+    "/run/resolvconf",
+    "/run/connman",
 ];
 /// Files of devices: read and written.
 const DEVICES: [&str; 2] = ["/dev/null", "/dev/urandom"];
@@ -101,7 +106,9 @@ fn grants(plan: &Plan, room: Room) -> Vec<(PathBuf, BitFlags<AccessFs>)> {
         Room::Worker => Vec::new(),
         Room::Hook => {
             let mut grants = all(&PROGRAMS, AccessFs::Execute.into());
-            grants.extend(plan.hook.iter().map(|program| (program.clone(), AccessFs::Execute.into())));
+            // Where it is, since an editor puts a new file in its place.
+            let places = plan.hook.iter().flat_map(|program| directories_of(program));
+            grants.extend(places.map(|place| (place, AccessFs::Execute.into())));
             grants
         }
         Room::Control | Room::Device(_) | Room::Broker(_) => {

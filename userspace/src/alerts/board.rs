@@ -63,12 +63,18 @@ impl Board {
     pub(crate) fn judge(
         &mut self,
         value: impl Fn(&Quantity) -> Option<f64>,
+        is_complete: bool,
         now: Instant,
         today: Moment,
     ) -> Vec<Notice> {
         let mut notices = Vec::new();
         for alert in &mut self.alerts {
-            alert.value = value(&alert.rule.quantity);
+            let value = value(&alert.rule.quantity);
+            if value.is_none() && !is_complete {
+                // A worker is too busy to answer: what can't be told now is as it was.
+                continue;
+            }
+            alert.value = value;
             let holds = alert.value.is_some_and(|value| alert.rule.holds(value));
             let was = std::mem::discriminant(&alert.phase);
             let began = alert.since;
@@ -150,7 +156,7 @@ mod tests {
                 Quantity::Drops(None) => Some(drops),
                 _ => None,
             };
-            let said = board.judge(value, now, Moment::from_unix_s(1_000 + second as i64));
+            let said = board.judge(value, true, now, Moment::from_unix_s(1_000 + second as i64));
             let said: Vec<_> =
                 said.iter().map(|notice| (notice.rule.to_string(), notice.is_firing, notice.since)).collect();
             (said, board.status(now), board.series())

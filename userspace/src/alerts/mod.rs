@@ -140,7 +140,7 @@ impl Alerts {
 
     fn look(&self, reading: &Reading<'_>, now: Instant) {
         let mut board = self.board.lock().unwrap_or_else(PoisonError::into_inner);
-        let notices = board.judge(|quantity| reading.value(quantity), now, Moment::now());
+        let notices = board.judge(|q| reading.value(q), reading.after.is_complete, now, Moment::now());
         drop(board);
         self.tell(notices);
     }

@@ -20,8 +20,8 @@ pub(crate) struct FixArgs {
     /// With --fix or --undo: also where a link that carries an ssh session or the default route may go down meanwhile
     #[arg(long)]
     pub(crate) allow_link_drop: bool,
-    /// Where the undo journal is kept
-    #[arg(long, value_name = "DIR", default_value = crate::early::state::SYSTEM_DIRECTORY, env = "BEAM_STATE_DIR")]
+    /// Where the undo journal is kept: a directory of root's own, not the daemon's
+    #[arg(long, value_name = "DIR", default_value = crate::doctor::fix::STATE_DIRECTORY, env = "BEAM_DOCTOR_STATE_DIR")]
     pub(crate) state_dir: PathBuf,
 }
 

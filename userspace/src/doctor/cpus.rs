@@ -71,7 +71,7 @@ fn isolating(cpus: &[u32]) -> String {
     let argument = format!("isolcpus={}", told(cpus));
     format!(
         "echo 'GRUB_CMDLINE_LINUX=\"$GRUB_CMDLINE_LINUX {argument}\"' > /etc/default/grub.d/beam.cfg && \
-         update-grub && reboot"
+         update-grub   # holds from the next boot on"
     )
 }
 

@@ -11,12 +11,12 @@ use rustix::{
     net::{AddressFamily, SocketType, socket},
 };
 
-/// bpf_link for XDP came with 5.9; the oldest kernel that is kept up and that beam was run on is 5.15.
-const OLDEST: (u32, u32) = (5, 15);
+/// The steering program asks for `bpf_xdp_get_buff_len`, which came with 5.18.
+const OLDEST: (u32, u32) = (5, 18);
 
 pub(super) fn version(host: &Host) -> Finding {
     let release = release(&host.files);
-    let needed = "Linux 5.15 or newer with CONFIG_XDP_SOCKETS";
+    let needed = "Linux 5.18 or newer with CONFIG_XDP_SOCKETS";
     let Some(version) = parsed(&release) else {
         return Finding::not_seen(format!("kernel release {release} is no version"), needed);
     };

@@ -120,7 +120,8 @@ fn mend(args: &DoctorArgs, findings: &[Finding]) -> Result<(), Failure> {
     let changes: Vec<Change> = mends().filter_map(Mend::change).cloned().collect();
     fix::fix(&changes, &args.fix.how(args.json))?;
     match (args.json, args.fix.dry_run) {
-        (true, _) => Ok(()),
+        (true, true) => Ok(()),
+        (true, false) => verdict(args, &Report::new(examine(args)?)),
         (false, true) => {
             let by_hand = mends().filter(|mend| mend.change().is_none());
             by_hand.for_each(|mend| say!("# by hand: {}", mend.command()));
@@ -133,6 +134,10 @@ fn mend(args: &DoctorArgs, findings: &[Finding]) -> Result<(), Failure> {
 fn judge(args: &DoctorArgs, findings: Vec<Finding>, json: bool) -> Result<(), Failure> {
     let report = Report::new(findings);
     report.print(json)?;
+    verdict(args, &report)
+}
+
+fn verdict(args: &DoctorArgs, report: &Report) -> Result<(), Failure> {
     let bad = report.count(Outcome::Fail) + if args.strict { report.count(Outcome::Warn) } else { 0 };
     match bad {
         0 => Ok(()),

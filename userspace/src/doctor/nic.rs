@@ -115,7 +115,7 @@ fn letters(hash: HashFields) -> String {
 
 pub(super) fn lro(host: &Host, nic: &Nic) -> Finding {
     let needed = "no merging of packets in the NIC: XDP sees them one by one";
-    offloads_off(host, nic, needed, &["rx-lro", "rx-gro-hw"], "merges packets")
+    offloads_off(nic, host.plan.insists_on_native(), needed, &["rx-lro", "rx-gro-hw"], "merges packets")
 }
 
 pub(super) fn vlan(host: &Host, nic: &Nic) -> Finding {
@@ -130,11 +130,11 @@ pub(super) fn vlan(host: &Host, nic: &Nic) -> Finding {
         return Finding::pass("no VLAN interface stands on it", needed);
     }
     let what = format!("takes tags out, and {} stand(s) on it", on_it.join(", "));
-    offloads_off(host, nic, needed, &["rx-vlan-hw-parse", "rx-vlan-stag-hw-parse"], &what)
+    offloads_off(nic, false, needed, &["rx-vlan-hw-parse", "rx-vlan-stag-hw-parse"], &what)
 }
 
 /// Warns of those that run.
-fn offloads_off(host: &Host, nic: &Nic, needed: &str, names: &[&str], what: &str) -> Finding {
+fn offloads_off(nic: &Nic, fatal: bool, needed: &str, names: &[&str], what: &str) -> Finding {
     let features = match ethtool::features(nic.name()) {
         Ok(features) => features,
         Err(error) => return Finding::not_seen(error, needed),
@@ -145,11 +145,7 @@ fn offloads_off(host: &Host, nic: &Nic, needed: &str, names: &[&str], what: &str
         return Finding::pass(format!("{} off", names.join(", ")), needed);
     }
     let told: Vec<&str> = on.iter().map(|feature| feature.name.as_str()).collect();
-    let mut finding = Finding::lacks(
-        host.plan.insists_on_native(),
-        format!("{} on: the NIC {what}", told.join(", ")),
-        needed,
-    );
+    let mut finding = Finding::lacks(fatal, format!("{} on: the NIC {what}", told.join(", ")), needed);
     for feature in on {
         let knob = Knob::Feature { interface: nic.link.name.clone(), feature: feature.name.clone() };
         finding = match feature.changeable {

@@ -22,7 +22,9 @@ pub(super) fn capabilities(host: &Host) -> Finding {
     }
     let beam = std::env::current_exe().map_or_else(|_| "beam".into(), |path| path.display().to_string());
     Finding::lacks(host.plan.insists_on_xdp(), format!("this process lacks {}", missing.join(", ")), needed)
-        .command(format!("setcap cap_net_admin,cap_bpf,cap_net_raw,cap_ipc_lock+ep {beam}"))
+        .command(format!(
+            "setcap cap_net_admin,cap_bpf,cap_net_raw,cap_ipc_lock,cap_net_bind_service+ep {beam}"
+        ))
 }
 
 pub(super) fn memlock(host: &Host) -> Finding {

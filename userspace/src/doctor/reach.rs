@@ -38,7 +38,7 @@ pub(super) fn listen(host: &Host) -> Finding {
         BindError::Permission { .. } => {
             let port = address.port();
             Finding::fail(format!("UDP port {port} needs CAP_NET_BIND_SERVICE"), needed)
-                .command(format!("sysctl -w net.ipv4.ip_unprivileged_port_start={port}"))
+                .command("setcap cap_net_admin,cap_bpf,cap_net_raw,cap_ipc_lock,cap_net_bind_service+ep $(command -v beam)")
         }
         BindError::NotLocal { .. } => {
             Finding::fail(format!("{} is not an address of this host", address.ip()), needed)
@@ -66,7 +66,7 @@ fn in_use(host: &Host, address: SocketAddr, needed: &str) -> Finding {
         }
         Some(holder) => Finding::fail(format!("UDP {address} is taken by {holder}"), needed)
             .command(format!("kill {}", holder.pid)),
-        None => Finding::fail(format!("UDP {address} is taken; by whom is not seen: needs root"), needed)
+        None => Finding::not_seen(format!("UDP {address} is taken; by whom is not seen: needs root"), needed)
             .command(format!("sudo ss -ulpn 'sport = :{}'", address.port())),
     }
 }

@@ -87,7 +87,7 @@ impl Invitation {
 
     /// Where a daemon's client keeps it.
     pub(super) fn token_file(&self) -> String {
-        format!("/etc/beam/{}", self.file_name())
+        format!("/etc/beam/connect/{}", self.file_name())
     }
 
     /// Lines for a POSIX shell. The token goes into a file of the user's by a here-document: on a command line everybody
@@ -224,7 +224,7 @@ mod tests {
         let table = invitation(&["-D", "1080", "-L", "8080:h.example:80"]).toml().unwrap();
         let has = |line: &str| table.lines().any(|there| there == line);
         assert!(table.starts_with("[connect]\n") && has(r#"url = "https://[2001:db8::1]:443""#), "{table}");
-        assert!(has(r#"token-file = "/etc/beam/alice@2001_db8__1.token""#), "{table}");
+        assert!(has(r#"token-file = "/etc/beam/connect/alice@2001_db8__1.token""#), "{table}");
         assert!(has(r#"socks = ["1080"]"#) && has(r#"local-forward = ["8080:h.example:80"]"#), "{table}");
         assert!(!table.contains("beam_token") && table.lines().count() == 6, "{table}");
         let error = invitation(&["--nonsense"]).toml().unwrap_err().to_string();

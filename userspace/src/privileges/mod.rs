@@ -46,11 +46,7 @@ pub(crate) fn prepare(sandbox: Sandbox, files: Files, hook: Option<&Path>) -> Re
 /// The calling thread has set everything up: from here on it is like any other, and so is what it starts.
 pub(crate) fn settle() -> Result<(), Failure> {
     confine::enter(Room::Control).map_err(failed)?;
-    if confine::has_failed() {
-        return Err(Failure::Preflight(anyhow!(
-            "a thread can't be confined; the log says why; --sandbox off runs without"
-        )));
-    }
+    confirm()?;
     for path in READ_AGAIN.get().into_iter().flatten() {
         if let Err(error) = File::open(path) {
             tracing::warn!(
@@ -70,6 +66,16 @@ pub(crate) fn hint(error: &str) -> &'static str {
             "; a running beam reads what its user owns, in the directories of the files that it was started with: restart it to read others"
         }
         _ => "",
+    }
+}
+
+/// No thread has failed to give up what it should.
+pub(crate) fn confirm() -> Result<(), Failure> {
+    match confine::has_failed() {
+        false => Ok(()),
+        true => Err(Failure::Preflight(anyhow!(
+            "a thread can't be confined; the log says why; --sandbox off runs without"
+        ))),
     }
 }
 
@@ -107,6 +113,8 @@ pub(crate) struct PrivilegesStatus {
     pub(crate) landlock_abi: i32,
     /// What this kernel doesn't have.
     pub(crate) lacks: Vec<String>,
+    /// Changes of addresses and routes that found no room in the broker's queue.
+    pub(crate) orders_lost: u64,
 }
 
 /// What a thread of `/proc/self/task` has.
@@ -159,6 +167,7 @@ fn summary(threads: &[Thread], report: Option<&confine::Report>) -> PrivilegesSt
         unfiltered: unfiltered.map(|thread| thread.name.clone()).collect(),
         landlock_abi: report.map_or(0, |report| report.landlock_abi),
         lacks: report.map_or(Vec::new(), |report| report.lacks.clone()),
+        orders_lost: broker::orders_lost(),
     }
 }
 

@@ -23,6 +23,7 @@ use std::{
 };
 
 /// A running `beam capture`.
+#[derive(Debug)]
 struct Capture {
     process: Proc,
     file: PathBuf,

@@ -24,14 +24,26 @@ fn both_ends_are_seen_exactly_and_decrypted_with_the_secrets() {
     let url = format!("http://127.0.0.1:{FORWARD_PORT}/{BODY_BYTES}");
     // Only now does the gateway know whose connection it is.
     assert_eq!(place.curl(&[&url]).0, BODY_BYTES);
-    let (before_gateway, before_client) = (settled(&gateway), settled(&client));
-
     // The first connection is older than the captures: nobody has its secrets. The client then makes another.
     let gateway_logs = file(&place, "gateway-qlog");
     let client_logs = file(&place, "client-qlog");
-    let at_gateway =
-        Capture::start(&place, &gateway, "gateway-capture", &["--keylog", "--qlog", &gateway_logs]);
-    let at_client = Capture::start(&place, &client, "client-capture", &["--keylog", "--qlog", &client_logs]);
+    let begin = || {
+        let nobody_looks = |status: &Value| status["captures"].as_array().unwrap().is_empty();
+        for end in [&gateway, &client] {
+            until("those before are over", || end.status(), nobody_looks);
+        }
+        let before = (settled(&gateway), settled(&client));
+        let args = ["--keylog", "--qlog", &gateway_logs];
+        let at_gateway = Capture::start(&place, &gateway, "gateway-capture", &args);
+        let args = ["--keylog", "--qlog", &client_logs];
+        (before, at_gateway, Capture::start(&place, &client, "client-capture", &args))
+    };
+    // A client says a word whenever it hears of an address or a route: then they begin anew.
+    let nothing_between = |(before, ..): &((Value, Value), Capture, Capture)| {
+        (moved(&before.0), moved(&before.1)) == (moved(&gateway.status()), moved(&client.status()))
+    };
+    let ((before_gateway, before_client), at_gateway, at_client) =
+        until("nothing moves while captures begin", begin, nothing_between);
     gateway.process.wait_for_line("TLS secrets of new connections go to uid 0", LIMIT);
     let control = path(&gateway.control);
     let (code, said) = beam(&place, &["kick", "alice", "--control", &control]);
@@ -59,7 +71,8 @@ fn both_ends_are_seen_exactly_and_decrypted_with_the_secrets() {
         assert_eq!(count(file, "udp.checksum.status == 0 || ip.checksum.status == 0"), 0, "sums hold");
         // One CONNECT and its answer; the client's settings are in early data, where tshark knows no HTTP/3 yet.
         assert_eq!(count(file, "http3.frame_type == 1"), 2, "HEADERS");
-        assert!(count(file, "http3.frame_type == 4") >= 1 && count(file, "http3.frame_type == 0") >= 2);
+        let [settings, data] = [4, 0].map(|kind| count(file, &format!("http3.frame_type == {kind}")));
+        assert!(settings >= 1 && data >= 1, "{settings} packets with SETTINGS, {data} with DATA");
         assert_eq!(count(file, "quic.decryption_failed"), 0);
         assert!(count(file, "tls.handshake.type == 20") >= 2, "both Finished messages are readable");
         assert_eq!(fs::metadata(file).unwrap().permissions().mode() & 0o777, 0o600);

@@ -195,7 +195,7 @@ fn ports_and_privilege() {
                 "this process lacks",
                 "CAP_NET_ADMIN, CAP_BPF, CAP_NET_RAW;",
                 "it needs CAP_NET_ADMIN, CAP_BPF and CAP_NET_RAW",
-                "setcap cap_net_admin,cap_bpf,cap_net_raw,cap_ipc_lock+ep {dir}/beam",
+                "setcap cap_net_admin,cap_bpf,cap_net_raw,cap_ipc_lock,cap_net_bind_service+ep {dir}/beam",
             ],
             by: NOBODY,
             args: "{serve} -i g0 --xdp native",
@@ -219,7 +219,7 @@ fn ports_and_privilege() {
         },
         Row {
             name: "privileged port without privilege",
-            voice: ["UDP port 443", "443", "CAP_NET_BIND_SERVICE", "setcap cap_net_bind_service+ep"],
+            voice: ["UDP port 443", "443", "CAP_NET_BIND_SERVICE", "cap_net_bind_service+ep"],
             by: NOBODY,
             args: "serve -l 198.18.0.1:443 --xdp off {tls} {users}",
             exit: 4,

@@ -12,7 +12,7 @@ pub enum TunError {
     NoDriver,
     /// The node or the device is somebody else's.
     #[error(
-        "no permission to make TUN device {name} ({error}); run as root, or: setcap cap_net_admin+ep $(command -v beam)"
+        "no permission to make TUN device {name} ({error}); run as root, or: setcap cap_net_admin,cap_bpf,cap_net_raw,cap_ipc_lock,cap_net_bind_service+ep $(command -v beam)"
     )]
     Permission {
         /// The device.

@@ -58,7 +58,7 @@ pub enum BindError {
     },
     /// A port below `net.ipv4.ip_unprivileged_port_start` without the capability.
     #[error(
-        "UDP port {} needs CAP_NET_BIND_SERVICE or a lower limit for unprivileged ports.\n  either: setcap cap_net_bind_service+ep $(command -v beam)\n  or:     sysctl -w net.ipv4.ip_unprivileged_port_start={}\n  or choose a port of 1024 or more with --listen",
+        "UDP port {} needs CAP_NET_BIND_SERVICE or a lower limit for unprivileged ports.\n  either: setcap cap_net_admin,cap_bpf,cap_net_raw,cap_ipc_lock,cap_net_bind_service+ep $(command -v beam)\n  or:     sysctl -w net.ipv4.ip_unprivileged_port_start={}\n  or choose a port of 1024 or more with --listen",
         address.port(), address.port()
     )]
     Permission {

@@ -90,7 +90,7 @@ pub enum OpenError {
     /// The process may not do this.
     #[error(
         "this process lacks {}; it needs CAP_NET_ADMIN, CAP_BPF and CAP_NET_RAW. Run it as root, or once: \
-         setcap cap_net_admin,cap_bpf,cap_net_raw,cap_ipc_lock+ep {executable}", missing.join(", ")
+         setcap cap_net_admin,cap_bpf,cap_net_raw,cap_ipc_lock,cap_net_bind_service+ep {executable}", missing.join(", ")
     )]
     MissingCapability {
         /// Those that are missing.
@@ -158,7 +158,7 @@ pub enum OpenError {
     },
     /// The steering program doesn't load.
     #[error(
-        "the kernel refused the steering program: {why}. Kernel 5.15 or newer is needed; use --xdp off without it"
+        "the kernel refused the steering program: {why}. Linux 5.18 or newer is needed; use --xdp off without it"
     )]
     Load {
         /// The verifier's or loader's words.

@@ -123,7 +123,9 @@ fn each_missing_capability_is_named() {
         let OpenError::MissingCapability { missing, .. } = &error else { panic!("{error}") };
         assert_eq!(*missing, expected);
         assert!(
-            error.to_string().contains("setcap cap_net_admin,cap_bpf,cap_net_raw,cap_ipc_lock+ep /"),
+            error
+                .to_string()
+                .contains("setcap cap_net_admin,cap_bpf,cap_net_raw,cap_ipc_lock,cap_net_bind_service+ep /"),
             "{error}"
         );
     }

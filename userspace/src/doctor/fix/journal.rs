@@ -15,9 +15,9 @@ use super::knob::{Change, Knob};
 use anyhow::{Context, anyhow};
 use serde::{Deserialize, Serialize};
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File, Metadata, OpenOptions},
     io::{Read, Seek, SeekFrom, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
@@ -164,6 +164,20 @@ pub(crate) fn peek(state_dir: &Path) -> anyhow::Result<Vec<Step>> {
     }
 }
 
+/// Refuses what somebody else could have written: its steps are taken with all privileges.
+fn ours_alone(path: &Path, metadata: &Metadata) -> anyhow::Result<()> {
+    let us = rustix::process::geteuid().as_raw();
+    let (owner, mode) = (metadata.uid(), metadata.mode() & 0o7777);
+    if owner == us && mode & 0o022 == 0 && !metadata.is_symlink() {
+        return Ok(());
+    }
+    Err(anyhow!(
+        "the undo journal must be out of others' reach, and {} has owner {owner} and mode {mode:04o}; needed are owner {us} \
+         and no writing by others: see what it holds, then mend it or give --state-dir DIR",
+        path.display()
+    ))
+}
+
 impl Journal {
     /// Opens it, and makes it where there is none.
     pub(crate) fn open(state_dir: &Path) -> anyhow::Result<Self> {
@@ -175,9 +189,12 @@ impl Journal {
             )
         };
         fs::DirBuilder::new().recursive(true).mode(0o700).create(state_dir).with_context(advice)?;
+        ours_alone(state_dir, &fs::symlink_metadata(state_dir).with_context(advice)?)?;
         let mut options = OpenOptions::new();
         options.read(true).append(true).create(true).mode(0o600);
+        options.custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32);
         let mut file = options.open(&path).with_context(advice)?;
+        ours_alone(&path, &file.metadata().with_context(advice)?)?;
         // A new file is there after a crash only once its directory is on the disk.
         File::open(state_dir).and_then(|directory| directory.sync_all()).with_context(advice)?;
         let lock = rustix::fs::FlockOperation::NonBlockingLockExclusive;

@@ -19,6 +19,10 @@ use std::{io::Write as _, path::PathBuf};
 
 const SCHEMA: &str = "beam.doctor.fix.v1";
 
+/// Where the undo journal is kept. Not the daemons' state directory: that may belong to a user of theirs, and what the
+/// journal says is done as root.
+pub(crate) const STATE_DIRECTORY: &str = "/var/lib/beam-doctor";
+
 /// How it is to be done.
 #[derive(Clone, Debug)]
 pub(crate) struct How {
@@ -194,14 +198,13 @@ pub(crate) fn undo(how: &How) -> Result<(), Failure> {
 }
 
 /// Why a knob isn't turned, where its interface carries what would be cut off.
-fn cut_off(lifelines: &lifeline::Lifelines, knob: &Knob, to: &str, how: &How) -> Option<String> {
+fn cut_off(lifelines: &lifeline::Lifelines, knob: &Knob, to: &str, verb: &str, how: &How) -> Option<String> {
     let interface = knob.interface()?;
     let carries = lifelines.on(interface).filter(|_| knob.may_drop_link(to))?;
     (!how.allow_link_drop).then(|| {
         format!(
             "{interface} carries {carries}, and its link may go down for some seconds, or for good, when this is turned; \
-             to do it all the same: beam doctor {} --allow-link-drop",
-            if to == "down" { "--undo" } else { "--fix (or --undo)" },
+             to do it all the same: beam doctor {verb} --allow-link-drop"
         )
     })
 }

@@ -43,7 +43,8 @@ fn one(
     if before == *to {
         return Ok(act.came(Came::Already));
     }
-    if let Some(why) = cut_off(lifelines, knob, to, how) {
+    let fix = format!("-i {} --fix", knob.interface().unwrap_or("IF"));
+    if let Some(why) = cut_off(lifelines, knob, to, &fix, how) {
         return Ok(act.because(Came::Refused, why));
     }
     let Some(journal) = journal else {

@@ -71,7 +71,7 @@ fn one(step: &Step, how: &How, lifelines: &Lifelines) -> (Act, Option<Closed>) {
         );
         return (act.because(Came::Left, why), None);
     }
-    if let Some(why) = cut_off(lifelines, knob, before, how) {
+    if let Some(why) = cut_off(lifelines, knob, before, "--undo", how) {
         return (act.because(Came::Refused, why), None);
     }
     if how.dry_run {

@@ -23,7 +23,7 @@ use masque::{
     Address, AddressAssign, AddressRequest, CAPSULE_PROTOCOL, Capsule, CapsuleSet, Code, IpPrefix, IpScope,
     RouteAdvertisement,
 };
-use std::{net::IpAddr, sync::Arc};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 /// IP sessions of one worker.
 const SESSIONS_MAX: usize = 65_536;
@@ -259,9 +259,13 @@ impl Gateway {
             core.ip.totals.routes_refused += 1;
             return self.end_ip(core, key, Some(&ROUTE_REFUSED));
         }
-        // "The full list": what isn't in it any more is taken away.
-        session.networks.drain(..).for_each(|prefix| realm.remove_route(&prefix));
-        for prefix in routes.ranges().iter().flat_map(|range| range.prefixes()).filter_map(prefix_of) {
+        // "The full list": what isn't in it any more is taken away, what is new is added, the others are left alone.
+        let offered: BTreeSet<Prefix> =
+            routes.ranges().iter().flat_map(|range| range.prefixes()).filter_map(prefix_of).collect();
+        let gone = session.networks.extract_if(.., |had| !offered.contains(had));
+        gone.for_each(|prefix| realm.remove_route(&prefix));
+        let had: BTreeSet<Prefix> = session.networks.iter().copied().collect();
+        for prefix in offered.into_iter().filter(|prefix| !had.contains(prefix)) {
             let refused = if !self.may_announce(&session.name, prefix) {
                 Some("its routes= in the users file doesn't cover it".to_owned())
             } else {
