@@ -171,6 +171,7 @@ impl Rig {
         command.args(["netns", "exec", &self.netns(ns)]).arg(program).stdin(Stdio::null());
         // Not the host's: tests run beside each other, and beside a daemon.
         command.env("BEAM_STATE_DIR", self.directory().join("state"));
+        command.env("BEAM_DOCTOR_STATE_DIR", self.directory().join("doctor"));
         command
     }
 

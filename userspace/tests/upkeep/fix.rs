@@ -85,7 +85,7 @@ fn what_others_turned_since_stays_and_a_dry_run_turns_nothing() {
     let planned = beam(&rig, &format!("{fix} --dry-run"), &[]);
     planned.is(0, &["# MTU of g0 is 9000, to be 3", "\nip link set g0 mtu 3"]);
     assert_eq!(settings(&rig), before);
-    assert!(!rig.directory().join("state/doctor.journal").exists(), "a dry run keeps no journal");
+    assert!(!rig.directory().join("doctor/doctor.journal").exists(), "a dry run keeps no journal");
     // Its output is a script that does the same.
     shell(&rig, &planned.stdout);
     beam(&rig, "doctor mtu -i g0", &[]).is(0, &["1 passed"]);
@@ -138,7 +138,7 @@ fn a_journal_of_another_time_or_place() {
         line(5, r#"{"kind":"file","path":"/etc/passwd"}"#, ["x", "y"], [boot, netns, "null"]),
     ]
     .concat();
-    let path = rig.directory().join("state/doctor.journal");
+    let path = rig.directory().join("doctor/doctor.journal");
     fs::create_dir_all(path.parent().expect("it has one")).expect("make the state directory");
     fs::write(&path, journal).expect("write a journal");
     beam(&rig, UNDO, &[]).is(
@@ -158,6 +158,9 @@ fn a_journal_of_another_time_or_place() {
     // What belongs elsewhere, and what failed, waits; the rest is settled.
     let again = beam(&rig, UNDO, &[]);
     again.is(1, &["in another network namespace", "1 of 2 could not be undone"]);
+    // Its steps are taken as root, so nobody else may have written them.
+    shell(&rig, &format!("chmod 0666 {}", path.display()));
+    beam(&rig, UNDO, &[]).is(4, &["out of others' reach", "mode 0666", "no writing by others"]);
 }
 
 #[test]
