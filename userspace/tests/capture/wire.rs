@@ -29,7 +29,9 @@ fn both_ends_are_seen_exactly_and_decrypted_with_the_secrets() {
     let client_logs = file(&place, "client-qlog");
     let begin = || {
         let nobody_looks = |status: &Value| status["captures"].as_array().unwrap().is_empty();
-        [&gateway, &client].map(|end| until("those before are over", || end.status(), nobody_looks));
+        for end in [&gateway, &client] {
+            until("those before are over", || end.status(), nobody_looks);
+        }
         let before = (settled(&gateway), settled(&client));
         let args = ["--keylog", "--qlog", &gateway_logs];
         let at_gateway = Capture::start(&place, &gateway, "gateway-capture", &args);
