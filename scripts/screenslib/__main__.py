@@ -20,8 +20,9 @@ WARM_UP_S = 3
 
 def parse(argv):
     flags = argparse.ArgumentParser(prog="scripts/screens", allow_abbrev=False)
-    flags.add_argument("names", nargs="*", metavar="NAME")
+    flags.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}; default: all")
     flags.add_argument("--readme", action="store_true")
+    flags.add_argument("--file", default=README)
     flags.add_argument("--keep", action="store_true")
     flags.add_argument("--only-parse", action="store_true", help=argparse.SUPPRESS)
     parsed = flags.parse_args(argv)
@@ -51,12 +52,12 @@ def screens(site, names):
             yield name, fenced(f"beam {shlex.join(argv)}", site.beam_says(where, argv, environment))
 
 
-def into_readme(made):
-    with open(README, encoding="utf-8") as file:
+def into_file(path, made):
+    with open(path, encoding="utf-8") as file:
         text = file.read()
     for name, block in made:
         text = replaced(text, name, block)
-    with open(README, "w", encoding="utf-8") as file:
+    with open(path, "w", encoding="utf-8") as file:
         file.write(text)
 
 
@@ -91,9 +92,9 @@ def main(argv):
         return without_report(left, stopped_by)
     if flags.readme:
         try:
-            into_readme(made)
+            into_file(flags.file, made)
         except MissingBlock as error:
-            say(f"error: README.md: {error}")
+            say(f"error: {flags.file}: {error}")
             return 1
     else:
         print("\n\n".join(block for _, block in made))

@@ -1,5 +1,5 @@
-"""A gateway with three clients that have something to do: alice fetches as fast as she can over AF_XDP, bob at a rate of
-his own over kernel UDP, carol at a trickle. A stranger sends what isn't QUIC."""
+"""A gateway with three clients that have something to do: alice fetches as fast as she can over AF_XDP, bob a piece now
+and then over kernel UDP, carol smaller ones. A stranger sends what isn't QUIC."""
 
 import hashlib
 import os
@@ -11,13 +11,13 @@ from demolib.job import Origin, own_cpu, write_private
 from demolib.rig import DemoError, Namespaces
 
 LARGE_BYTES = 64 << 20
-BOB_BYTES_PER_S = 2_000_000
-CAROL_BYTES_PER_S = 40_000
+# What bob and carol fetch at once, and how long they then rest.
+BOB, CAROL = (256 << 10, 0.1), (16 << 10, 0.2)
 CLIENTS = ("alice", "bob", "carol")
 COMMAND_LIMIT_S = 60
 
 # Fetches again and again until it is stopped.
-FETCH_ALWAYS = 'while :; do curl -sS -o /dev/null "$@" || exit; done'
+FETCH_ALWAYS = 'rest=$1; shift; while :; do curl -sS -o /dev/null "$@" || exit; sleep "$rest"; done'
 # Not QUIC: no fixed bit, no version.
 STRANGER = "import socket, sys, time\n" \
            "s = socket.socket(type=socket.SOCK_DGRAM)\n" \
@@ -51,13 +51,13 @@ class Site(Namespaces):
         for name in CLIENTS:
             client = self.spawn("client", f"client {name}", *self._connect(name, ports[name]), stdout=subprocess.DEVNULL)
             client.wait_for("ready")
-        self._fetch_always(ports["alice"])
-        self._fetch_always(ports["bob"], "--limit-rate", str(BOB_BYTES_PER_S))
-        self._fetch_always(ports["carol"], "--limit-rate", str(CAROL_BYTES_PER_S))
+        self._fetch_always(ports["alice"], 0)
+        for name, (size_bytes, rest_s) in (("bob", BOB), ("carol", CAROL)):
+            self._fetch_always(ports[name], rest_s, "--range", f"0-{size_bytes - 1}")
         self.spawn("client", "stranger", sys.executable, "-c", STRANGER, self.gateway, str(self.listen_port))
 
-    def _fetch_always(self, port, *flags):
-        argv = ["sh", "-c", FETCH_ALWAYS, "sh", *flags, f"http://127.0.0.1:{port}/large"]
+    def _fetch_always(self, port, rest_s, *flags):
+        argv = ["sh", "-c", FETCH_ALWAYS, "sh", str(rest_s), *flags, f"http://127.0.0.1:{port}/large"]
         self.spawn("client", "fetches", *argv, stdout=subprocess.DEVNULL)
 
     def _serve(self):

@@ -16,7 +16,7 @@ class Refusals(unittest.TestCase):
     def test_wrong_command_lines(self):
         for arguments, needed in (
             ((), "scripts/bench aead"),
-            (("des",), "known: aead, engine, tunnel"),
+            (("des",), "known: aead, engine, metrics, tunnel"),
             (("aead", "--yaml"), "known: --json"),
             (("aead", "--only"), "--only wants a text"),
             (("aead", "--no-instructions"), "is for engine"),

@@ -34,11 +34,11 @@ pub(crate) fn run(args: &DetachArgs) -> Result<(), Failure> {
     for interface in &interfaces {
         match one(interface, args)? {
             Came::Detached(what) => {
-                what.iter().for_each(|what| println!("{interface}: detached {what}"));
+                what.iter().for_each(|what| say!("{interface}: detached {what}"));
                 detached += what.len();
             }
             Came::Nothing if args.all => {}
-            Came::Nothing => println!("{interface}: no XDP program is attached"),
+            Came::Nothing => say!("{interface}: no XDP program is attached"),
             Came::Refused(why) => refused.push(format!("{interface}: {why}")),
         }
     }
@@ -46,7 +46,7 @@ pub(crate) fn run(args: &DetachArgs) -> Result<(), Failure> {
         return Err(Failure::Preflight(anyhow!("{}", refused.join("\n"))));
     }
     if args.all && detached == 0 {
-        println!("no interface has an XDP program of beam's");
+        say!("no interface has an XDP program of beam's");
     }
     Ok(())
 }
@@ -60,7 +60,7 @@ fn one(interface: &str, args: &DetachArgs) -> Result<Came, Failure> {
         if !program.is_beam {
             // With --all, others' programs are none of the question.
             if args.all {
-                println!("{interface}: left {what}, which is not beam's");
+                say!("{interface}: left {what}, which is not beam's");
                 break;
             }
             let command = program.removal(interface);

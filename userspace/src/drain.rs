@@ -203,12 +203,12 @@ pub(crate) fn run(args: &DrainArgs) -> Result<(), Failure> {
         let object = serde_json::json!({
             "schema": SCHEMA, "stopped": cut.is_some(), "flows_left": flows_left, "left_ms": left_ms, "flows_cut": cut,
         });
-        println!("{object}");
+        say!("{object}");
     }
     match cut {
         Some(0) if args.json => Ok(()),
         Some(0) => {
-            println!("drained: every flow has finished");
+            say!("drained: every flow has finished");
             Ok(())
         }
         Some(cut) => Err(Failure::Runtime(anyhow!(
@@ -216,7 +216,7 @@ pub(crate) fn run(args: &DrainArgs) -> Result<(), Failure> {
         ))),
         None if args.json => Ok(()),
         None => {
-            println!("draining: {flows_left} flow(s) may finish within {} s", left_ms.div_ceil(1000));
+            say!("draining: {flows_left} flow(s) may finish within {} s", left_ms.div_ceil(1000));
             Ok(())
         }
     }

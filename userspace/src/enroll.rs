@@ -83,14 +83,14 @@ pub(crate) fn run(args: &EnrolArgs) -> Result<(), Failure> {
         );
     }
     match args.format {
-        EnrolFormat::Shell => print!("{}", invitation.shell()),
+        EnrolFormat::Shell => say_text!("{}", invitation.shell()),
         EnrolFormat::Toml => {
             eprintln!(
                 "beam: the token, for {} on the client (chmod 0600): {}",
                 invitation.token_file(),
                 invitation.token
             );
-            print!("{table}");
+            say_text!("{table}");
         }
     }
     Ok(())

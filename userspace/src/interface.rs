@@ -173,8 +173,8 @@ pub(crate) fn check(args: &PathArgs, lan: Option<&str>) -> Result<(), Failure> {
     }
     let Some(mode) = mode(args.xdp) else { return Ok(()) };
     must_name_interface(args)?;
-    let names = args.interfaces.iter().map(String::as_str).chain(lan);
-    names.map(|name| config(args, name, mode).check().map_err(Failure::config)).collect()
+    let mut names = args.interfaces.iter().map(String::as_str).chain(lan);
+    names.try_for_each(|name| config(args, name, mode).check().map_err(Failure::config))
 }
 
 /// Opens the LAN's interface: all of its queues, by the same ladder as the tunnel's.

@@ -38,7 +38,7 @@ pub(crate) fn run(args: &KeyArgs) -> Result<(), Failure> {
             let key = PrivateKeyDer::from_pem_slice(&pem)
                 .map_err(|_| anyhow!("{from} holds no PEM private key; make one with: beam key gen -o FILE"))
                 .map_err(Failure::Config)?;
-            println!("{}", hash(&key).map_err(Failure::Config)?);
+            say!("{}", hash(&key).map_err(Failure::Config)?);
             Ok(())
         }
         KeyVerb::Show { file, json } => show::run(file, *json),
@@ -68,7 +68,7 @@ fn generate(output: Option<&Path>) -> Result<(), Failure> {
                 "beam: warning: standard output is a file that others may read; next time: umask 077, or beam key gen -o FILE"
             );
         }
-        print!("{}", *pem);
+        say_text!("{}", *pem);
         return io::stdout().flush().context("can't write to standard output").map_err(Failure::Runtime);
     };
     write_new(path, &pem).map_err(Failure::Config)?;

@@ -3,6 +3,9 @@
 //! This file parses the command line and maps failures to exit codes; `serve` and `connect` wire a daemon together;
 //! `worker` is where packets and flows live; `control` is the socket that the read verbs talk to.
 
+#[macro_use]
+mod say;
+
 mod alerts;
 mod capture;
 mod check;
@@ -30,7 +33,6 @@ mod orders;
 mod paper;
 mod ping;
 mod privileges;
-#[allow(dead_code, reason = "`capture` and `doctor --fix` use more of it than `ping` does")]
 mod progress;
 mod protection;
 mod reload;

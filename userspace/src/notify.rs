@@ -35,6 +35,7 @@ const END_MARGIN: Duration = Duration::from_secs(5);
 
 /// The socket, connected before files go out of reach.
 static MANAGER: OnceLock<UnixDatagram> = OnceLock::new();
+static READY: AtomicBool = AtomicBool::new(false);
 static STOPPING: AtomicBool = AtomicBool::new(false);
 
 /// Finds the service manager, if there is one.
@@ -78,12 +79,26 @@ fn status(text: &str) -> String {
 pub(crate) fn ready(text: &str) {
     // A tunnel that comes up during a drain changes nothing.
     if !STOPPING.load(Ordering::SeqCst) {
+        READY.store(true, Ordering::SeqCst);
         send(&["READY=1", &status(text)]);
     }
 }
 
-/// Files are read again.
-pub(crate) fn reloading() {
+/// Files are read again, and what comes of it. Of a client without a tunnel the manager hears nothing: it would be ready
+/// afterwards.
+pub(crate) fn reload(read: impl FnOnce() -> Result<String, String>) -> Result<String, String> {
+    let was_ready = READY.load(Ordering::SeqCst);
+    if was_ready {
+        reloading();
+    }
+    let outcome = read();
+    if was_ready {
+        ready(outcome.as_ref().unwrap_or_else(|error| error));
+    }
+    outcome
+}
+
+fn reloading() {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     let usec = now.tv_sec.unsigned_abs() * 1_000_000 + now.tv_nsec.unsigned_abs() / 1000;
     send(&["RELOADING=1", &format!("MONOTONIC_USEC={usec}"), "STATUS=reading files again"]);

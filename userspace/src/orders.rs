@@ -4,7 +4,7 @@ use crate::{
     cli::{ClearArgs, Clearable, ControlArgs, KickArgs},
     control::{self, Answer, Request},
     failure::Failure,
-    notify,
+    notify, privileges,
     supervisor::Supervisor,
     worker::{
         Revoked,
@@ -39,7 +39,7 @@ pub(crate) fn clear(args: &ClearArgs) -> Result<(), Failure> {
 fn said(answer: Answer) -> Result<(), Failure> {
     match answer {
         Answer::Done(what) => {
-            println!("{what}");
+            say!("{what}");
             Ok(())
         }
         Answer::Error(error) => Err(Failure::Runtime(anyhow!(error))),
@@ -62,10 +62,7 @@ pub(crate) fn parse_tunnel_id(text: &str) -> Option<(u8, ConnId)> {
 impl Supervisor {
     /// Reads the files again; what was changed, or why nothing was. Both are in the log, too.
     pub(crate) fn reload(&self) -> Result<String, String> {
-        notify::reloading();
-        let outcome = self.read_again();
-        notify::ready(outcome.as_ref().unwrap_or_else(|error| error));
-        outcome
+        notify::reload(|| self.read_again())
     }
 
     fn read_again(&self) -> Result<String, String> {
@@ -101,7 +98,9 @@ impl Supervisor {
                 Ok(format!("reloaded: {outcome}"))
             }
             Err(error) => {
-                let error = format!("reload failed, nothing has changed: {error}");
+                let error = error.to_string();
+                let error =
+                    format!("reload failed, nothing has changed: {error}{}", privileges::hint(&error));
                 tracing::error!("{error}");
                 Err(error)
             }

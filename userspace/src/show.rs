@@ -239,9 +239,9 @@ pub(crate) fn run(args: &ShowArgs) -> Result<(), Failure> {
             _ => return Err(Failure::Runtime(anyhow!("the daemon answers another question"))),
         };
         if args.json {
-            println!("{}", serde_json::to_string(&shown).map_err(Failure::runtime)?);
+            say!("{}", serde_json::to_string(&shown).map_err(Failure::runtime)?);
         } else {
-            print!("{}", table(args.noun, &shown));
+            say_text!("{}", table(args.noun, &shown));
         }
         Ok(())
     })

@@ -201,9 +201,9 @@ pub(crate) fn run(args: &StatusArgs) -> Result<(), Failure> {
             _ => return Err(Failure::Runtime(anyhow!("the daemon answers another question"))),
         };
         if args.json {
-            println!("{}", serde_json::to_string(&status).map_err(Failure::runtime)?);
+            say!("{}", serde_json::to_string(&status).map_err(Failure::runtime)?);
         } else {
-            print!("{}", screen(&status));
+            say_text!("{}", screen(&status));
         }
         Ok(())
     })

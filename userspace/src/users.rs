@@ -33,7 +33,7 @@ pub(crate) fn run(args: &UserArgs) -> Result<(), Failure> {
                 eprintln!(
                     "added {name} to {file}; the token is shown once, only its hash is kept; {NOT_YET}"
                 );
-                println!("{token}");
+                say!("{token}");
             }
         }
         UserVerb::Rm { name, users } => {
@@ -43,8 +43,8 @@ pub(crate) fn run(args: &UserArgs) -> Result<(), Failure> {
         UserVerb::List { users, json } => {
             let listed = users::list(users).map_err(Failure::config)?;
             match json {
-                true => println!("{}", object(&listed)),
-                false => print!("{}", table(&listed)),
+                true => say!("{}", object(&listed)),
+                false => say_text!("{}", table(&listed)),
             }
         }
     }

@@ -173,7 +173,7 @@ mod tests {
             rest = after;
             said.push(match record::parse(record).unwrap() {
                 Record::QlogBegin(begin) => format!("{} begins {}", begin.number, begin.odcid),
-                Record::QlogEntry { number, json } => {
+                Record::QlogEvent { number, json } => {
                     format!("{number} {:?}", String::from_utf8_lossy(json))
                 }
                 Record::QlogEnd { number } => format!("{number} ends"),

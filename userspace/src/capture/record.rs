@@ -56,7 +56,7 @@ pub(crate) enum Record<'a> {
     Secrets(&'a str),
     Tally(Tally),
     QlogBegin(QlogBegin),
-    QlogEntry {
+    QlogEvent {
         number: u32,
         json: &'a [u8],
     },
@@ -174,7 +174,7 @@ pub(crate) fn parse(record: &[u8]) -> anyhow::Result<Record<'_>> {
         QLOG_BEGIN => Record::QlogBegin(serde_json::from_slice(body)?),
         QLOG_RECORD => {
             let (number, json) = body.split_first_chunk().ok_or_else(short)?;
-            Record::QlogEntry { number: u32::from_le_bytes(*number), json }
+            Record::QlogEvent { number: u32::from_le_bytes(*number), json }
         }
         QLOG_END => Record::QlogEnd { number: u32::from_le_bytes(*body.first_chunk().ok_or_else(short)?) },
         END => Record::End,
@@ -252,7 +252,7 @@ mod tests {
         assert_eq!(next(), format!("Interface({interface:?})"));
         assert_eq!(next(), r#"Secrets("A B C\n")"#);
         assert_eq!(next(), format!("QlogBegin({begin:?})"));
-        assert_eq!(next(), "QlogEntry { number: 3, json: [123, 125] }");
+        assert_eq!(next(), "QlogEvent { number: 3, json: [123, 125] }");
         assert_eq!(next(), "QlogEnd { number: 3 }");
         assert!(next().contains("secrets_missed: 5"));
         assert!(!read(&mut from, &mut buffer).unwrap(), "the end");

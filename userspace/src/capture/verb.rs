@@ -201,7 +201,7 @@ impl<'a> Capture<'a> {
                 Ok(())
             }
             Record::QlogBegin(begin) => self.logged(|logs| logs.begin(begin.number, &begin.odcid)),
-            Record::QlogEntry { number, json } => self.logged(|logs| logs.record(number, json)),
+            Record::QlogEvent { number, json } => self.logged(|logs| logs.record(number, json)),
             Record::QlogEnd { number } => self.logged(|logs| logs.end(number)),
             Record::End => {
                 self.is_complete = true;

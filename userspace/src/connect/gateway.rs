@@ -87,7 +87,12 @@ fn circumstances(
         tls::Verify::Pin(pin) => (b"pin", pin.0.to_vec()),
         tls::Verify::Insecure => (b"insecure", Vec::new()),
     };
-    let us = credentials.map_or(Vec::new(), |c| tls::Fingerprint::of(&c.chain[0]).0.to_vec());
+    // Of a key alone the certificate is another each time.
+    let us = credentials.and_then(|credentials| match &args.cert {
+        Some(_) => Some(tls::Fingerprint::of(&credentials.chain[0])),
+        None => tls::Fingerprint::of_key(&credentials.chain[0]),
+    });
+    let us = us.map_or(Vec::new(), |us| us.0.to_vec());
     early::circumstances(&[gateway.as_bytes(), kind, &trust, &us])
 }
 

@@ -123,7 +123,7 @@ fn mend(args: &DoctorArgs, findings: &[Finding]) -> Result<(), Failure> {
         (true, _) => Ok(()),
         (false, true) => {
             let by_hand = mends().filter(|mend| mend.change().is_none());
-            by_hand.for_each(|mend| println!("# by hand: {}", mend.command()));
+            by_hand.for_each(|mend| say!("# by hand: {}", mend.command()));
             Ok(())
         }
         (false, false) => judge(args, examine(args)?, false),

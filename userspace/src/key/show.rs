@@ -67,9 +67,9 @@ impl Item {
 pub(super) fn run(path: &Path, json: bool) -> Result<(), Failure> {
     let shown = look(path)?;
     if json {
-        println!("{}", serde_json::to_string(&shown).map_err(Failure::runtime)?);
+        say!("{}", serde_json::to_string(&shown).map_err(Failure::runtime)?);
     } else {
-        print!("{}", text(&shown));
+        say_text!("{}", text(&shown));
     }
     Ok(())
 }

@@ -173,13 +173,14 @@ fn collect_worker(snapshot: &WorkerSnapshot, to: &mut Collected) {
     }
 }
 
-fn collect_port(port: &PortSnapshot, worker: &Cow<'static, str>, to: &mut Collected) {
+fn collect_port(port: &PortSnapshot, worker: &str, to: &mut Collected) {
+    let worker = || Cow::Owned(worker.to_owned());
     let path = if port.frames.is_some() { "xsk" } else { "kernel" };
     let counters = &port.counters;
     for (direction, packets, bytes) in
         [("rx", counters.rx_datagrams, counters.rx_bytes), ("tx", counters.tx_datagrams, counters.tx_bytes)]
     {
-        let labels = || [path.into(), direction.into(), worker.clone()];
+        let labels = || [path.into(), direction.into(), worker()];
         to.add(&PACKETS, labels(), packets);
         to.add(&BYTES, labels(), bytes);
     }

@@ -6,6 +6,7 @@
 //! | `beam-device-N`, `beam-lan` | NET_ADMIN, NET_RAW, IPC_LOCK, BPF, where `--queues all` may bring new queues | AF_XDP sockets, pinned memory, the program that veth forgets |
 //! | `beam-netlink` | NET_ADMIN, BPF | has the kernel look for neighbours (NTF_USE), follows addresses into the maps |
 //! | `beam-broker` ([`broker`]) | NET_ADMIN, BPF with `--ip-pool`, `--tun` or `--lan`; NET_BIND_SERVICE at a gateway | addresses and routes of the tunnel; ports below 1024 for `-R` |
+//! | `beam-alert-exec` | nothing | runs the operator's program: any file, but only it and what is in system directories to run |
 //! | all others, the main thread too | nothing | signals, control socket, names, caches on disk |
 //!
 //! BPF is for kernels before 5.19, which ask for it at each map call; NET_ADMIN for XDP is asked for by all. Reading the
@@ -59,6 +60,17 @@ pub(crate) fn settle() -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// What to say behind an error that the sandbox may be the reason of.
+pub(crate) fn hint(error: &str) -> &'static str {
+    let is_denied = error.contains("(os error 13)");
+    match confine::report() {
+        Some(_) if is_denied => {
+            "; a running beam reads what its user owns, in the directories of the files that it was started with: restart it to read others"
+        }
+        _ => "",
+    }
 }
 
 fn failed(error: confine::ConfineError) -> Failure {

@@ -214,11 +214,10 @@ fn history(frame: &mut Frame<'_>, rest: &mut Rect, view: &View<'_>) {
     rest.y += 1;
     rest.height -= 1;
     let half = rest.width.saturating_sub(2) / 2;
-    let sides: [(&str, fn(&(u64, u64)) -> u64, Color); 2] =
-        [("rx", |&(rx, _)| rx, Color::Green), ("tx", |&(_, tx)| tx, Color::Cyan)];
-    for (index, (name, side, colour)) in sides.into_iter().enumerate() {
+    let (rx, tx): (Vec<u64>, Vec<u64>) = view.history.iter().copied().unzip();
+    let sides = [("rx", rx, Color::Green), ("tx", tx, Color::Cyan)];
+    for (index, (name, data, colour)) in sides.into_iter().enumerate() {
         let x = rest.x + index as u16 * (half + 2);
-        let data: Vec<u64> = view.history.iter().map(side).collect();
         let shown = &data[..data.len().min(usize::from(half))];
         let peak = shown.iter().copied().max().unwrap_or(0);
         let label = format!("{name}, at most {}", with_unit(peak as f64, "bit/s"));
@@ -360,7 +359,7 @@ const HELP: &[(&str, &str)] = &[
     ("", ""),
     ("xsk %", "datagrams that AF_XDP carried; the kernel the others"),
     ("batch", "datagrams that one look at the ports brought"),
-    ("lag us", "99 of 100 turns of the worker's loop took at most that"),
+    ("lag ms", "99 of 100 turns of the worker's loop took at most that"),
     ("rtt, loss", "of QUIC; of a client, those of its worst tunnel"),
     ("sent, rcvd", "payload, as the client sees it"),
 ];

@@ -27,17 +27,17 @@ use crate::{
     failure::Failure,
 };
 use anyhow::anyhow;
-use std::io::Write;
+use std::{io::Write, path::Path};
 
 pub(crate) fn run(args: &TopArgs) -> Result<(), Failure> {
     // A daemon that never answered is said at once, on the screen that stays.
-    let first = ask(args)?;
+    let first = ask(&args.control.control)?;
     check_interface(args, &first)?;
     if !args.once && terminal::is_screen() { watch::run(args, first) } else { print(args, first) }
 }
 
-fn ask(args: &TopArgs) -> Result<Sample, Failure> {
-    match control::ask(&args.control.control, &Request::Sample)? {
+fn ask(control: &Path) -> Result<Sample, Failure> {
+    match control::ask(control, &Request::Sample)? {
         Answer::Sample(sample) => Ok(*sample),
         Answer::Error(error) => Err(Failure::Runtime(anyhow!("the daemon says: {error}"))),
         _ => Err(Failure::Runtime(anyhow!("the daemon answers another question"))),
@@ -66,7 +66,7 @@ fn print(args: &TopArgs, first: Sample) -> Result<(), Failure> {
     let mut said_gone = false;
     loop {
         std::thread::sleep(args.delay);
-        match ask(args) {
+        match ask(&args.control.control) {
             Ok(sample) => {
                 let model = Model::new(before.as_ref(), &sample, args.interface.as_deref());
                 if !say(&format!("{separator}{}", plain::block(&model))) {

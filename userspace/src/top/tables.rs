@@ -77,7 +77,7 @@ const WORKERS: &[Column] = &[
     right("tx pkt/s", 3),
     right("xsk %", 4),
     right("batch", 4),
-    right("lag us", 3),
+    right("lag ms", 3),
     right("sleeps/s", 6),
     right("drops/s", 1),
 ];
@@ -105,7 +105,7 @@ fn worker(worker: &Worker) -> Vec<Cell> {
         figure(worker.rates.tx_packets, si),
         xsk.toned(if leaks { Tone::Warn } else { Tone::Plain }),
         figure(worker.batch, |n| format!("{n:.1}")),
-        figure(worker.lag_us, si),
+        figure(worker.lag_us.map(|us| us / 1e3), milliseconds),
         figure(worker.sleeps_per_s, si),
         trouble(figure(worker.drops_per_s, si), worker.drops_per_s, 0.0),
     ]

@@ -57,7 +57,6 @@ impl Screen {
 
     /// The terminal may be in any state: somebody else has had it.
     pub(super) fn resume(&mut self) -> io::Result<()> {
-        give_back();
         take()?;
         self.redraw()
     }
@@ -78,6 +77,8 @@ impl Drop for Screen {
 
 fn take() -> io::Result<()> {
     OURS.store(true, Ordering::SeqCst);
+    // Where it is raw already, as far as crossterm knows, a shell may have changed that meanwhile.
+    disable_raw_mode()?;
     enable_raw_mode()?;
     execute!(io::stdout(), EnterAlternateScreen, Hide)
 }

@@ -76,21 +76,15 @@ fn watch_keys(to: Sender<Message>) {
 
 /// Asks the daemon each interval, until nobody wants to know. A new interval is an occasion to ask at once.
 fn look_again_and_again(args: &TopArgs, to: Sender<Message>, paces: Receiver<Duration>) {
-    let args = TopArgs {
-        interface: None,
-        delay: args.delay,
-        once: false,
-        control: crate::cli::ControlArgs { control: args.control.control.clone() },
-    };
+    let (control, mut interval) = (args.control.control.clone(), args.delay);
     std::thread::spawn(move || {
-        let mut interval = args.delay;
         loop {
             match paces.recv_timeout(interval) {
                 Ok(new) => interval = new,
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
-            if to.send(Message::Looked(Box::new(ask(&args)))).is_err() {
+            if to.send(Message::Looked(Box::new(ask(&control)))).is_err() {
                 return;
             }
         }

@@ -132,11 +132,13 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) fn new(mut config: ClientConfig) -> Self {
+        let is_socks = |listen: &Listen| matches!(listen, Listen::Socks(_));
+        let has_local_udp = !config.udp_forwards.is_empty() || config.listens.iter().any(is_socks);
         Self {
             ip: config.network.take().map(IpClient::new),
             probing: config.probe.take().map(Probing::new),
             authority: Destination { host: config.host.clone(), port: config.port }.authority(),
-            udp: UdpSide::default(),
+            udp: UdpSide::new(has_local_udp),
             reverse: Reverse::new(std::mem::take(&mut config.publications)),
             bearer: config.token.as_ref().map(|token| format!("Bearer {token}")),
             pool: Pool::new(&config.locals, Instant::now()),

@@ -66,13 +66,13 @@ fn check_j(file: &Path, line: &[&str], env: &[(&str, &str)]) -> Value {
 
 fn settings(object: &Value) -> BTreeMap<String, Value> {
     let list = object["verbs"][0]["settings"].as_array().unwrap_or_else(|| panic!("no settings: {object:#}"));
-    list.iter().map(|setting| (setting["key"].as_str().unwrap().to_owned(), setting.clone())).collect()
+    list.iter().map(|setting| (setting["key"].as_str().expect("text").to_owned(), setting.clone())).collect()
 }
 
 /// Three values of a flag that differ from each other and from its default: for the file, as TOML has it, the environment
 /// and the command line.
 fn values(setting: &Value, default: Option<&str>) -> [String; 3] {
-    let key = setting["key"].as_str().unwrap();
+    let key = setting["key"].as_str().expect("text");
     let choices: &[&str] = match key {
         "xdp" => &["native", "skb", "off"],
         "zero-copy" => &["on", "off", "auto"],
@@ -175,9 +175,12 @@ fn one_flag(directory: &Directory, verb: &str, key: &str, setting: &Value, bare:
             let flag = line.iter().find_map(|word| word.strip_prefix("--alert-webhook="));
             let env = env.first().map(|(_, value)| *value);
             let value = flag.or(env).unwrap_or(&in_file).to_owned();
-            return (value, setting["from"].as_str().unwrap().to_owned());
+            return (value, setting["from"].as_str().expect("text").to_owned());
         }
-        (setting["value"].as_str().unwrap().to_owned(), setting["from"].as_str().unwrap().to_owned())
+        (
+            setting["value"].as_str().expect("text").to_owned(),
+            setting["from"].as_str().expect("text").to_owned(),
+        )
     };
     let from_file = format!("{}:3", file.display());
     assert_eq!(asked(&start, &[]), (in_file.clone(), from_file), "{verb} {key} in the file");

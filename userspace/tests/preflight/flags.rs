@@ -68,7 +68,7 @@ fn flags() {
             name: "stdio beside a forward",
             args: "connect https://gw.example -W h:1 -D 1080",
             exit: 2,
-            says: &["-W", "cannot be used with"],
+            says: &["--stdio", "cannot be used with"],
             ..ROW
         },
         Row {

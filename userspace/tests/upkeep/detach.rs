@@ -11,22 +11,29 @@ use crate::rig::{self, GATEWAY_V4, Ns, Rig};
 
 const NATIVE: [&str; 4] = ["--xdp", "native", "-i", "g0"];
 
-/// Pins in the BPF file system; gone with the guard.
-struct Pin(String);
+/// A BPF file system of the test's own, for what is to outlive its process; gone with the guard. Not the host's in /sys: `ip -n`
+/// mounts another /sys for itself.
+struct Pins(String);
 
-impl Pin {
-    /// bpftool mounts the file system where it isn't there.
-    fn new(rig: &Rig, what: &str, id: u64) -> Self {
-        let name = rig.netns(Ns::Gateway);
-        let pin = Self(format!("/sys/fs/bpf/{name}-{what}"));
-        rig::must("bpftool", &[what, "pin", "id", &id.to_string(), &pin.0]);
+impl Pins {
+    fn new(rig: &Rig) -> Self {
+        let place = path(&rig.directory().join("bpf"));
+        std::fs::create_dir_all(&place).expect("make a directory");
+        rig::must("mount", &["-t", "bpf", "bpf", &place]);
+        Self(place)
+    }
+
+    /// Pins a `link` or a `prog`; its path.
+    fn pin(&self, what: &str, id: u64) -> String {
+        let pin = format!("{}/{what}", self.0);
+        rig::must("bpftool", &[what, "pin", "id", &id.to_string(), &pin]);
         pin
     }
 }
 
-impl Drop for Pin {
+impl Drop for Pins {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
+        let _ = rig::output("umount", &[&self.0]);
     }
 }
 
@@ -66,18 +73,18 @@ fn leftovers_go_and_what_is_in_use_stays() {
 
     // A link that was pinned outlives its process.
     let (program, link) = ids(rig);
-    let pinned_link = Pin::new(rig, "link", link.expect("beam attaches by a link"));
-    let pinned_program = Pin::new(rig, "prog", program);
+    let pins = Pins::new(rig);
+    pins.pin("link", link.expect("beam attaches by a link"));
+    let pinned_program = pins.pin("prog", program);
     gateway.process.kill();
     assert!(rig.has_xdp(Ns::Gateway, "g0"), "the pin keeps it");
     beam(rig, "detach -i g0", &[])
         .is(0, &[&format!("g0: detached XDP program beam_steer (id {program}, native)")]);
     assert!(!rig.has_xdp(Ns::Gateway, "g0"));
-    drop(pinned_link);
 
     // One that was attached without a link stays for ever.
-    rig.ip(Ns::Gateway, &["link", "set", "dev", "g0", "xdpgeneric", "pinned", &pinned_program.0]);
-    drop(pinned_program);
+    rig.ip(Ns::Gateway, &["link", "set", "dev", "g0", "xdpgeneric", "pinned", &pinned_program]);
+    drop(pins);
     assert_eq!(rig.xdp_hook(Ns::Gateway, "g0"), Some("skb"));
     beam(rig, "detach --all", &[]).is(0, &["g0: detached XDP program beam_steer", "skb"]);
     assert!(!rig.has_xdp(Ns::Gateway, "g0"));

@@ -15,7 +15,7 @@ use crate::{failure::Failure, progress::Progress};
 use anyhow::anyhow;
 pub(crate) use knob::{Change, Knob};
 use serde::Serialize;
-use std::path::PathBuf;
+use std::{io::Write as _, path::PathBuf};
 
 const SCHEMA: &str = "beam.doctor.fix.v1";
 
@@ -102,17 +102,20 @@ impl Act {
 
     fn text(&self, dry_run: bool) -> String {
         let Self { what, came, seen, wanted, command, why } = self;
-        let word = came.word();
         let why = why.as_ref().map_or(String::new(), |why| format!("\n         {why}"));
-        match came {
+        // What couldn't be looked at has no value.
+        let seen = if seen.is_empty() { "not read" } else { seen };
+        let told = match came {
+            Came::Planned => format!("{what} is {seen}, to be {wanted}{why}"),
+            Came::Done => format!("{what}: {seen} -> {wanted}   ({command}){why}"),
+            Came::Already => format!("{what}: {wanted}{why}"),
+            _ => format!("{what}: {seen}, wanted {wanted}{why}"),
+        };
+        match (came, dry_run) {
             // Such that the whole output can be handed to a shell.
-            Came::Planned => {
-                format!("# {what} is {seen}, to be {wanted}{}\n{command}", why.replace('\n', "\n#"))
-            }
-            _ if dry_run => format!("# {word}: {what} is {seen}, not {wanted}{}", why.replace('\n', "\n#")),
-            Came::Done => format!("{word:<7}  {what}: {seen} -> {wanted}   ({command}){why}"),
-            Came::Already => format!("{word:<7}  {what}: {wanted}{why}"),
-            _ => format!("{word:<7}  {what}: {seen}, wanted {wanted}{why}"),
+            (Came::Planned, _) => format!("# {}\n{command}", told.replace('\n', "\n#")),
+            (_, true) => format!("# {}: {}", came.word(), told.replace('\n', "\n#")),
+            (_, false) => format!("{:<7}  {told}", came.word()),
         }
     }
 }
@@ -145,7 +148,7 @@ impl<'a> Acts<'a> {
 
     fn push(&mut self, act: Act) {
         if !self.how.json {
-            self.progress.aside(|| println!("{}", act.text(self.how.dry_run)));
+            self.progress.aside(|| say(&act.text(self.how.dry_run)));
         }
         self.acts.push(act);
     }
@@ -157,7 +160,7 @@ impl<'a> Acts<'a> {
         if how.json {
             let journal = journal::path(&how.state_dir).display().to_string();
             let report = Report { schema: SCHEMA, dry_run: how.dry_run, journal, acts: &acts };
-            println!("{}", serde_json::to_string(&report).map_err(Failure::runtime)?);
+            say(&serde_json::to_string(&report).map_err(Failure::runtime)?);
         }
         let count = |came| acts.iter().filter(|act| act.came == came).count();
         let (failed, refused, all) = (count(Came::Failed), count(Came::Refused), acts.len());
@@ -173,6 +176,11 @@ impl<'a> Acts<'a> {
         }
         Ok(())
     }
+}
+
+/// One line, if anybody reads it: a pipe that is closed (`| head`) stops no fix half-way.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stdout(), "{line}");
 }
 
 /// Turns what the checks found amiss.

@@ -59,7 +59,16 @@ fn one(
     die_here();
     let written = knob.write(to);
     die_here();
-    let reads = knob.read().unwrap_or_else(|_| before.clone());
+    let reads = match knob.read() {
+        Ok(reads) => reads,
+        // Whether it is turned isn't known: the step stays open, and an undo looks.
+        Err(error) => {
+            let why = format!(
+                "it can't be read after it was turned: {error}; when it can be again, look: beam doctor --undo --dry-run"
+            );
+            return Ok(act.because(Came::Failed, why));
+        }
+    };
     let act = match (written, reads == before) {
         (Err(error), true) => {
             journal.failed(step, &error.to_string()).map_err(Failure::Runtime)?;

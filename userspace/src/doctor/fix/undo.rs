@@ -4,9 +4,11 @@ use super::{
     Act, Acts, Came, How, cut_off, die_here,
     journal::{Closed, Journal, Place, Step, peek},
     lifeline::Lifelines,
+    say,
     turn::refusal,
 };
 use crate::failure::Failure;
+use rustix::io::Errno;
 
 pub(super) fn run(how: &How) -> Result<(), Failure> {
     // A dry run asks for nothing that it doesn't need.
@@ -28,7 +30,7 @@ pub(super) fn run(how: &How) -> Result<(), Failure> {
     }
     if steps.is_empty() && !how.json {
         let path = super::journal::path(&how.state_dir);
-        println!("nothing to undo: {} holds no open step", path.display());
+        say(&format!("nothing to undo: {} holds no open step", path.display()));
     }
     let lifelines = Lifelines::look();
     let mut acts = Acts::begin(how, "undoing", steps.len());
@@ -96,12 +98,12 @@ fn elsewhere(then: &Place, knob: &super::Knob) -> Option<(String, Option<Closed>
         // The interface of a namespace that isn't this one is looked for there.
         Err(error) => match Place::here() {
             Ok(here) if here.boot != then.boot => here,
-            Ok(here) if here.netns == then.netns => {
-                let why = format!("the interface is gone, and its setting with it ({error})");
+            Ok(here) if here.netns != then.netns => here,
+            Ok(_) if error.raw_os_error() == Some(Errno::NODEV.raw_os_error()) => {
+                let why = "the interface is gone, and its setting with it".to_owned();
                 return Some((why, Some(Closed::Gone)));
             }
-            Ok(here) => here,
-            Err(error) => return Some((format!("where it is can't be told: {error}"), None)),
+            _ => return Some((format!("where it is can't be told: {error}"), None)),
         },
     };
     if now.boot != then.boot {

@@ -10,6 +10,10 @@
 //! The greeting is the same request, in early data where a ticket permits it: how soon a new tunnel is of use. Whoever
 //! listens ([`Report`]) may be slow: while its queue is full, nothing is asked.
 
+mod report;
+
+pub(crate) use report::{Early, Opening, PathFacts, ProbeConfig, Report};
+
 use super::{Client, early::Established};
 use crate::worker::{
     Ended,
@@ -17,7 +21,6 @@ use crate::worker::{
     session::{Slot, abandon, quic_code, write_some},
 };
 use bytes::Bytes;
-use crossbeam::channel::Sender;
 use masque::{Code, Item, MessageReader, RequestHead, ResponseReader, ResponseTo, Scope, status};
 use std::{
     net::SocketAddr,
@@ -31,68 +34,6 @@ const UNDER_WAY_MAX: usize = 64;
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 /// How long the first tunnel waits for a ticket after its answer. A gateway sends it with the handshake's end.
 const TICKET_LIMIT: Duration = Duration::from_millis(500);
-
-/// What is asked for.
-pub(crate) struct ProbeConfig {
-    /// Probes; `None`: until told to stop.
-    pub(crate) count: Option<u64>,
-    pub(crate) interval: Duration,
-    /// At least as long as the probes that can be under way.
-    pub(crate) reports: Sender<Report>,
-}
-
-/// What happened. What has a number is a probe, counted from 1.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Report {
-    /// A tunnel is up and has answered its greeting.
-    Up {
-        remote: SocketAddr,
-        opening: Opening,
-        facts: PathFacts,
-    },
-    Answer {
-        number: u64,
-        rtt: Duration,
-        status: u16,
-        facts: PathFacts,
-    },
-    /// No answer, in time or at all.
-    Silent {
-        number: u64,
-    },
-}
-
-/// How a tunnel came up.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Opening {
-    pub(crate) handshake: Duration,
-    /// From the first packet until the answer to the greeting.
-    pub(crate) first_answer: Duration,
-    pub(crate) status: u16,
-    /// `None` for the first tunnel, which has no ticket to try.
-    pub(crate) early: Option<Early>,
-}
-
-/// What became of early data (0-RTT).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Early {
-    Accepted,
-    Refused,
-    /// There was a ticket, but none that permits early data.
-    NotOffered,
-    NoTicket,
-}
-
-/// What QUIC knows of the path.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(crate) struct PathFacts {
-    /// UDP payload that the path carries, as found by now.
-    pub(crate) mtu_bytes: u16,
-    pub(crate) rtt: Duration,
-    /// On this connection, by us.
-    pub(crate) sent_packets: u64,
-    pub(crate) lost_packets: u64,
-}
 
 /// See the module.
 pub(super) struct Probing {
@@ -360,7 +301,7 @@ impl Client {
     /// Asks the next probe, if it is time. Without a tunnel it has no answer.
     fn probe_due(&mut self, core: &mut Core, now: Instant) {
         let Some(probing) = &mut self.probing else { return };
-        if !probing.due.is_some_and(|due| due <= now) {
+        if probing.due.is_none_or(|due| due > now) {
             return;
         }
         if !probing.has_room() {
@@ -394,18 +335,6 @@ impl Probing {
             self.stage = Stage::Running { on };
             let more = self.config.count.is_none_or(|count| self.next <= count);
             self.due = self.due.or(more.then_some(now));
-        }
-    }
-}
-
-impl PathFacts {
-    fn of(quic: &tunnel::ConnMut<'_>) -> Self {
-        let path = quic.stats().path;
-        Self {
-            mtu_bytes: path.current_mtu,
-            rtt: path.rtt,
-            sent_packets: path.sent_packets,
-            lost_packets: path.lost_packets,
         }
     }
 }

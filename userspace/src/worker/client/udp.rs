@@ -107,6 +107,14 @@ impl Drops {
     }
 }
 
+impl UdpSide {
+    /// With local sockets it may have to refuse what they send: that takes a raw socket, and a worker that runs may open
+    /// none.
+    pub(super) fn new(has_local_sockets: bool) -> Self {
+        Self { refuser: has_local_sockets.then(Refuser::open), ..Self::default() }
+    }
+}
+
 impl Client {
     /// Watches the sockets of `-L .../udp`.
     pub(super) fn start_udp(&mut self, core: &mut Core) -> io::Result<()> {
@@ -126,7 +134,6 @@ impl Client {
             return Err(error);
         }
         self.udp.uses.insert(index as u32, what_for);
-        self.udp.refuser.get_or_insert_with(Refuser::open);
         Ok(index as u32)
     }
 
