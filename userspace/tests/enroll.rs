@@ -288,7 +288,7 @@ fn what_is_pasted_opens_a_tunnel() {
     let (config, token_file) =
         (place.rig.directory().join("client.toml"), place.rig.directory().join("erin.token"));
     fs::write(&token_file, token).unwrap();
-    let etc = format!("/etc/beam/erin@{GATEWAY_V4}.token");
+    let etc = format!("/etc/beam/connect/erin@{GATEWAY_V4}.token");
     assert!(table.contains(&etc), "{table}");
     fs::write(&config, table.replace(&etc, &path(&token_file))).unwrap();
     let args = ["connect", "-c", &path(&config), "--xdp", "off"];
