@@ -111,7 +111,8 @@ pub(crate) fn run(args: ConnectArgs) -> Result<(), Failure> {
         transport: gateway::transport_options(&args.gateway, args.keepalive),
     };
     let interfaces = Interfaces { tunnel: interfaces, lan };
-    let outcome = supervisor::run(identity, crew, interfaces, &args.daemon, None, DRAIN_TIMEOUT);
+    let control = args.daemon.control.clone();
+    let outcome = supervisor::run(identity, crew, interfaces, &args.daemon, alerts, control, DRAIN_TIMEOUT);
     early.keep();
     if let Some(printer) = printer {
         // The worker has closed its end: what is left are the last bytes for standard output.

@@ -88,7 +88,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
     };
     let interfaces = Interfaces { tunnel: datapath.interfaces, lan: net.and_then(|net| net.lan) };
     let outcome =
-        supervisor::run(identity, crew, interfaces, &args.daemon, Some(control), args.drain_timeout);
+        supervisor::run(identity, crew, interfaces, &args.daemon, alerts, Some(control), args.drain_timeout);
     early.keep();
     outcome
 }

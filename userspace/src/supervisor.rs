@@ -137,11 +137,11 @@ pub(crate) fn run(
     crew: Vec<Crew>,
     Interfaces { tunnel: interfaces, lan }: Interfaces,
     daemon: &DaemonArgs,
-    control_default: Option<PathBuf>,
+    alerts: alerts::Plan,
+    control: Option<PathBuf>,
     drain_timeout: Duration,
 ) -> Result<(), Failure> {
-    let control = daemon.control.clone().or(control_default);
-    let alerts = alerts::Plan::of(&daemon.alerts)?.start(identity.role, &identity.address)?;
+    let alerts = alerts.start(identity.role, &identity.address)?;
     let bound = control.as_deref().map(control::bind).transpose().map_err(Failure::preflight)?;
     let scraped = daemon.metrics.as_ref().map(metrics::bind).transpose()?;
     let (ended_tx, ended_rx) = channel::bounded(crew.len());

@@ -8,6 +8,8 @@ use std::{fmt, net::IpAddr, path::Path};
 pub(super) struct Socket {
     pub(super) address: IpAddr,
     pub(super) port: u16,
+    /// The other end's; unspecified without one.
+    pub(super) peer: IpAddr,
     pub(super) state: State,
     pub(super) inode: u64,
 }
@@ -43,20 +45,23 @@ fn parsed(table: &str) -> Vec<Socket> {
     table.lines().skip(1).filter_map(line).collect()
 }
 
-fn line(line: &str) -> Option<Socket> {
+/// `sl local remote st ... inode`.
+pub(super) fn line(line: &str) -> Option<Socket> {
     let words: Vec<&str> = line.split_ascii_whitespace().collect();
-    let (address, port) = words.get(1)?.split_once(':')?;
+    let (address, port) = endpoint(words.get(1)?)?;
+    let (peer, _) = endpoint(words.get(2)?)?;
     let state = match u8::from_str_radix(words.get(3)?, 16).ok()? {
         1 => State::Established,
         10 => State::Listening,
         _ => State::Other,
     };
-    Some(Socket {
-        address: address_of(address)?,
-        port: u16::from_str_radix(port, 16).ok()?,
-        state,
-        inode: words.get(9)?.parse().ok()?,
-    })
+    Some(Socket { address, port, peer, state, inode: words.get(9)?.parse().ok()? })
+}
+
+/// `0100007F:0016`.
+pub(super) fn endpoint(text: &str) -> Option<(IpAddr, u16)> {
+    let (address, port) = text.split_once(':')?;
+    Some((address_of(address)?, u16::from_str_radix(port, 16).ok()?))
 }
 
 /// Words of 32 bits, each in the host's order.
@@ -121,11 +126,16 @@ mod tests {
              0: 0100007F:0016 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 21325 1 0000\n   \
              1: 010012C6:0016 020012C6:D2F0 01 00000000:00000000 02:000A7D0F 00000000     0        0 40112 2 0000\n\
              nonsense\n";
-        let socket =
-            |address: [u8; 4], state, inode| Socket { address: address.into(), port: 22, state, inode };
+        let socket = |address: [u8; 4], peer: [u8; 4], state, inode| Socket {
+            address: address.into(),
+            port: 22,
+            peer: peer.into(),
+            state,
+            inode,
+        };
         let expected = [
-            socket([127, 0, 0, 1], State::Listening, 21325),
-            socket([198, 18, 0, 1], State::Established, 40112),
+            socket([127, 0, 0, 1], [0; 4], State::Listening, 21325),
+            socket([198, 18, 0, 1], [198, 18, 0, 2], State::Established, 40112),
         ];
         assert_eq!(parsed(table), expected);
         let v6 = "head\n 5: B80D0120000000000000000001000000:01BB 00000000000000000000000000000000:0000 07 \

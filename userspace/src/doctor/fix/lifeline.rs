@@ -1,9 +1,13 @@
 //! What an interface carries that nobody wants cut off: a live ssh session, the default route.
 
+use crate::doctor::{
+    files::Files,
+    sockets::{self, State},
+};
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::IpAddr,
 };
 use xsk::look::{self, Link};
 
@@ -11,8 +15,6 @@ use xsk::look::{self, Link};
 const SSH_PORT: u16 = 22;
 /// Names of processes that hold a session's socket. Since OpenSSH 9.8 a session has a program of its own.
 const SSH_PROCESSES: [&str; 3] = ["sshd", "sshd-session", "dropbear"];
-/// `st` of an established connection in /proc/net/tcp.
-const ESTABLISHED: &str = "01";
 
 /// By the interface's name: what goes through it, in words.
 pub(crate) struct Lifelines(BTreeMap<String, String>);
@@ -75,24 +77,14 @@ fn default_routes() -> BTreeSet<String> {
     of_v4.chain(of_v6).collect()
 }
 
-/// An established TCP connection.
-#[derive(Debug, PartialEq, Eq)]
-struct Connection {
-    local_port: u16,
-    peer: IpAddr,
-    inode: u64,
-}
-
 /// Who has an ssh session here.
 fn ssh_peers() -> BTreeSet<IpAddr> {
-    let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(|path| fs::read_to_string(path).unwrap_or_default());
-    let connections = tables.iter().flat_map(|table| table.lines().filter_map(connection));
-    let sockets = ssh_sockets();
-    let port = session_port();
+    let held = ssh_sockets();
+    let session = session_port();
+    let connections = sockets::of(&Files::of_this_host(), "tcp").into_iter();
     connections
-        .filter(|found| {
-            found.local_port == SSH_PORT || Some(found.local_port) == port || sockets.contains(&found.inode)
-        })
+        .filter(|found| found.state == State::Established)
+        .filter(|found| found.port == SSH_PORT || Some(found.port) == session || held.contains(&found.inode))
         .map(|found| found.peer)
         .collect()
 }
@@ -119,46 +111,23 @@ fn ssh_sockets() -> BTreeSet<u64> {
     files.filter_map(inode).collect()
 }
 
-/// One line of /proc/net/tcp or tcp6: `sl local remote st ... inode`.
-fn connection(line: &str) -> Option<Connection> {
-    let columns: Vec<&str> = line.split_whitespace().collect();
-    if columns.get(3)? != &ESTABLISHED {
-        return None;
-    }
-    let (_, local_port) = endpoint(columns.get(1)?)?;
-    let (peer, _) = endpoint(columns.get(2)?)?;
-    Some(Connection { local_port, peer, inode: columns.get(9)?.parse().ok()? })
-}
-
-/// `0100007F:0016`: words of 32 bits as this CPU has them in memory, and a port.
-fn endpoint(text: &str) -> Option<(IpAddr, u16)> {
-    let (address, port) = text.split_once(':')?;
-    let word = |at: usize| u32::from_str_radix(address.get(at..at + 8)?, 16).ok().map(u32::to_ne_bytes);
-    let ip = match address.len() {
-        8 => IpAddr::from(Ipv4Addr::from(word(0)?)),
-        32 => {
-            let mut bytes = [0; 16];
-            for (index, chunk) in bytes.chunks_exact_mut(4).enumerate() {
-                chunk.copy_from_slice(&word(8 * index)?);
-            }
-            IpAddr::from(Ipv6Addr::from(bytes)).to_canonical()
-        }
-        _ => return None,
-    };
-    Some((ip, u16::from_str_radix(port, 16).ok()?))
-}
-
 #[cfg(test)]
 mod tests {
     //! Goal: sessions are read as the kernel writes them, and what a bond carries counts for its members. Method: lines
     //! of /proc; links made up.
     use super::*;
+    use crate::doctor::sockets::{endpoint, line as line_of};
+    use std::net::Ipv4Addr;
 
     #[test]
     fn lines_of_proc() {
         let line = "   1: 010012C6:0016 020012C6:D431 01 00000000:00000000 02:0009C0F1 00000000     0        0 48151 2";
+        let connection = |line: &str| {
+            let found = line_of(line).filter(|found| found.state == State::Established)?;
+            Some((found.port, found.peer, found.inode))
+        };
         let peer = Ipv4Addr::new(198, 18, 0, 2).into();
-        assert_eq!(connection(line), Some(Connection { local_port: 22, peer, inode: 48151 }));
+        assert_eq!(connection(line), Some((22, peer, 48151)));
         assert_eq!(connection(&line.replace(" 01 ", " 0A ")), None, "it listens");
         let (ip, port) = endpoint("B80D0120010000000000000002000000:01BB").unwrap();
         assert_eq!((ip, port), ("2001:db8:0:1::2".parse().unwrap(), 443));
