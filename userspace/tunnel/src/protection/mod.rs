@@ -21,12 +21,14 @@
 
 mod ahead;
 mod context;
+mod directory;
 mod keys;
 mod mirror;
 mod suites;
 
 pub(crate) use ahead::{Ahead, Burst, short_cid};
 pub(crate) use context::{Noted, Notes, Reading, Verdict, sealing};
+pub use directory::Directory;
 pub(crate) use mirror::{Cid, Mirror};
 pub(crate) use suites::suites;
 
