@@ -122,7 +122,7 @@ impl fmt::Display for Moved {
             (None, _) => "new".into(),
             (Some(_), None) => "gone".into(),
         };
-        let mark = if self.is_beyond(MARKED_PERCENT) { "  <-- moved" } else { "" };
+        let mark = if self.before.is_some() && self.is_beyond(MARKED_PERCENT) { "  <-- moved" } else { "" };
         write!(
             f,
             "{:<40} {:>14} {:>14} {change:>10} {:>9} {:>9}  a {unit}{mark}",

@@ -50,16 +50,15 @@ pub fn each(valgrind: &Path, arguments: &[&str]) -> Result<(String, Vec<u64>)> {
     let place = Place::new()?;
     let flags = ["--toggle-collect=*counted_operation*", "--dump-before=*operation_ends*"];
     let said = run(valgrind, &flags, &place.0.join("profile"), arguments)?;
-    let mut totals = Vec::new();
-    for number in 1.. {
-        let file = place.0.join(format!("profile.{number}"));
-        let Ok(profile) = fs::read_to_string(&file) else { break };
+    let total = |file: &Path| -> Result<u64> {
+        let profile = fs::read_to_string(file).with_context(|| file.display().to_string())?;
         let total = profile.lines().find_map(|line| line.strip_prefix("totals: ")?.trim().parse().ok());
-        totals.push(total.with_context(|| format!("{}: no `totals:`", file.display()))?);
-    }
-    // What is left at the program's end, behind the last operation.
-    let rest = totals.pop();
-    ensure!(rest == Some(0), "callgrind counted {rest:?} instructions that belong to no operation");
+        total.with_context(|| format!("{}: no `totals:`", file.display()))
+    };
+    let numbered = (1..).map(|number| place.0.join(format!("profile.{number}")));
+    let totals = numbered.take_while(|file| file.exists()).map(|file| total(&file)).collect::<Result<_>>()?;
+    let rest = total(&place.0.join("profile"))?;
+    ensure!(rest == 0, "callgrind counted {rest} instructions that belong to no operation");
     Ok((said, totals))
 }
 
