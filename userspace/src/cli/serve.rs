@@ -80,6 +80,9 @@ pub(crate) struct ServeArgs {
     /// Connections held at once on each worker; more are refused
     #[arg(long, value_name = "N", default_value_t = 100_000, env = "BEAM_MAX_CONNECTIONS")]
     pub(crate) max_connections: usize,
+    /// Sleeping tunnels remembered; beyond it the oldest of whoever has most is forgotten, and comes back as a new one
+    #[arg(long, value_name = "N", default_value_t = 1_000_000, env = "BEAM_MAX_SLEEPING")]
+    pub(crate) max_sleeping: usize,
     /// Stateless Retry for addresses that are not validated
     #[arg(long, value_enum, default_value = "auto", env = "BEAM_RETRY")]
     pub(crate) retry: Retry,
