@@ -6,6 +6,7 @@ pub mod clock;
 pub mod host;
 pub mod overhead;
 pub mod path;
+pub mod peer;
 pub mod scale;
 
 use bytes::Bytes;

@@ -29,7 +29,11 @@ pub struct Asleep {
 
 /// Beyond their lapse, until the last is gone at both ends.
 const LAPSE_LIMIT: Duration = Duration::from_secs(60);
-const WAKE_LIMIT: Duration = Duration::from_secs(10);
+/// Before a wake whose round trips are counted.
+const QUIET: Duration = Duration::from_millis(30);
+/// What one flight brings comes within this.
+const FLIGHT_LIMIT: Duration = Duration::from_millis(500);
+const TRIPS_MAX: u32 = 10;
 const STORM_LIMIT: Duration = Duration::from_secs(120);
 /// Of one live tunnel.
 const EVERY: Duration = Duration::from_secs(5);
@@ -45,9 +49,7 @@ pub fn asleep(common: &Common, asleep: &Asleep) -> Result<Row> {
     let mut row = Row { mode: "asleep".into(), live: live.into(), asleep: tunnels.into(), ..Row::default() };
     let sleepers: Vec<u32> = (live..live + tunnels).collect();
     let mut run = Run::start(common, Some((live, lapse)))?;
-    // One that lives, and those that are woken one by one, have a socket for themselves.
     let wakes = asleep.wakes.min(tunnels);
-    run.fleet.watch([0].into_iter().filter(|_| live > 0).chain(sleepers[..wakes as usize].iter().copied()));
 
     run.establish(0..live)?;
     run.until(SETTLE, |_| Ok(false))?;
@@ -142,43 +144,37 @@ fn wake_one_by_one(run: &mut Run, row: &mut Row, sleepers: &[u32], has_live: boo
     row.set("wake_added_ms", added)
 }
 
-/// Asks on a tunnel that is up, or wakes it. Until the answer: how long, and how often something came after something
-/// was sent.
+/// Asks on a tunnel that is up, or wakes it: how long until the answer, and how many round trips it took. After its first
+/// flight this side is silent: only where that brings no answer for a while it may send a second one, and so on. So one
+/// round trip means that nothing was needed but the first flight.
 fn first_byte(run: &mut Run, number: u32) -> Result<(Duration, u32)> {
-    // What others of this socket had to say is over.
-    run.until(Duration::from_millis(30), |_| Ok(false))?;
-    let (mut rx, mut tx) = run.fleet.watched_moved();
-    let (mut trips, mut is_sent) = (0, false);
+    // What others had to say is over, for now.
+    run.until(QUIET, |_| Ok(false))?;
     let due = Instant::now();
     run.turn(|_| {})?;
     match run.fleet.is_open(number) {
         true => run.fleet.ask(number, due),
         false => run.fleet.open(number, due).with_context(|| format!("waking tunnel {number}"))?,
     }
-    let mut more = false;
-    loop {
-        run.rest(more, Some(due + WAKE_LIMIT))?;
-        let (mut took, mut failed) = (None, None);
-        more = run.turn(|happening| match happening {
-            Happening::Answered { number: of, since_due, .. } if *of == number => took = Some(*since_due),
-            Happening::Failed { number: of, why } if *of == number => failed = Some(why.clone()),
-            _ => {}
-        })?;
-        let (rx_now, tx_now) = run.fleet.watched_moved();
-        is_sent |= tx_now > tx;
-        if rx_now > rx && std::mem::take(&mut is_sent) {
-            trips += 1;
-        }
-        (rx, tx) = (rx_now, tx_now);
-        match (took, failed) {
-            (Some(took), _) => return Ok((took, trips)),
-            (None, Some(why)) => bail!("the first byte of tunnel {number}: {why}"),
-            (None, None) if due.elapsed() > WAKE_LIMIT => {
-                bail!("tunnel {number} has no first byte in {WAKE_LIMIT:?}")
+    for trips in 1..=TRIPS_MAX {
+        run.fleet.send()?;
+        let until = Instant::now() + FLIGHT_LIMIT;
+        while Instant::now() < until {
+            run.fleet.listen(until)?;
+            let (mut took, mut failed) = (None, None);
+            run.turn(|happening| match happening {
+                Happening::Answered { number: of, since_due, .. } if *of == number => took = Some(*since_due),
+                Happening::Failed { number: of, why } if *of == number => failed = Some(why.clone()),
+                _ => {}
+            })?;
+            match (took, failed) {
+                (Some(took), _) => return Ok((took, trips)),
+                (None, Some(why)) => bail!("the first byte of tunnel {number}: {why}"),
+                (None, None) => {}
             }
-            (None, None) => {}
         }
     }
+    bail!("tunnel {number} has no first byte after {TRIPS_MAX} round trips")
 }
 
 /// All of them within one second, evenly.

@@ -4,17 +4,17 @@
 //! [`Fleet::close`]), then [`Fleet::send_and_rest`].
 
 use super::{
-    ask::{Ask, Told, Wanted},
+    ask::{Ask, Told},
+    dial::{FleetConfig, GATEWAY_STREAMS},
     sockets::Sockets,
-    sources::Sources,
     tickets::{Tickets, server_name},
     users::Users,
 };
 use anyhow::Result;
 use bytes::Bytes;
-use rustls::client::Resumption;
+use quinn_proto::ClientConfig;
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::VecDeque,
     net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
@@ -22,34 +22,12 @@ use std::{
 use tunnel::{
     CloseReason, ConnId, Dir, Engine, EngineConfig, Event, Protection, Read, Secrets, Side, VarInt, WorkerId,
     Write,
-    tls::{self, Fingerprint, Verify},
-    transport::TransportOptions,
 };
 
 /// H3_NO_ERROR.
 const NO_ERROR: u32 = 0x100;
 /// No tunnel.
 const NONE: u32 = u32::MAX;
-
-/// How tunnels are made.
-#[derive(Clone, Debug)]
-pub(super) struct FleetConfig {
-    /// Where the gateway listens.
-    pub(super) gateway: SocketAddr,
-    /// Its certificate.
-    pub(super) pin: Fingerprint,
-    /// Addresses that tunnels come from.
-    pub(super) sources: Sources,
-    /// Kernel sockets that they share.
-    pub(super) sockets: u16,
-    /// What requests are for.
-    pub(super) wanted: Wanted,
-    /// Interval of keep-alives.
-    pub(super) keep_alive: Option<Duration>,
-    /// Tunnels from this number on sleep: they announce this idle timeout, and lapse when they were silent for so long.
-    /// All then keep their tickets and tokens, and use them for early data.
-    pub(super) sleepers: Option<(u32, Duration)>,
-}
 
 /// What happened to a tunnel.
 #[derive(Clone, Debug)]
@@ -110,8 +88,8 @@ pub(super) struct Fleet {
     users: Users,
     engine: Engine,
     sockets: Sockets,
-    live: quinn_proto::ClientConfig,
-    sleeper: quinn_proto::ClientConfig,
+    live: ClientConfig,
+    sleeper: ClientConfig,
     tickets: Arc<Tickets>,
     tunnels: Vec<Tunnel>,
     /// By the index of the engine's connection.
@@ -120,51 +98,21 @@ pub(super) struct Fleet {
     /// What each connection's control and QPACK streams begin with.
     opening: [Bytes; 3],
     authority: String,
-    /// Tunnels that have the last socket for themselves.
-    watched: BTreeSet<u32>,
     now: Instant,
 }
 
 impl Fleet {
     /// Without tunnels.
     pub(super) fn new(config: FleetConfig, users: Users) -> Result<Self> {
-        let mut tls = tls::client_tls(Verify::Pin(config.pin), None)?;
         let tickets = Arc::<Tickets>::default();
-        if config.sleepers.is_some() {
-            tls.resumption = Resumption::store(tickets.clone());
-            tls.enable_early_data = true;
-        }
-        let quic = Arc::new(tls::quic_client(tls)?);
-        let client = |options: &TransportOptions| {
-            let mut client = quinn_proto::ClientConfig::new(quic.clone());
-            client.transport_config(Arc::new(options.build()));
-            match config.sleepers {
-                Some(_) => client.token_store(tickets.clone()),
-                None => client.token_store(Arc::new(quinn_proto::NoneTokenStore)),
-            };
-            client
-        };
-        let live = TransportOptions {
-            // HTTP/3's three, and what is small enough for a hundred thousand.
-            uni_streams: 3,
-            stream_window_bytes: 64 << 10,
-            connection_window_bytes: 256 << 10,
-            send_window_bytes: 256 << 10,
-            datagram_buffer_bytes: 16 << 10,
-            mtu_max_bytes: 1200,
-            keep_alive: config.keep_alive,
-            ..TransportOptions::client()
-        };
-        let lapse = config.sleepers.map_or(live.idle_timeout, |(_, lapse)| lapse);
-        let sleeper = TransportOptions { idle_timeout: lapse, keep_alive: None, ..live.clone() };
-        let (live, sleeper) = (client(&live), client(&sleeper));
+        let (live, sleeper) = config.clients(&tickets)?;
         let mut engine = EngineConfig::new(WorkerId(0), Secrets::random(), None);
         // No stream of the gateway's beyond those three; and no memory of keys for batches, which are of few packets here.
-        engine.remote_streams_max = 3;
+        engine.remote_streams_max = GATEWAY_STREAMS;
         engine.protection = Protection::Eager;
         let opening = masque::Connection::client(masque::Config::default()).opening().map(|(_, bytes)| bytes);
         Ok(Self {
-            sockets: Sockets::bind(config.sockets.saturating_add(1))?,
+            sockets: Sockets::bind(config.sockets)?,
             authority: config.gateway.to_string(),
             config,
             users,
@@ -176,7 +124,6 @@ impl Fleet {
             by_conn: Vec::new(),
             happenings: VecDeque::new(),
             opening,
-            watched: BTreeSet::new(),
             now: Instant::now(),
         })
     }
@@ -213,24 +160,9 @@ impl Fleet {
         self.engine.connections()
     }
 
-    /// Has these tunnels opened on a socket that no other has, which [`Self::watched_moved`] looks at.
-    pub(super) fn watch(&mut self, numbers: impl Iterator<Item = u32>) {
-        self.watched = numbers.collect();
-    }
-
-    /// Datagrams received and sent by that socket.
-    pub(super) fn watched_moved(&self) -> (u64, u64) {
-        self.sockets.moved(self.sockets.count() - 1)
-    }
-
     /// Opens the connection of tunnel `number`. Its first request, which was due at `due`, goes as soon as it may.
-    ///
-    /// # Errors
-    /// If quinn refuses to: a mistake of this program.
     pub(super) fn open(&mut self, number: u32, due: Instant) -> Result<()> {
-        let shared = self.sockets.count() as u32 - 1;
-        let socket = if self.watched.contains(&number) { shared } else { number % shared };
-        let port = self.sockets.local_port(socket as usize);
+        let port = self.sockets.local_port(number as usize % self.sockets.count());
         let local = SocketAddr::new(self.config.sources.of(number), port);
         let name = server_name(number);
         let sleeps = self.config.sleepers.is_some_and(|(first, _)| number >= first);
@@ -299,9 +231,6 @@ impl Fleet {
     }
 
     /// Takes what has come. True if there may be more at once.
-    ///
-    /// # Errors
-    /// If a socket is broken.
     pub(super) fn turn(&mut self) -> Result<bool> {
         self.now = Instant::now();
         let more = self.sockets.receive(self.now, &mut self.engine)?;
@@ -317,12 +246,19 @@ impl Fleet {
         self.happenings.pop_front()
     }
 
+    /// Sends what there is to send. True if nothing is left.
+    pub(super) fn send(&mut self) -> Result<bool> {
+        self.sockets.transmit(self.now, &mut self.engine)
+    }
+
+    /// Sends nothing: sleeps until something comes, or `until`.
+    pub(super) fn listen(&self, until: Instant) -> Result<()> {
+        self.sockets.wait(Some(until))
+    }
+
     /// Sends what there is to send, then sleeps until something comes, a timer fires, or `until`; not if there is `more`.
-    ///
-    /// # Errors
-    /// If a socket is broken.
     pub(super) fn send_and_rest(&mut self, more: bool, until: Option<Instant>) -> Result<()> {
-        let done = self.sockets.transmit(self.now, &mut self.engine)?;
+        let done = self.send()?;
         // A close, say, has produced some.
         if more || !done || self.engine.next_deadline().is_some_and(|at| at <= self.now) {
             return Ok(());

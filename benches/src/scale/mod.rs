@@ -13,6 +13,7 @@
 
 mod ask;
 mod asleep;
+mod dial;
 mod fleet;
 mod gateway;
 mod hold;

@@ -2,7 +2,8 @@
 
 use super::{
     ask::Wanted,
-    fleet::{Fleet, FleetConfig, Happening},
+    dial::FleetConfig,
+    fleet::{Fleet, Happening},
     gateway::{Gateway, GatewayConfig, counter},
     latency::Latency,
     process::Process,

@@ -47,12 +47,6 @@ impl Sockets {
         self.ports[index].local_addr().port()
     }
 
-    /// Datagrams that one of them has received and sent.
-    pub(super) fn moved(&self, index: usize) -> (u64, u64) {
-        let counters = self.ports[index].counters();
-        (counters.rx_datagrams, counters.tx_datagrams)
-    }
-
     /// One burst of each. True if one may have more.
     pub(super) fn receive(&mut self, now: Instant, engine: &mut Engine) -> Result<bool> {
         let mut more = false;
