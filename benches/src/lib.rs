@@ -7,6 +7,7 @@ pub mod host;
 pub mod overhead;
 pub mod path;
 pub mod peer;
+pub mod scale;
 
 use bytes::Bytes;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
