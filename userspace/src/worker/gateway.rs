@@ -26,7 +26,8 @@ use super::{
     mail::Command,
     poll::FlowKey,
     session::{
-        Resolving, Session, Slot, Transport, abandon, close, gateway_h3_config, quic_code, write_some,
+        Answering, Pending, Resolving, Session, Slot, Transport, abandon, close, gateway_h3_config,
+        quic_code, write_some,
     },
     udp::Gone,
 };
@@ -44,7 +45,10 @@ use masque::{Code, Host, Item, Kind, MessageError, MessageReader, Request, Reque
 pub(crate) use revoke::Revoked;
 use std::{
     collections::{HashMap, VecDeque},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 use tunnel::{CloseReason, ConnId, Dir, Event, Read, RetryPolicy, StreamId, VarInt};
@@ -100,6 +104,8 @@ pub(crate) struct Gateway {
     /// This worker's table of names.
     names: Local<Names>,
     listens: Listens,
+    /// What [`Pending`] counts.
+    pending: Arc<AtomicUsize>,
     /// The listeners of all workers.
     claims: Arc<Claims>,
 }
@@ -150,6 +156,7 @@ impl Gateway {
             unproven: VecDeque::new(),
             lookups: VecDeque::new(),
             listens: Listens::default(),
+            pending: Arc::default(),
             claims,
         }
     }
@@ -316,10 +323,10 @@ impl Gateway {
             Some(&mut Slot::Udp(key)) => core.udp.queue(key),
             Some(Slot::Listen) => self.pump_listen(core, (conn, stream)),
             Some(&mut Slot::Ip(key)) => core.ip.queue(key),
-            Some(Slot::Answering(rest)) => {
+            Some(Slot::Answering(answer)) => {
                 let Some(mut quic) = core.engine.connection(conn) else { return };
-                let alive = write_some(&mut quic, stream, rest);
-                if !alive || rest.is_empty() {
+                let alive = write_some(&mut quic, stream, &mut answer.rest);
+                if !alive || answer.rest.is_empty() {
                     session.slots.remove(&stream);
                     quic.finish(stream);
                 }
@@ -496,7 +503,8 @@ impl Gateway {
         if let Some(session) = self.sessions.get_mut(&conn) {
             session.lookups += 1;
             let since = core.now;
-            let resolving = Resolving { reader, host, port, asker, permit, transport, since };
+            let _pending = Pending::among(&self.pending);
+            let resolving = Resolving { reader, host, port, asker, permit, transport, since, _pending };
             session.slots.insert(stream, Slot::Resolving(Box::new(resolving)));
             self.lookups.push_back((core.now + LOOKUP_LIMIT, conn, stream));
         }
@@ -542,7 +550,8 @@ impl Gateway {
         quic.stop(stream, quic_code(Code::H3_NO_ERROR));
         let alive = write_some(&mut quic, stream, &mut bytes);
         if alive && !bytes.is_empty() {
-            session.slots.insert(stream, Slot::Answering(bytes));
+            let answer = Answering { rest: bytes, _pending: Pending::among(&self.pending) };
+            session.slots.insert(stream, Slot::Answering(Box::new(answer)));
         } else {
             session.slots.remove(&stream);
             quic.finish(stream);
@@ -590,8 +599,7 @@ impl Gateway {
 
     /// Requests that are neither refused nor flows yet.
     pub(super) fn pending_count(&self) -> usize {
-        let pending = |slot: &&Slot| matches!(slot, Slot::Resolving(_) | Slot::Answering(_));
-        self.sessions.values().map(|session| session.slots.values().filter(pending).count()).sum()
+        self.pending.load(Relaxed)
     }
 
     pub(super) fn timers(&mut self, core: &mut Core, now: Instant) {

@@ -8,7 +8,14 @@ use super::{
 };
 use bytes::Bytes;
 use masque::{Code, ConnectionError, Event as H3Event, RequestReader};
-use std::{collections::HashMap, sync::Arc, time::Instant};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Instant,
+};
 use tunnel::{ConnMut, Read, StreamId, VarInt, Write};
 use upstream::users::{Identity, KeyHash, TokenHash};
 
@@ -20,8 +27,8 @@ pub(super) enum Slot {
     Head(Box<RequestReader>),
     /// Gateway: the destination's name is being resolved.
     Resolving(Box<Resolving>),
-    /// Gateway: an answer that ends the stream, waiting for send window.
-    Answering(Bytes),
+    /// Gateway: an answer that ends the stream, waiting for send window. Boxed, since it is rare.
+    Answering(Box<Answering>),
     /// A flow, in whatever phase.
     Flow(FlowKey),
     /// A UDP flow, in whatever phase.
@@ -48,6 +55,32 @@ pub(super) struct Resolving {
     pub(super) transport: Transport,
     /// When the request came.
     pub(super) since: Instant,
+    pub(super) _pending: Pending,
+}
+
+/// An answer, as far as it isn't written.
+pub(super) struct Answering {
+    pub(super) rest: Bytes,
+    pub(super) _pending: Pending,
+}
+
+/// Requests of a worker that are neither refused nor flows yet. Each counts itself for as long as it lives: whoever asks,
+/// once a second, need not look through a hundred thousand connections.
+#[derive(Debug)]
+pub(super) struct Pending(Arc<AtomicUsize>);
+
+impl Pending {
+    /// One more of `count`.
+    pub(super) fn among(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Relaxed);
+        Self(count.clone())
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
 }
 
 /// What the flow to the destination will be.
