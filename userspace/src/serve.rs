@@ -60,7 +60,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
         engine.protection = protection;
         engine.extra_copy = !ablation.fused_copy;
         // More only once a client has shown who it is.
-        engine.remote_streams_max = tunnel::transport::TransportOptions::gateway().bidi_streams;
+        engine.remote_streams_max = tunnel::transport::STRANGER_STREAMS_MAX;
         let role = Role::Gateway(Box::new(Gateway::new(config.clone(), claims.clone())));
         let mut worker = Worker::new(index as u8, Engine::new(engine), lane.ports, mailboxes.clone(), role)
             .map_err(Failure::runtime)?;

@@ -61,7 +61,7 @@ pub use capsule::{
     datagram_capsule_frame, write_datagram_capsule_before, write_datagram_capsule_header,
 };
 pub use code::Code;
-pub use connection::{Config, Connection, Event, Role, UniStream};
+pub use connection::{Config, Connection, Event, Role};
 pub use credentials::{Credentials, Scheme, Token, Via};
 pub use data::{DATA_HEADER_BYTES_MAX, DataHeader, data_header, write_data_header_before};
 pub use datagram::{

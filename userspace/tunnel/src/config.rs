@@ -86,7 +86,7 @@ pub struct EngineConfig {
     pub unvalidated_paths_max: usize,
     /// Largest UDP payload that peers may send us.
     pub udp_payload_max_bytes: u16,
-    /// Permitted remote streams are doubled on demand up to this, in each direction.
+    /// Permitted remote streams are raised on demand up to this, in each direction.
     pub remote_streams_max: u32,
     /// How packets are sealed and opened.
     pub protection: Protection,

@@ -51,6 +51,13 @@ impl Batch {
         self.spare.push(bytes);
     }
 
+    /// Gives back the buffers of batches long sent.
+    pub(super) fn release(&mut self) {
+        if self.pending.is_empty() {
+            *self = Self::default();
+        }
+    }
+
     /// How many packets have been noted so far.
     pub(super) fn noted_count(&self) -> usize {
         self.notes.packets.len()

@@ -366,6 +366,7 @@ impl Engine {
         self.now = Some(now);
         self.handle_burst(now);
         self.expire_timers(now);
+        self.tidy(now);
         self.begin_handshakes(now);
         let lost = self.budget.expire(now);
         self.stats.drop_many(DropReason::AmplificationExpired, lost);
@@ -418,7 +419,7 @@ impl Engine {
         };
         // The handshake is under way; or the peer has moved, or someone forges its address.
         if path.remote != conn.path.remote {
-            conn.other_path = Some(path);
+            conn.other_path = Some(Box::new(path));
         }
         let before = conn.quic.stats().frame_rx;
         handle(conn);
