@@ -97,8 +97,8 @@ pub(super) struct Fleet {
     /// By the index of the engine's connection.
     by_conn: Vec<u32>,
     happenings: VecDeque<Happening>,
-    /// What each connection's control and QPACK streams begin with; of those that sleep, see [`Self::opening_of`].
-    opening: [Bytes; 3],
+    /// What each connection's control stream begins with; of those that sleep, see [`Self::opening_of`].
+    opening: Bytes,
     /// From which the ids of tunnels that sleep follow.
     id_base: u64,
     authority: String,
@@ -116,7 +116,7 @@ impl Fleet {
         engine.protection = Protection::Eager;
         let mut id_base = [0; 8];
         SystemRandom::new().fill(&mut id_base).ok().context("the system's random source failed")?;
-        let opening = masque::Connection::client(masque::Config::default()).opening().map(|(_, bytes)| bytes);
+        let opening = masque::Connection::client(masque::Config::default()).opening();
         Ok(Self {
             sockets: Sockets::bind(config.sockets)?,
             authority: config.gateway.to_string(),
@@ -197,29 +197,28 @@ impl Fleet {
     }
 
     /// One that sleeps announces its id, the same each time ([`masque::sleep`]).
-    fn opening_of(&self, number: u32) -> [Bytes; 3] {
+    fn opening_of(&self, number: u32) -> Bytes {
         if !self.sleeps(number) {
             return self.opening.clone();
         }
         let id = TunnelId::from_random(self.id_base.wrapping_add(number.into()));
         let extra_settings = vec![(BEAM_SLEEP, id.get())];
         let config = masque::Config { extra_settings, ..masque::Config::default() };
-        masque::Connection::client(config).opening().map(|(_, bytes)| bytes)
+        masque::Connection::client(config).opening()
     }
 
-    /// HTTP/3's own streams, and the first request.
+    /// HTTP/3's control stream, and the first request.
     fn begin(&mut self, number: u32, due: Instant) {
         let conn = self.tunnels[number as usize].conn;
         let opening = self.opening_of(number);
         if let Some(mut conn) = conn.and_then(|id| self.engine.connection(id)) {
-            for bytes in &opening {
-                let stream = conn.open_uni();
-                let written = stream.map(|stream| conn.write_chunks(stream, &mut [bytes.clone()]));
-                if !matches!(written, Some(Write::Written { bytes: n, .. }) if n == bytes.len()) {
-                    conn.close(NO_ERROR.into(), b"");
-                    let why = format!("no room for HTTP/3's own streams: {written:?}");
-                    return self.happenings.push_back(Happening::Failed { number, why });
-                }
+            let stream = conn.open_uni();
+            let size = opening.len();
+            let written = stream.map(|stream| conn.write_chunks(stream, &mut [opening]));
+            if !matches!(written, Some(Write::Written { bytes, .. }) if bytes == size) {
+                conn.close(NO_ERROR.into(), b"");
+                let why = format!("no room for HTTP/3's control stream: {written:?}");
+                return self.happenings.push_back(Happening::Failed { number, why });
             }
         }
         self.ask(number, due);
