@@ -96,7 +96,7 @@ pub(super) struct Fleet {
     by_conn: Vec<u32>,
     happenings: VecDeque<Happening>,
     /// What each connection's control and QPACK streams begin with.
-    opening: [Bytes; 3],
+    opening: [Bytes; 1],
     authority: String,
     now: Instant,
 }
@@ -110,7 +110,7 @@ impl Fleet {
         // No stream of the gateway's beyond those three; and no memory of keys for batches, which are of few packets here.
         engine.remote_streams_max = GATEWAY_STREAMS;
         engine.protection = Protection::Eager;
-        let opening = masque::Connection::client(masque::Config::default()).opening().map(|(_, bytes)| bytes);
+        let opening = [masque::Connection::client(masque::Config::default()).opening()];
         Ok(Self {
             sockets: Sockets::bind(config.sockets)?,
             authority: config.gateway.to_string(),
