@@ -37,7 +37,7 @@ pub(crate) use ping::PingArgs;
 pub(crate) use serve::{EarlyData, Retry, ServeArgs};
 pub(crate) use top::TopArgs;
 pub(crate) use user::{UserArgs, UserVerb};
-pub(crate) use values::{NumberList, Queues, duration};
+pub(crate) use values::{NumberList, Queues, Size, duration};
 
 use clap::{Parser, Subcommand};
 

@@ -6,6 +6,7 @@ use crate::{
     cli::StatusArgs,
     control::{self, Answer, Request},
     failure::Failure,
+    memory::MemoryStatus,
     metrics::{BatchStatus, LatencyStatus, ProcessStatus},
     privileges::PrivilegesStatus,
     protection::ProtectionStatus,
@@ -59,6 +60,9 @@ pub(crate) struct Status {
     pub(crate) batches: BatchStatus,
     #[serde(default)]
     pub(crate) process: ProcessStatus,
+    /// A gateway's that has a `--memory-limit`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) memory: Option<MemoryStatus>,
     /// Captures that run.
     #[serde(default)]
     pub(crate) captures: Vec<CaptureStatus>,
@@ -303,6 +307,10 @@ fn screen(status: &Status) -> String {
     let _ = writeln!(out, "\n{}", status.latency.line());
     let _ = writeln!(out, "{}", status.batches.line());
     let _ = writeln!(out, "{}", status.process.line());
+    if let Some(memory) = &status.memory {
+        let refused = status.counters.get("refused_memory").copied().unwrap_or(0);
+        let _ = writeln!(out, "{}", memory.line(refused));
+    }
     let _ = writeln!(out, "\n{}", status.protection.line());
     let _ = writeln!(out, "{}", status.privileges.line());
     if !status.ablation.is_empty() {

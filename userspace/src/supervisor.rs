@@ -10,6 +10,7 @@ use crate::{
     drain::Drain,
     failure::Failure,
     interface::{Lane, LaneFacts},
+    memory::MemoryLimit,
     metrics::{self, BatchStatus, LatencyStatus, ProcessStatus, Windows},
     notify, privileges,
     protection::ProtectionStatus,
@@ -53,6 +54,8 @@ pub(crate) struct Identity {
     pub(crate) caches: Box<dyn Fn() -> Vec<CacheReport> + Send + Sync>,
     /// What a gateway reads again.
     pub(crate) gateway: Option<Arc<Reloader>>,
+    /// What a gateway may have resident.
+    pub(crate) memory: Option<Arc<MemoryLimit>>,
     /// What its connections' transport is made of.
     pub(crate) transport: tunnel::transport::TransportOptions,
 }
@@ -385,6 +388,7 @@ impl Supervisor {
             latency,
             batches,
             process: ProcessStatus::now(),
+            memory: self.identity.memory.as_ref().and_then(|memory| memory.status()),
         }
     }
 

@@ -75,9 +75,13 @@ pub fn limit(common: &Common, limit: &Limit) -> Result<Row> {
         }
     }
     let status = run.gateway.status()?;
+    let name = match limit.bound {
+        Bound::Connections(_) => "refused",
+        Bound::Memory(_) => "refused_memory",
+    };
     // An Initial that was sent again is refused again.
-    if counter(&status, "refused") < refused {
-        row.must_be("the gateway's `refused`", counter(&status, "refused"), refused);
+    if counter(&status, name) < refused {
+        row.must_be(&format!("the gateway's `{name}`"), counter(&status, name), refused);
     }
     row.must_be("its connections", status["connections"].as_u64().unwrap_or(0), count);
     let (rss_at_limit, _) = run.gateway.memory(&status)?;
@@ -123,7 +127,10 @@ pub fn limit(common: &Common, limit: &Limit) -> Result<Row> {
     }
     row.set("rss_at_limit_bytes", rss_at_limit)?;
     row.set("refused", refused)?;
-    row.set("refused_as", "QUIC error CONNECTION_REFUSED (0x2), stateless; the gateway's counter `refused`")?;
+    row.set(
+        "refused_as",
+        format!("QUIC error CONNECTION_REFUSED (0x2), stateless; the gateway's counter `{name}`"),
+    )?;
     row.set("came_after_others_left", came)?;
     let live = row.live;
     run.describe(&mut row, &status, live)?;

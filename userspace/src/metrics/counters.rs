@@ -55,6 +55,7 @@ static ROWS: &[(&Spec, &[Row])] = &[
         &REFUSED,
         &[
             ("refused", "connection"),
+            ("refused_memory", "memory"),
             ("refused_unauthenticated", "unauthenticated"),
             ("refused_denied", "denied"),
             ("refused_bad_request", "bad_request"),

@@ -25,6 +25,7 @@ const MEANINGS: &[(&str, &str)] = &[
     ("handshakes_failed", "a QUIC handshake that ended without a connection"),
     ("handshakes_timed_out", "a QUIC handshake that took too long"),
     ("refused", "a connection attempt refused: too many connections, or draining"),
+    ("refused_memory", "a connection attempt refused: --memory-limit is reached"),
     ("amplification_held", "a datagram held back until the peer's address has proved itself"),
     ("packets_restored", "a packet opened in a batch with the wrong key, and opened again"),
     ("canary_failed", "packet protection that disagreed with ring: please report"),

@@ -44,9 +44,10 @@ use self::{
     ports::Ports,
     snapshot::WorkerSnapshot,
 };
-use crate::{ablation::Ablation, protection::ProtectionStatus};
+use crate::{ablation::Ablation, memory::MemoryLimit, protection::ProtectionStatus};
 use std::{
     io,
+    sync::Arc,
     time::{Duration, Instant},
 };
 use tunnel::{ConnId, Engine, Event, transport::TransportOptions};
@@ -87,6 +88,8 @@ pub(crate) struct Worker {
     asleep_until: Option<Instant>,
     /// When to look at round trips again.
     sample_at: Instant,
+    /// A gateway's limit, and the last look at it that was heeded.
+    memory: Option<(Arc<MemoryLimit>, u32)>,
     /// Never sleep: latency for a whole CPU.
     busy_poll: bool,
     ended: Option<Ended>,
@@ -132,6 +135,7 @@ impl Worker {
             turn_began: None,
             asleep_until: None,
             sample_at: Instant::now(),
+            memory: None,
             busy_poll: false,
             ended: None,
         })
@@ -159,6 +163,21 @@ impl Worker {
         let Limits { connections_max, retry, udp_idle_timeout } = limits;
         self.core.engine.set_limits(connections_max, retry);
         self.set_udp_idle_timeout(udp_idle_timeout);
+    }
+
+    /// Has it heed this limit.
+    pub(crate) fn set_memory(&mut self, memory: Arc<MemoryLimit>) {
+        self.memory = Some((memory, 0));
+    }
+
+    /// Does what the last look at the memory asks for.
+    fn heed_memory(&mut self) {
+        let Some((memory, seen)) = &mut self.memory else { return };
+        let Some(orders) = memory.orders(seen) else { return };
+        self.core.engine.set_room(orders.room);
+        if let Some(bytes) = orders.window_bytes {
+            memory.lowered(self.core.engine.lower_windows(bytes));
+        }
     }
 
     /// Runs until it is told to stop.
@@ -204,6 +223,7 @@ impl Worker {
     fn turn(&mut self, now: Instant) -> io::Result<bool> {
         self.loops += 1;
         self.core.now = now;
+        self.heed_memory();
         // First, so that the ports put them on their fill rings in this turn: a queue whose frames were all with other
         // workers hears of no packet that would cause another one.
         while let Some((port, frame)) = self.mailbox.next_return() {
