@@ -44,7 +44,7 @@ pub(crate) fn run(args: ConnectArgs) -> Result<(), Failure> {
     let protection = args.path.simd.protection()?;
     let ablation = Ablation::asked()?;
     let state = State::client(args.state_dir.as_deref());
-    let (quic, early) = gateway::quic_client(&args.gateway, args.keepalive, args.pool, &state)?;
+    let (quic, early) = gateway::quic_client(&args.gateway, args.keepalive, args.habit(), args.pool, &state)?;
     let token =
         args.gateway.token_file.as_deref().map(identity::token).transpose().map_err(Failure::Config)?;
     let listens = listens(&args)?;
@@ -79,6 +79,7 @@ pub(crate) fn run(args: ConnectArgs) -> Result<(), Failure> {
         stdio,
         network,
         probe: None,
+        sleep: args.habit(),
         once: args.once,
         retries_max: args.max_retries,
         pause_max: args.max_retry_interval,
@@ -113,7 +114,7 @@ pub(crate) fn run(args: ConnectArgs) -> Result<(), Failure> {
         }),
         gateway: None,
         memory: None,
-        transport: gateway::transport_options(&args.gateway, args.keepalive),
+        transport: gateway::transport_options(&args.gateway, args.keepalive, args.habit()),
     };
     let interfaces = Interfaces { tunnel: interfaces, lan };
     let control = args.daemon.control.clone();

@@ -15,7 +15,10 @@ use crate::{
     privileges,
     reload::{Loaded, Reloader},
     supervisor::{self, Crew, Identity, Interfaces, Seat},
-    worker::{Authorities, Claims, Gateway, GatewayConfig, Limits, Role, Rules, Worker, account::Accounts},
+    worker::{
+        Authorities, Claims, Gateway, GatewayConfig, Limits, Role, Rules, Worker, account::Accounts,
+        sleepers::Sleepers,
+    },
 };
 use anyhow::{Context, anyhow};
 use confine::{Capabilities, Files, Room};
@@ -238,14 +241,16 @@ pub(crate) fn policy(args: &ServeArgs) -> Result<Policy, Failure> {
     Policy::parse(&args.allow, &args.deny).map_err(Failure::config)
 }
 
-pub(crate) fn gateway_config(rules: Rules) -> Result<GatewayConfig, Failure> {
+pub(crate) fn gateway_config(args: &ServeArgs, rules: Rules) -> Result<GatewayConfig, Failure> {
+    let now = std::time::Instant::now();
     let Rules { users, policy, listen, authorities } = rules;
     Ok(GatewayConfig {
         users,
         policy,
         listen,
         authorities,
-        accounts: Arc::new(Accounts::new(std::time::Instant::now())),
+        accounts: Arc::new(Accounts::new(now)),
+        sleepers: Arc::new(Sleepers::new(now, args.max_sleeping)),
         resolver: Arc::new(resolver()?),
         certificate_name: identity::certificate_name,
     })

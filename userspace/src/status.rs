@@ -31,6 +31,9 @@ pub(crate) struct Status {
     /// A client's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) tunnels: Option<Tunnels>,
+    /// Tunnels without a connection, which the next flow wakes.
+    #[serde(default)]
+    pub(crate) asleep: u64,
     pub(crate) draining: bool,
     pub(crate) uptime_s: u64,
     /// The address served, or the gateway connected to.
@@ -75,6 +78,7 @@ pub(crate) struct Status {
 /// The QUIC connections of a client (`--pool`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Tunnels {
+    /// Those asleep are among them.
     pub(crate) up: usize,
     pub(crate) of: usize,
 }
@@ -228,6 +232,11 @@ fn screen(status: &Status) -> String {
         (false, _, Some(why)) => format!("not ready: {why}"),
         (false, _, None) => "not ready".to_owned(),
     };
+    let tunnels = match (status.role.as_str(), status.asleep) {
+        ("gateway", asleep) => format!("tunnels {} live, {asleep} asleep   ", status.connections),
+        (_, 0) => String::new(),
+        (_, asleep) => format!("{asleep} asleep   "),
+    };
     let preposition = if status.role == "gateway" { "on" } else { "to" };
     let _ = writeln!(
         out,
@@ -239,7 +248,7 @@ fn screen(status: &Status) -> String {
     );
     let _ = writeln!(
         out,
-        "connections {}   flows {} (opened {})   rx {}/s ({} pkt/s)   tx {}/s ({} pkt/s)",
+        "{tunnels}connections {}   flows {} (opened {})   rx {}/s ({} pkt/s)   tx {}/s ({} pkt/s)",
         status.connections,
         status.flows,
         status.flows_opened,

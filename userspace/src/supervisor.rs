@@ -364,6 +364,7 @@ impl Supervisor {
             role: self.identity.role.to_owned(),
             ready: readiness.is_ok(),
             tunnels: after.iter().find_map(|s| s.tunnels).map(|(up, of)| Tunnels { up, of }),
+            asleep: self.asleep(after),
             why_not_ready: readiness.err(),
             draining: self.is_draining(),
             uptime_s: self.started.elapsed().as_secs(),
@@ -405,6 +406,14 @@ impl Supervisor {
     fn recent(&self, snapshots: &[WorkerSnapshot]) -> (LatencyStatus, BatchStatus) {
         let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
         windows.recent(Instant::now(), &metrics::merged(snapshots))
+    }
+
+    /// Tunnels that sleep: a gateway's clients', or this client's own.
+    pub(crate) fn asleep(&self, snapshots: &[WorkerSnapshot]) -> u64 {
+        match &self.identity.gateway {
+            Some(gateway) => gateway.current().config.sleepers.report(Instant::now()).asleep,
+            None => snapshots.iter().map(|snapshot| snapshot.asleep).sum(),
+        }
     }
 
     /// Every worker takes its turns, or what doesn't.

@@ -87,6 +87,9 @@ pub(crate) struct ServeArgs {
     /// 512MiB
     #[arg(long, value_name = "SIZE", env = "BEAM_MEMORY_LIMIT")]
     pub(crate) memory_limit: Option<Size>,
+    /// Sleeping tunnels remembered; beyond it the oldest of whoever has most is forgotten, and comes back as a new one
+    #[arg(long, value_name = "N", default_value_t = 1_000_000, env = "BEAM_MAX_SLEEPING")]
+    pub(crate) max_sleeping: usize,
     /// Stateless Retry for addresses that are not validated
     #[arg(long, value_enum, default_value = "auto", env = "BEAM_RETRY")]
     pub(crate) retry: Retry,

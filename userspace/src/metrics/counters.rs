@@ -68,6 +68,7 @@ static ROWS: &[(&Spec, &[Row])] = &[
         ],
     ),
     (&RECONNECTS, &[("reconnects", "")]),
+    (&TUNNEL_SLEEP, &[("tunnel_lapses", "lapses"), ("tunnel_wakes", "wakes")]),
     (&ADDRESS_CHANGES, &[("address_changes", "")]),
     (&EARLY_DATA, &[("early_connections", "connections"), ("early_refused", "refused")]),
     (

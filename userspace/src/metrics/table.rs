@@ -49,6 +49,8 @@ metrics! {
     ALERT_NOTICES = counter "beam_alert_notices_total" ["fate"] "What became of notices of alerts that webhooks and programs were given";
     // Tunnels.
     TUNNELS = gauge "beam_tunnels" ["state"] "QUIC connections that a client keeps to its gateway (--pool): up or down";
+    TUNNELS_ASLEEP = gauge "beam_tunnels_asleep" [] "Tunnels without a connection, which their next flow wakes; at a client they count as up";
+    TUNNEL_SLEEP = counter "beam_tunnel_sleep_total" ["event"] "Tunnels that fell asleep and were woken; at a gateway also records that made room for others, or were too old";
     CONNECTIONS = gauge "beam_connections" ["worker"] "QUIC connections alive, those that are closing included";
     HANDSHAKES = counter "beam_handshakes_total" ["event"] "QUIC handshakes; those that timed out are among the failed";
     HANDSHAKE_SECONDS = times "beam_handshake_seconds" [] "How long completed handshakes took";

@@ -17,6 +17,10 @@ const MEANINGS: &[(&str, &str)] = &[
     ("socks_refused", "a SOCKS client that was told no, or made no sense"),
     ("closed_unproven", "a connection closed because it made no request, and too many did not"),
     ("closed_revoked", "a connection closed by a reload: its client is no longer admitted"),
+    (
+        "sleepers_evicted",
+        "a sleeping tunnel forgotten to make room for another; --max-sleeping says for how many",
+    ),
     ("closed_kicked", "a connection closed by beam kick"),
     ("flows_reset_by_stream", "a flow that the tunnel's peer cut off"),
     ("flows_reset_by_socket", "a flow whose socket was reset, or failed"),

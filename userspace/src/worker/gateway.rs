@@ -5,6 +5,7 @@
 //!                     └── refusals: 400 401 403 404 407 429 431 501 502 503 504 ──► Answering
 //! ```
 
+mod doze;
 mod extended;
 mod identity;
 mod ip;
@@ -29,6 +30,7 @@ use super::{
         Answering, Pending, Resolving, Session, Slot, Transport, abandon, close, gateway_h3_config,
         quic_code, write_some,
     },
+    sleepers::Sleepers,
     udp::Gone,
 };
 use ::upstream::{
@@ -58,6 +60,8 @@ pub(crate) struct GatewayConfig {
     pub(crate) users: Option<Users>,
     /// Outlives every replacement.
     pub(crate) accounts: Arc<Accounts>,
+    /// So do they.
+    pub(crate) sleepers: Arc<Sleepers>,
     pub(crate) policy: Policy,
     /// Where everybody may listen (`--allow-listen`), beside what the users file says.
     pub(crate) listen: ClientPolicy,
@@ -71,9 +75,10 @@ pub(crate) struct GatewayConfig {
 impl GatewayConfig {
     /// The same with other rules.
     pub(crate) fn renewed(&self, Rules { users, policy, listen, authorities }: Rules) -> Self {
-        let (accounts, resolver) = (self.accounts.clone(), self.resolver.clone());
+        let (accounts, sleepers, resolver) =
+            (self.accounts.clone(), self.sleepers.clone(), self.resolver.clone());
         let certificate_name = self.certificate_name;
-        Self { users, accounts, policy, listen, resolver, certificate_name, authorities }
+        Self { users, accounts, sleepers, policy, listen, resolver, certificate_name, authorities }
     }
 }
 
@@ -254,11 +259,12 @@ impl Gateway {
     }
 
     fn closed(&mut self, core: &mut Core, conn: ConnId, reason: &CloseReason) {
-        core.connection_ended(conn);
         if let Some(session) = self.sessions.remove(&conn) {
+            self.left(core, conn, &session, reason);
             datagrams::count_lost(core, &session, conn);
             tracing::debug!("tunnel closed: {reason}");
         }
+        core.connection_ended(conn);
         for key in core.flows.keys_on(conn) {
             if !core.outlives(key, conn) {
                 core.totals.flows_reset_by_stream += 1;
@@ -298,9 +304,9 @@ impl Gateway {
         match session.slots.get(&stream) {
             Some(Slot::Uni) => {
                 let Some(mut quic) = core.engine.connection(conn) else { return };
-                // A client's GOAWAY or MAX_PUSH_ID asks nothing of us: we push nothing.
-                if let Err(error) = session.read_uni(&mut quic, stream) {
-                    close(&mut quic, &error);
+                match session.read_uni(&mut quic, stream) {
+                    Ok(events) => self.heard(core, conn, &events),
+                    Err(error) => close(&mut quic, &error),
                 }
             }
             Some(Slot::Head(_)) => self.read_head(core, conn, stream),

@@ -27,12 +27,14 @@ pub(crate) mod poll;
 pub(crate) mod ports;
 mod reverse;
 mod session;
+pub(crate) mod sleepers;
 pub(crate) mod snapshot;
 pub(crate) mod tables;
 mod udp;
 
 pub(crate) use client::{Client, ClientConfig, IpConfig, Listen, Publication, source_towards};
 pub(crate) use client::{Early, Opening, PathFacts, ProbeConfig, Report};
+pub(crate) use client::{Habit, SHORTEST as SHORTEST_SLEEP};
 pub(crate) use gateway::{Authorities, Claims, Gateway, GatewayConfig, Limits, Revoked, Rules};
 pub(crate) use session::gateway_h3_config;
 
@@ -565,6 +567,10 @@ impl Worker {
             tunnels: match &self.role {
                 Role::Client(client) => Some(client.up_count()),
                 Role::Gateway(_) => None,
+            },
+            asleep: match &self.role {
+                Role::Client(client) => client.sleepers(self.core.now).count() as u64,
+                Role::Gateway(_) => 0,
             },
             waits_for,
             ..WorkerSnapshot::default()

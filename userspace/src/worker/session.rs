@@ -5,9 +5,10 @@ use super::{
     gateway::Asker,
     ledger::{FlowPermit, Membership},
     poll::FlowKey,
+    sleepers::Awake,
 };
 use bytes::Bytes;
-use masque::{Code, ConnectionError, Event as H3Event, RequestReader};
+use masque::{BEAM_SLEEP, Code, ConnectionError, Event as H3Event, RequestReader, TunnelId};
 use std::{
     collections::HashMap,
     sync::{
@@ -117,6 +118,12 @@ pub(super) struct Session {
     pub(super) key: Option<KeyHash>,
     /// Gateway: names that are being resolved for it, those of requests that were given up included.
     pub(super) lookups: u32,
+    /// Unidirectional streams among the slots.
+    uni_count: u32,
+    /// Gateway: which tunnel it is, if that may sleep.
+    pub(super) tunnel_id: Option<TunnelId>,
+    /// Gateway: its record, since it is known whose it is.
+    pub(super) awake: Option<Box<Awake>>,
 }
 
 impl Session {
@@ -134,6 +141,9 @@ impl Session {
             authorities: Arc::default(),
             key: None,
             lookups: 0,
+            uni_count: 0,
+            tunnel_id: None,
+            awake: None,
         };
         let control = conn.open_uni().ok_or(OUR_STREAM_REFUSED)?;
         session.control = Some(control);
@@ -144,6 +154,7 @@ impl Session {
     /// Takes in a unidirectional stream that the peer opened.
     pub(super) fn add_uni(&mut self, stream: StreamId) -> Result<(), ConnectionError> {
         self.slots.insert(stream, Slot::Uni);
+        self.uni_count += 1;
         self.h3.uni_opened(u64::from(stream))
     }
 
@@ -155,6 +166,15 @@ impl Session {
     /// Gateway: the client has shown who it is.
     pub(super) fn is_proven(&self) -> bool {
         self.membership.is_some() || self.identity.is_some()
+    }
+
+    fn uni_over(&mut self, stream: StreamId) {
+        self.uni_count -= u32::from(matches!(self.slots.remove(&stream), Some(Slot::Uni)));
+    }
+
+    /// Requests that are open, whatever became of them.
+    pub(super) fn request_count(&self) -> usize {
+        self.slots.len().saturating_sub(self.uni_count as usize)
     }
 
     /// The bounds for readers of request streams.
@@ -175,7 +195,7 @@ impl Session {
                 Read::Chunk(bytes) => {
                     for event in self.h3.uni_data(id, bytes, false)? {
                         if let H3Event::StopSending { code, .. } = event {
-                            self.slots.remove(&stream);
+                            self.uni_over(stream);
                             conn.stop(stream, quic_code(code));
                             return Ok(events);
                         }
@@ -184,12 +204,12 @@ impl Session {
                     }
                 }
                 Read::Fin => {
-                    self.slots.remove(&stream);
+                    self.uni_over(stream);
                     events.extend(self.h3.uni_data(id, Bytes::new(), true)?);
                     return Ok(events);
                 }
                 Read::Reset(_) => {
-                    self.slots.remove(&stream);
+                    self.uni_over(stream);
                     self.h3.uni_reset(id)?;
                     return Ok(events);
                 }
@@ -210,6 +230,12 @@ impl Session {
 /// What either end announces. Both have QUIC datagrams among their transport parameters (`tunnel::transport`).
 pub(crate) fn h3_config() -> masque::Config {
     masque::Config { h3_datagram: true, ..masque::Config::default() }
+}
+
+/// What a client announces: its tunnel's id, if it may sleep.
+pub(super) fn client_h3_config(id: Option<TunnelId>) -> masque::Config {
+    let extra_settings = id.iter().map(|id| (BEAM_SLEEP, id.get())).collect();
+    masque::Config { extra_settings, ..h3_config() }
 }
 
 /// What a gateway announces: `-R`, too.

@@ -78,8 +78,10 @@ pub struct EngineConfig {
     pub connections_max: usize,
     /// Handshakes begun in one `run`: each costs about 200 us.
     pub handshakes_per_run: usize,
-    /// First Initials that wait for that budget; further ones are dropped.
+    /// First Initials from unproven addresses that wait for that budget; further ones are dropped.
     pub incoming_queue_max: usize,
+    /// The same of addresses that a token has proved: clients that come back, all at once after a power cut.
+    pub incoming_proven_max: usize,
     /// A server-side handshake that takes longer is dropped.
     pub handshake_timeout: Duration,
     /// Addresses that the three-times limit remembers; the least recently heard is forgotten.
@@ -110,6 +112,7 @@ impl EngineConfig {
             connections_max: 100_000,
             handshakes_per_run: 4,
             incoming_queue_max: 1024,
+            incoming_proven_max: 12_288,
             handshake_timeout: Duration::from_secs(10),
             unvalidated_paths_max: 16_384,
             udp_payload_max_bytes: 1472,

@@ -70,6 +70,8 @@ pub struct Engine {
     touched: VecDeque<u32>,
     /// For the application, which empties it each loop. Bounded by the frames of one burst.
     events: VecDeque<(ConnId, Event)>,
+    /// What connections had moved that ended since the application last emptied `events`: bytes sent and received.
+    ended: Vec<(ConnId, (u64, u64))>,
 
     /// What one burst brought to connections. Emptied by each `run`.
     burst: Vec<Arrival>,
@@ -122,6 +124,7 @@ struct Limits {
     connections_max: usize,
     handshakes_per_run: usize,
     incoming_queue_max: usize,
+    incoming_proven_max: usize,
     handshake_timeout: Duration,
     remote_streams_max: u32,
 }
@@ -226,6 +229,7 @@ impl Engine {
                 connections_max: config.connections_max,
                 handshakes_per_run: config.handshakes_per_run.max(1),
                 incoming_queue_max: config.incoming_queue_max,
+                incoming_proven_max: config.incoming_proven_max,
                 handshake_timeout: config.handshake_timeout,
                 remote_streams_max: config.remote_streams_max,
             },
@@ -238,6 +242,7 @@ impl Engine {
             slots: Vec::new(),
             touched: VecDeque::new(),
             events: VecDeque::new(),
+            ended: Vec::new(),
             burst: Vec::new(),
             order: Vec::new(),
             slab: Slab::default(),
@@ -288,7 +293,25 @@ impl Engine {
 
     /// The next event of any connection.
     pub fn poll_event(&mut self) -> Option<(ConnId, Event)> {
-        self.events.pop_front()
+        let event = self.events.pop_front();
+        if event.is_none() {
+            self.ended.clear();
+        }
+        event
+    }
+
+    /// UDP payload that a connection has sent and received: of one alive, or one whose end is being told.
+    pub fn moved_by(&mut self, id: ConnId) -> Option<(u64, u64)> {
+        if let Some(conn) = self.connection(id) {
+            return Some(moved(&conn.conn.quic));
+        }
+        self.ended.iter().rev().find(|(of, _)| *of == id).map(|&(_, moved)| moved)
+    }
+
+    /// Forgets a connection at once, without a word to its peer, which finds out by its idle timeout: that is how a
+    /// tunnel falls asleep. `Closed` with `Local` follows.
+    pub fn forget(&mut self, id: ConnId) {
+        self.abandon(id, CloseReason::Local);
     }
 
     /// The connection that `id` names; `None` when it is over.
@@ -478,6 +501,10 @@ impl Engine {
                     Event::Connected { side: conn.quic.side(), took }
                 }
                 Quic::ConnectionLost { reason } => {
+                    // One that is lost in silence is gone before the application hears of it.
+                    if conn.phase == Phase::Established {
+                        self.ended.push((id, moved(&conn.quic)));
+                    }
                     report_end(id, conn, reason.into(), &mut self.events, &mut self.stats);
                     continue;
                 }
@@ -541,6 +568,12 @@ impl Engine {
             }
         }
     }
+}
+
+/// UDP payload that a connection has sent and received.
+fn moved(quic: &Connection) -> (u64, u64) {
+    let stats = quic.stats();
+    (stats.udp_tx.bytes, stats.udp_rx.bytes)
 }
 
 /// An engine may be made on one thread and run on another.

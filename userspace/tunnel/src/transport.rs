@@ -97,7 +97,8 @@ impl TransportOptions {
             uni_streams: 3,
             datagram_buffer_bytes: 512 << 10,
             mtu_max_bytes: 1452,
-            idle_timeout: Duration::from_secs(60),
+            // So that a client may sleep after a minute of silence: see masque's `sleep`.
+            idle_timeout: Duration::from_secs(62),
             keep_alive: None,
             congestion: Congestion::Cubic,
             ack_each_packets: Some(10),
@@ -111,6 +112,7 @@ impl TransportOptions {
             connection_window_bytes: 16 << 20,
             // HTTP/3 servers open no bidirectional streams (RFC 9114 6.1).
             bidi_streams: 0,
+            idle_timeout: Duration::from_secs(60),
             datagram_buffer_bytes: 1 << 20,
             keep_alive: Some(Duration::from_secs(25)),
             ..Self::gateway()
@@ -177,10 +179,10 @@ pub fn server_config(
         .validation_token_config(tokens)
         .retry_token_lifetime(Duration::from_secs(15))
         .migration(true)
-        .max_incoming(4096)
+        .max_incoming(16_384)
         // A large ClientHello needs two or three datagrams; more can be sent again.
         .incoming_buffer_size(16 << 10)
-        .incoming_buffer_size_total(4 << 20);
+        .incoming_buffer_size_total(16 << 20);
     server
 }
 

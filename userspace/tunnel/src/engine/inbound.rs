@@ -327,7 +327,7 @@ impl Engine {
             if self.endpoint.retry(incoming, &mut self.out).is_ok() && self.answer(path, datagram_bytes) {
                 self.stats.retries_sent += 1;
             }
-        } else if self.incoming.len() >= self.config.incoming_queue_max {
+        } else if self.incoming_is_full(validated) {
             self.endpoint.ignore(incoming);
             self.stats.drop(DropReason::InitialQueueFull);
         } else {
@@ -338,6 +338,16 @@ impl Engine {
             self.incoming_unvalidated += usize::from(!validated);
             self.incoming.push_back(Waiting { incoming, path, datagram_bytes });
             self.update_retry();
+        }
+    }
+
+    /// Whether no further first Initial is taken. Strangers have places of their own, so that a flood of them keeps nobody
+    /// out who has shown his address before; and nobody gets a token for an address that isn't his.
+    fn incoming_is_full(&self, validated: bool) -> bool {
+        if validated {
+            self.incoming.len() - self.incoming_unvalidated >= self.config.incoming_proven_max
+        } else {
+            self.incoming_unvalidated >= self.config.incoming_queue_max
         }
     }
 
