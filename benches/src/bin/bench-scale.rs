@@ -71,8 +71,8 @@ enum Mode {
         /// How many live beside them
         #[arg(long, value_name = "N", default_value_t = 1000)]
         live: u32,
-        /// Seconds of silence after which a tunnel lapses, as it announces
-        #[arg(long, value_name = "SECS", default_value_t = 3.0)]
+        /// Seconds of silence after which a tunnel lapses, as it announces; a handshake that takes longer is given up, too
+        #[arg(long, value_name = "SECS", default_value_t = 15.0)]
         lapse: f64,
         /// For how many seconds they are held, with a request each five seconds in those that live
         #[arg(long, value_name = "SECS", default_value_t = 10.0)]

@@ -98,7 +98,7 @@ pub fn limit(common: &Common, limit: &Limit) -> Result<Row> {
     Run::latencies(&mut row, "", &run.tally.since_due)?;
 
     // Some leave, and as many of those that were refused come in.
-    let leave = refused.min(count);
+    let leave = refused.min(count.div_ceil(2));
     live.iter().take(leave as usize).for_each(|&number| run.fleet.close(number));
     let left = run.until(LEAVE_LIMIT, |run| {
         let connections = run.gateway.status()?["connections"].as_u64();
