@@ -101,7 +101,8 @@ pub(crate) struct Limits {
 /// See the module.
 pub(crate) struct Gateway {
     config: Arc<GatewayConfig>,
-    sessions: HashMap<ConnId, Session>,
+    /// Boxed: half of a table that doubles is empty.
+    sessions: HashMap<ConnId, Box<Session>>,
     /// Sessions that had not shown who they are when they came, oldest first.
     unproven: VecDeque<ConnId>,
     /// Names being resolved, by when the client is told that it takes too long.
@@ -228,7 +229,7 @@ impl Gateway {
                     Some(_) => quic.permit_streams(identity::STREAMS_MAX),
                     None => self.unproven.push_back(conn),
                 }
-                self.sessions.insert(conn, session);
+                self.sessions.insert(conn, Box::new(session));
                 self.limit_unproven(core);
                 if core.draining {
                     self.drain_one(core, conn);

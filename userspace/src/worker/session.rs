@@ -126,6 +126,15 @@ pub(super) struct Session {
     pub(super) awake: Option<Box<Awake>>,
 }
 
+// What a tunnel costs a worker beside the engine's `CONNECTION_BYTES` (which has the HTTP/3 part in it): its session, its
+// place among the sessions (some 40 bytes), 212 bytes for the peer's control stream among the slots. Its client's account
+// and entry in the ledger are there once, however many tunnels it has.
+#[cfg(target_pointer_width = "64")]
+const _: () = {
+    assert!(size_of::<Session>() <= 400);
+    assert!(size_of::<Slot>() <= 40);
+};
+
 impl Session {
     /// Opens our control stream.
     pub(super) fn open(h3: masque::Connection, conn: &mut ConnMut<'_>) -> Result<Self, ConnectionError> {

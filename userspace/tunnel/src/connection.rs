@@ -427,6 +427,15 @@ impl ConnMut<'_> {
         self.touch();
     }
 
+    /// Permits at least so many remote streams now, and not only once half of fewer are open: for a peer that will need
+    /// them all of a sudden.
+    pub fn permit_at_once(&mut self, dir: Dir, count: u32) {
+        let count = count.min(self.conn.streams_max);
+        if self.conn.quic.max_concurrent_streams(dir) < count.into() {
+            self.set_remote_streams(dir, count);
+        }
+    }
+
     /// Remote streams permitted at once; the engine also raises it on demand.
     pub fn set_remote_streams(&mut self, dir: Dir, count: u32) {
         self.touch();
