@@ -156,16 +156,21 @@ fn a_seeded_walk_agrees_with_plain_lists() {
                         &of,
                         Moved { tx_bytes: step, rx_bytes: 0, flows_opened: 0 },
                     );
-                    let count = |who: &str| oracle.iter().filter(|(of, ..)| *of == who).count();
+                    let counts = names.map(|who| oracle.iter().filter(|(of, ..)| *of == who).count());
+                    let count = |who: &str| counts[names.iter().position(|name| *name == who).unwrap()];
                     if oracle.len() == max {
-                        let most = names.iter().map(|who| count(who)).max().unwrap();
-                        // Which of several that have the most gives way isn't said: read it off.
+                        // Which of several that have more gives way isn't said: read it off.
                         let left = world.asleep();
-                        let gone =
-                            oracle.iter().position(|&(of, id, _)| !left.contains(&(of.to_owned(), id)));
-                        let (who, ..) = oracle.remove(gone.expect("one made room"));
-                        let allowed = who == name || count(who) + 1 > count(name) + 1;
-                        assert!(allowed && most >= 1, "step {step}: {who} for {name}");
+                        let is_gone = |&(of, id, _): &(&str, u64, u64)| !left.contains(&(of.to_owned(), id));
+                        let gone = oracle.iter().position(is_gone).expect("one made room");
+                        let (who, ..) = oracle[gone];
+                        assert!(oracle[..gone].iter().all(|&(of, ..)| of != who), "its owner's oldest");
+                        oracle.remove(gone);
+                        assert!(
+                            who == name || count(who) > count(name) + 1 || count(name) == 0,
+                            "step {step}: {who} for {name}"
+                        );
+                        assert!(oracle.iter().all(|row| !is_gone(row)), "one alone made room");
                     }
                     oracle.push((name, id, before + step));
                 }
