@@ -221,7 +221,7 @@ fn screen(status: &Status) -> String {
         (false, _, Some(why)) => format!("not ready: {why}"),
         (false, _, None) => "not ready".to_owned(),
     };
-    let preposition = if status.role == "gateway" { "on" } else { "to" };
+    let preposition = if status.role != "client" { "on" } else { "to" };
     let _ = writeln!(
         out,
         "beam {} {} {preposition} {}: {state}, up {}",

@@ -83,6 +83,8 @@ metrics! {
     INNER_EVENTS = counter "beam_inner_events_total" ["event"] "What else happened at that port";
     LISTENS = counter "beam_listens_total" ["event"] "Ports that clients asked the gateway to listen on (-R)";
     REVERSE = counter "beam_reverse_total" ["event"] "Connections and datagrams that came in by such ports";
+    BENCH = counter "beam_bench_total" ["event"] "What beam bench serve has served and cut";
+    BENCH_BYTES = counter "beam_bench_bytes_total" ["direction"] "Payload of measuring streams";
     // Packets.
     PACKETS = counter "beam_packets_total" ["path" "direction" "worker"] "Datagrams that passed through AF_XDP sockets (xsk) and kernel UDP sockets (kernel)";
     BYTES = counter "beam_bytes_total" ["path" "direction" "worker"] "UDP payload of those datagrams";

@@ -18,13 +18,13 @@ mod reverse;
 mod trouble;
 mod udp;
 
+pub(super) use self::trouble::explain;
 use self::{
     ip::IpClient,
     paths::Changes,
     pool::{NothingLeft, Pool},
     probe::Probing,
     reverse::Reverse,
-    trouble::explain,
     udp::UdpSide,
 };
 pub(crate) use self::{
