@@ -5,8 +5,8 @@ use crate::worker::core::Core;
 use std::time::{Duration, Instant};
 use tunnel::{CloseReason, ConnId, Event};
 
-/// A server that doesn't answer within this is out of reach.
-pub(super) const HANDSHAKE_LIMIT: Duration = Duration::from_secs(5);
+/// A server that doesn't answer within this is out of reach; below the idle timeout, which would say it was there.
+pub(super) const HANDSHAKE_LIMIT: Duration = Duration::from_secs(4);
 
 /// See the module.
 pub(super) struct Links {
