@@ -1,6 +1,7 @@
 //! `beam bench`: measures the path that tunnels take. Each verb is a file; what they share is here.
 
 pub(crate) mod facts;
+mod plan;
 mod report;
 mod run;
 mod serve;

@@ -1,6 +1,9 @@
 //! `beam bench run URL`: what the flags ask, as jobs of one worker (`worker/bench/`), one after the other; then the report.
 
-use super::report::{Run, Test, Told};
+use super::{
+    plan::{bulk, loaded, must_fit, plan, quickened, streams},
+    report::{Run, Test, Told},
+};
 use crate::{
     cli::{BenchRunArgs, LoadShare},
     connect::gateway,
@@ -13,10 +16,7 @@ use crate::{
     supervisor,
     worker::{
         Ended, Role, Worker,
-        bench::{
-            self, ALPN_PERF, Bench, DatagramSpec, Figures, HandshakeSpec, JobSpec, Load, LoadSpec, Order,
-            Outcome, Pace, Report, StreamSpec, Target, Tickets, UNLIMITED,
-        },
+        bench::{self, ALPN_PERF, Bench, Figures, JobSpec, Load, Order, Outcome, Report, Target, Tickets},
         mail::{Command, Mailbox},
     },
 };
@@ -34,11 +34,6 @@ use tunnel::{Engine, EngineConfig, Secrets, WorkerId, tls, transport};
 
 /// Local ports at most, which connections take in turn: a server spreads connections over its workers by them.
 const PORTS_MAX: u16 = 16;
-/// Of the small requests that measure latency.
-const PROBES_PER_SECOND: f64 = 200.0;
-/// Each stream of a load that keeps to a rate.
-const LOAD_STREAM_BYTES: u64 = 64 << 10;
-const QUICK: Duration = Duration::from_millis(500);
 /// A server that has gone without a word is missed after this.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -81,41 +76,6 @@ pub(super) fn run(args: &BenchRunArgs) -> Result<(), Failure> {
         (None, Ended::Broken(error)) => Err(Failure::Runtime(anyhow!(error).context("the worker broke"))),
         (None, _) => Ok(()),
     }
-}
-
-/// `--quick` in the flags that it stands for.
-fn quickened(args: &BenchRunArgs) -> BenchRunArgs {
-    let mut args = args.clone();
-    if args.quick {
-        (args.time, args.omit, args.runs) = (QUICK, Duration::ZERO, 1);
-    }
-    args
-}
-
-/// What clap can't judge.
-fn must_fit(args: &BenchRunArgs) -> Result<(), Failure> {
-    let size = args.size.unwrap_or(u64::MAX);
-    if args.datagrams && size < bench::HEAD_BYTES as u64 {
-        return Err(Failure::Config(anyhow!(
-            "--size {size}: a datagram needs {} bytes for its number and its instant; give at least that",
-            bench::HEAD_BYTES
-        )));
-    }
-    if args.time.is_zero() {
-        return Err(Failure::Config(anyhow!(
-            "--time 0 measures nothing; give a time such as 10s, or --count N"
-        )));
-    }
-    let is_throughput = args.rps.is_none() && args.hps.is_none() && !args.datagrams;
-    if args.count.is_some() && args.size.is_none() && is_throughput && !args.latency {
-        return Err(Failure::Config(anyhow!(
-            "--count of streams without end is never reached; give --size BYTES beside it"
-        )));
-    }
-    if args.count.is_some() && args.load.is_some() {
-        return Err(Failure::Config(anyhow!("--load goes by the clock: give --time instead of --count")));
-    }
-    Ok(())
 }
 
 struct Loader {
@@ -271,6 +231,10 @@ impl Session<'_> {
         let server_before = self.server_cpu();
         let (before, begun) = (ProcessStatus::now().cpu_seconds, Instant::now());
         self.mailbox.command(Command::Bench(Order::Begin(Box::new(spec.clone()))));
+        // A signal that came just before had nothing to end.
+        if self.interrupted.load(SeqCst) {
+            self.mailbox.command(Command::Bench(Order::Finish));
+        }
         let outcome = loop {
             match self.heard.recv() {
                 Ok(Report::Step { done, bytes }) => {
@@ -298,91 +262,6 @@ impl Session<'_> {
             }
         }
     }
-}
-
-/// The tests that flags name, but for those under load.
-fn plan(args: &BenchRunArgs) -> Vec<(&'static str, JobSpec)> {
-    let pace = |rate: f64| if rate > 0.0 { Pace::PerSecond(rate) } else { Pace::Parallel(args.parallel) };
-    if let Some(rate) = args.hps {
-        let spec = HandshakeSpec {
-            kind: args.handshake,
-            pace: pace(rate),
-            size: args.size,
-            omit: args.omit,
-            time: time(args),
-            count: args.count,
-        };
-        return vec![("handshakes", JobSpec::Handshakes(spec))];
-    }
-    if let Some(rate) = args.rps {
-        let load = LoadSpec { name: "requests", pace: pace(rate), up: 0, down: args.size.unwrap_or(1000) };
-        return vec![("requests", streams(args, vec![load]))];
-    }
-    if args.datagrams {
-        let size = args.size.unwrap_or(1000).min(u64::from(u16::MAX)) as usize;
-        let spec = DatagramSpec {
-            connections: args.connections,
-            size,
-            per_second: (args.bitrate > 0.0).then(|| args.bitrate / (8 * size) as f64),
-            omit: args.omit,
-            time: time(args),
-            count: args.count,
-        };
-        return vec![("datagrams", JobSpec::Datagrams(spec))];
-    }
-    if args.latency {
-        return vec![("latency", streams(args, vec![probes(args)]))];
-    }
-    vec![("throughput", streams(args, bulk(args)))]
-}
-
-fn time(args: &BenchRunArgs) -> Option<Duration> {
-    args.count.is_none().then_some(args.time)
-}
-
-fn streams(args: &BenchRunArgs, loads: Vec<LoadSpec>) -> JobSpec {
-    JobSpec::Streams(StreamSpec {
-        connections: args.connections,
-        loads,
-        omit: args.omit,
-        time: time(args),
-        count: args.count,
-    })
-}
-
-/// Whether this end sends, and whether the server does.
-fn ways(args: &BenchRunArgs) -> (bool, bool) {
-    (!args.reverse, args.reverse || args.bidir)
-}
-
-/// Streams that move as much as goes.
-fn bulk(args: &BenchRunArgs) -> Vec<LoadSpec> {
-    // A size is that of the test's own streams, and latency has small ones.
-    let size = args.size.filter(|_| !args.latency).unwrap_or(UNLIMITED);
-    let pace = Pace::Parallel(args.parallel);
-    let (up, down) = ways(args);
-    let up = up.then_some(LoadSpec { name: "up", pace, up: size, down: 0 });
-    let down = down.then_some(LoadSpec { name: "down", pace, up: 0, down: size });
-    up.into_iter().chain(down).collect()
-}
-
-fn probes(args: &BenchRunArgs) -> LoadSpec {
-    LoadSpec {
-        name: "latency",
-        pace: Pace::PerSecond(PROBES_PER_SECOND),
-        up: 0,
-        down: args.size.unwrap_or(1),
-    }
-}
-
-/// Probes, and beside them so many bits a second, shared by the ways that they go.
-fn loaded(args: &BenchRunArgs, bits_per_s: f64) -> Vec<LoadSpec> {
-    let (up, down) = ways(args);
-    let share = if up && down { 0.5 } else { 1.0 };
-    let pace = Pace::PerSecond(share * bits_per_s / (8 * LOAD_STREAM_BYTES) as f64);
-    let up = up.then_some(LoadSpec { name: "load up", pace, up: LOAD_STREAM_BYTES, down: 0 });
-    let down = down.then_some(LoadSpec { name: "load down", pace, up: 0, down: LOAD_STREAM_BYTES });
-    [probes(args)].into_iter().chain(up).chain(down).collect()
 }
 
 /// Figures of a run that moved bytes, in bits a second.

@@ -91,7 +91,7 @@ impl Datagrams {
             Heard::Lost(why) => return Some(why),
             Heard::Nothing => {}
         }
-        let Some(link) = self.links.conns().iter().position(|&link| link == conn) else { return None };
+        let link = self.links.place(conn)?;
         match event {
             Event::DatagramReadable => self.receive(core, now, link),
             Event::DatagramsUnblocked => self.blocked[link] = false,

@@ -2,7 +2,10 @@
 
 use super::{ALPN_PERF, NO_ERROR, Target, figures::PathSeen};
 use crate::worker::core::Core;
-use std::time::{Duration, Instant};
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 use tunnel::{CloseReason, ConnId, Event};
 
 /// A server that doesn't answer within this is out of reach; below the idle timeout, which would say it was there.
@@ -11,6 +14,7 @@ pub(super) const HANDSHAKE_LIMIT: Duration = Duration::from_secs(4);
 /// See the module.
 pub(super) struct Links {
     conns: Vec<ConnId>,
+    places: HashMap<ConnId, usize>,
     up: usize,
     until: Instant,
 }
@@ -29,12 +33,18 @@ impl Links {
     pub(super) fn open(core: &mut Core, now: Instant, to: &Target, count: u16) -> Result<Self, String> {
         let count = usize::from(count.max(1));
         let connect = |index| to.connect(core, now, &to.full, index);
-        let conns = (0..count).map(connect).collect::<Result<_, _>>()?;
-        Ok(Self { conns, up: 0, until: now + HANDSHAKE_LIMIT })
+        let conns = (0..count).map(connect).collect::<Result<Vec<_>, _>>()?;
+        let places = conns.iter().enumerate().map(|(place, &conn)| (conn, place)).collect();
+        Ok(Self { conns, places, up: 0, until: now + HANDSHAKE_LIMIT })
     }
 
     pub(super) fn conns(&self) -> &[ConnId] {
         &self.conns
+    }
+
+    /// Which of them it is.
+    pub(super) fn place(&self, conn: ConnId) -> Option<usize> {
+        self.places.get(&conn).copied()
     }
 
     fn is_up(&self) -> bool {
@@ -51,7 +61,7 @@ impl Links {
     }
 
     pub(super) fn heard(&mut self, core: &mut Core, conn: ConnId, event: &Event) -> Heard {
-        if !self.conns.contains(&conn) {
+        if self.place(conn).is_none() {
             return Heard::Nothing;
         }
         match event {

@@ -10,6 +10,7 @@
 
 mod datagrams;
 mod figures;
+mod flow;
 mod handshakes;
 mod links;
 mod load;

@@ -7,11 +7,11 @@
 //! other. Several loads share the connections: that is how latency under load is measured.
 
 use super::{
-    Figures, STEP_BYTES, STEPS_MAX, Target, UNLIMITED,
+    Figures, STEPS_MAX, Target, UNLIMITED,
     figures::PathSeen,
+    flow::{Flow, Step, read, write},
     links::{Heard, Links},
     load::Turned,
-    payload,
     schedule::{Pace, Schedule, Window},
 };
 use crate::worker::core::Core;
@@ -20,7 +20,7 @@ use std::{
     collections::{HashMap, VecDeque},
     time::{Duration, Instant},
 };
-use tunnel::{ConnId, ConnMut, Event, Read, StreamId, VarInt, Write};
+use tunnel::{ConnId, Event, StreamId, VarInt};
 
 /// How long what is under way at the end is waited for.
 const GRACE: Duration = Duration::from_secs(5);
@@ -69,28 +69,6 @@ struct Load {
     refill: bool,
     /// The connection that the next one by the clock goes to.
     next: usize,
-}
-
-struct Flow {
-    load: usize,
-    link: usize,
-    head: Bytes,
-    up_left: u64,
-    finished: bool,
-    /// All of the answer has come.
-    answered: bool,
-    wanted: u64,
-    got: u64,
-    since: Instant,
-    queued: bool,
-}
-
-/// What became of a flow in a step.
-enum Step {
-    Waits,
-    More,
-    Done,
-    Failed,
 }
 
 impl Streams {
@@ -364,64 +342,4 @@ impl Streams {
         let figures = self.loads.into_iter().map(|load| Figures { window, ..load.figures });
         (figures.collect(), path)
     }
-}
-
-/// Sends what the stream takes. True if it took all that was given, and there is more.
-fn write(quic: &mut ConnMut<'_>, id: StreamId, flow: &mut Flow, figures: &mut Figures, counts: bool) -> bool {
-    if flow.finished {
-        return false;
-    }
-    if !flow.head.is_empty() {
-        let mut head = [flow.head.clone()];
-        match quic.write_chunks(id, &mut head) {
-            Write::Written { .. } => flow.head = std::mem::take(&mut head[0]),
-            Write::Blocked | Write::Stopped(_) | Write::Gone => return false,
-        }
-        if !flow.head.is_empty() {
-            return true;
-        }
-    }
-    if flow.up_left > 0 {
-        let (mut next, count) = payload(flow.up_left);
-        match quic.write_chunks(id, &mut next[..count]) {
-            Write::Written { bytes, .. } => {
-                figures.moved_up(bytes as u64, counts);
-                if flow.up_left != UNLIMITED {
-                    flow.up_left -= bytes as u64;
-                }
-            }
-            Write::Blocked | Write::Stopped(_) | Write::Gone => return false,
-        }
-    }
-    if flow.up_left == 0 {
-        flow.finished = true;
-        quic.finish(id);
-    }
-    !flow.finished
-}
-
-/// Takes what has come of the answer.
-fn read(
-    quic: &mut ConnMut<'_>,
-    id: StreamId,
-    flow: &mut Flow,
-    figures: &mut Figures,
-    counts: bool,
-    chunks: &mut Vec<Bytes>,
-) -> Step {
-    if !flow.answered {
-        let end = quic.read_all(id, STEP_BYTES, chunks);
-        let bytes: u64 = chunks.drain(..).map(|chunk| chunk.len() as u64).sum();
-        flow.got += bytes;
-        figures.moved_down(bytes, counts);
-        match end {
-            Read::Chunk(_) => return Step::More,
-            Read::Blocked => return Step::Waits,
-            Read::Fin if flow.got == flow.wanted => flow.answered = true,
-            // An answer of another length is none.
-            Read::Fin | Read::Reset(_) | Read::Gone => return Step::Failed,
-        }
-    }
-    // A server may answer before it has all of the upload.
-    if flow.finished { Step::Done } else { Step::Waits }
 }
