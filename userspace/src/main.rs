@@ -6,6 +6,7 @@
 #[macro_use]
 mod say;
 
+mod ablation;
 mod alerts;
 mod bench;
 mod capture;
@@ -49,7 +50,8 @@ mod worker;
 
 use std::io::Write;
 
-/// mimalloc: per-thread heaps, so that workers share no allocator lock.
+/// mimalloc: per-thread heaps, so that workers share no allocator lock. `scripts/bench ablation` measures a build without.
+#[cfg(not(feature = "system-allocator"))]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

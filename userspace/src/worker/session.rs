@@ -59,7 +59,7 @@ pub(super) enum Transport {
 
 /// A peer that grants us no control stream, or no window on it, can't be spoken to (RFC 9114 section 6.2).
 const OUR_STREAM_REFUSED: ConnectionError =
-    ConnectionError::new(Code::H3_GENERAL_PROTOCOL_ERROR, "no credit for our control streams", 0);
+    ConnectionError::new(Code::H3_GENERAL_PROTOCOL_ERROR, "no credit for our control stream", 0);
 
 /// Bytes read from a control stream at once.
 const UNI_READ_BYTES: usize = 4096;
@@ -87,7 +87,7 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// Opens our control and QPACK streams.
+    /// Opens our control stream.
     pub(super) fn open(h3: masque::Connection, conn: &mut ConnMut<'_>) -> Result<Self, ConnectionError> {
         let mut session = Self {
             h3,
@@ -102,13 +102,9 @@ impl Session {
             key: None,
             lookups: 0,
         };
-        for (kind, bytes) in session.h3.opening() {
-            let stream = conn.open_uni().ok_or(OUR_STREAM_REFUSED)?;
-            if kind == masque::UniStream::Control {
-                session.control = Some(stream);
-            }
-            write_whole(conn, stream, bytes)?;
-        }
+        let control = conn.open_uni().ok_or(OUR_STREAM_REFUSED)?;
+        session.control = Some(control);
+        write_whole(conn, control, session.h3.opening())?;
         Ok(session)
     }
 

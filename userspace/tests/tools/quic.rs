@@ -111,7 +111,7 @@ impl QuicClient {
         }
     }
 
-    /// The handshake, and the three streams that HTTP/3 begins with.
+    /// The handshake, and the stream that HTTP/3 begins with.
     pub(crate) fn established(&mut self) {
         self.until("the handshake", |_, event| match event {
             Some(Event::Connected { .. }) => Some(()),
@@ -119,10 +119,8 @@ impl QuicClient {
             _ => None,
         });
         let h3 = masque::Connection::client(masque::Config::default());
-        for (_, mut bytes) in h3.opening() {
-            let stream = self.engine.connection(self.conn).unwrap().open_uni().unwrap();
-            self.write(stream, &mut bytes);
-        }
+        let stream = self.engine.connection(self.conn).unwrap().open_uni().unwrap();
+        self.write(stream, &mut h3.opening());
     }
 
     /// CONNECT to `authority` with a bearer token; returns once the gateway has answered 200.

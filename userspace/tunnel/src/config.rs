@@ -86,12 +86,14 @@ pub struct EngineConfig {
     pub unvalidated_paths_max: usize,
     /// Largest UDP payload that peers may send us.
     pub udp_payload_max_bytes: u16,
-    /// Permitted remote streams are doubled on demand up to this, in each direction.
+    /// Permitted remote streams are raised on demand up to this, in each direction.
     pub remote_streams_max: u32,
     /// How packets are sealed and opened.
     pub protection: Protection,
     /// Keeps [`crate::Batches`]; off only to measure what that costs.
     pub count_batches: bool,
+    /// Copies each batch once more on its way, in and out, as if the cipher weren't the copy; only to measure what that costs.
+    pub extra_copy: bool,
     /// Makes quinn's and the CIDs' random numbers repeatable: for simulation only.
     pub rng_seed: Option<[u8; 32]>,
 }
@@ -114,6 +116,7 @@ impl EngineConfig {
             remote_streams_max: 4096,
             protection: Protection::default(),
             count_batches: true,
+            extra_copy: false,
             rng_seed: None,
         }
     }
