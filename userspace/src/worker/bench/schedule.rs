@@ -19,7 +19,7 @@ pub(crate) enum Pace {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Schedule {
     begun: Instant,
-    interval: Duration,
+    per_second: f64,
     /// How many were taken.
     taken: u64,
 }
@@ -27,15 +27,18 @@ pub(super) struct Schedule {
 impl Schedule {
     /// `per_second` is above zero.
     pub(super) fn new(begun: Instant, per_second: f64) -> Self {
-        let interval = Duration::try_from_secs_f64(1.0 / per_second).unwrap_or(Duration::MAX);
-        Self { begun, interval: interval.max(Duration::from_nanos(1)), taken: 0 }
+        Self { begun, per_second, taken: 0 }
+    }
+
+    /// The instant of number `n`. Worked out from the start each time, so that no rounding adds up over a run.
+    fn at(&self, n: u64) -> Option<Instant> {
+        let after = Duration::try_from_secs_f64(n as f64 / self.per_second).ok()?;
+        self.begun.checked_add(after)
     }
 
     /// The instant of the next one.
     pub(super) fn next(&self) -> Option<Instant> {
-        // Multiplied each time, so that no rounding adds up over a run.
-        let nanos = self.interval.as_nanos().checked_mul(u128::from(self.taken))?;
-        self.begun.checked_add(Duration::from_nanos(u64::try_from(nanos).ok()?))
+        self.at(self.taken)
     }
 
     /// The next one, if it is due before `end`, and by now.
@@ -51,9 +54,13 @@ impl Schedule {
     /// Gives up on all that are due before `end` and were not taken; how many.
     pub(super) fn skip_until(&mut self, end: Instant) -> u64 {
         let before = self.taken;
-        let past = end.saturating_duration_since(self.begun).as_nanos();
-        let due = past.div_ceil(self.interval.as_nanos());
-        self.taken = self.taken.max(u64::try_from(due).unwrap_or(u64::MAX));
+        let past = end.saturating_duration_since(self.begun).as_secs_f64();
+        // Near enough; by the instants themselves it is exact.
+        let mut due = ((past * self.per_second) as u64).saturating_sub(1);
+        while self.at(due).is_some_and(|at| at < end) {
+            due += 1;
+        }
+        self.taken = before.max(due);
         self.taken - before
     }
 }
@@ -144,6 +151,11 @@ mod tests {
         assert_eq!(schedule.skip_until(at(begun, 10)), 7, "0 to 9 ms, less three");
         assert_eq!(schedule.skip_until(at(begun, 10)), 0);
         assert_eq!(schedule.skip_until(at(begun, 5)), 0, "time doesn't run backwards");
+        // Whatever the rate, as many are due in half a second as half of it.
+        for rate in [300, 700, 1000, 12_346] {
+            let due = Schedule::new(begun, f64::from(rate)).skip_until(at(begun, 500));
+            assert_eq!(due, u64::from(rate).div_ceil(2), "{rate} a second");
+        }
     }
 
     #[test]
@@ -152,7 +164,7 @@ mod tests {
         let mut schedule = Schedule::new(begun, 3.0);
         (0..3_000_000).for_each(|_| schedule.take());
         let off = schedule.next().unwrap().duration_since(begun).as_secs_f64() - 1e6;
-        assert!(off.abs() < 0.01, "{off}");
+        assert!(off.abs() < 1e-6, "{off}");
         assert_eq!(Schedule::new(begun, 1e-300).next(), Some(begun));
     }
 
