@@ -22,7 +22,7 @@ pub(crate) const SCHEMA: &str = "beam.status.v1";
 pub(crate) struct Status {
     pub(crate) schema: String,
     pub(crate) version: String,
-    /// `gateway` or `client`.
+    /// `gateway`, `client` or `bench`.
     pub(crate) role: String,
     pub(crate) ready: bool,
     /// What is missing, where `ready` is false.

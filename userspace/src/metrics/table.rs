@@ -40,7 +40,7 @@ macro_rules! metrics {
 
 metrics! {
     // The daemon.
-    BUILD_INFO = gauge "beam_build_info" ["version" "role" "simd"] "Always 1; the version, gateway or client, and the vector level of packet protection are in the labels";
+    BUILD_INFO = gauge "beam_build_info" ["version" "role" "simd"] "Always 1; the version, the role (gateway, client or bench) and the vector level of packet protection are in the labels";
     READY = gauge "beam_ready" [] "1 while /readyz says 200";
     DRAINING = gauge "beam_draining" [] "1 while the daemon drains: running flows finish, new ones are refused";
     CERTIFICATE_NOT_AFTER = gauge "beam_certificate_not_after_timestamp_seconds" [] "When the gateway's certificate expires, in seconds since 1970";
