@@ -152,7 +152,7 @@ mod tests {
         assert_eq!(schedule.skip_until(at(begun, 10)), 0);
         assert_eq!(schedule.skip_until(at(begun, 5)), 0, "time doesn't run backwards");
         // Whatever the rate, as many are due in half a second as half of it.
-        for rate in [300, 700, 1000, 12_346] {
+        for rate in [300_u32, 700, 1000, 12_346] {
             let due = Schedule::new(begun, f64::from(rate)).skip_until(at(begun, 500));
             assert_eq!(due, u64::from(rate).div_ceil(2), "{rate} a second");
         }
