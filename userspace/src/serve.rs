@@ -129,7 +129,7 @@ pub(crate) fn unspecified() -> IpAddr {
     }
 }
 
-fn available_cpus() -> usize {
+pub(crate) fn available_cpus() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 

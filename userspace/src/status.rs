@@ -23,7 +23,7 @@ pub(crate) const SCHEMA: &str = "beam.status.v1";
 pub(crate) struct Status {
     pub(crate) schema: String,
     pub(crate) version: String,
-    /// `gateway` or `client`.
+    /// `gateway`, `client` or `bench`.
     pub(crate) role: String,
     pub(crate) ready: bool,
     /// What is missing, where `ready` is false.
@@ -237,7 +237,7 @@ fn screen(status: &Status) -> String {
         (_, 0) => String::new(),
         (_, asleep) => format!("{asleep} asleep   "),
     };
-    let preposition = if status.role == "gateway" { "on" } else { "to" };
+    let preposition = if status.role != "client" { "on" } else { "to" };
     let _ = writeln!(
         out,
         "beam {} {} {preposition} {}: {state}, up {}",

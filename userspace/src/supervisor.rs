@@ -221,9 +221,11 @@ pub(crate) fn run(
         return Err(failure);
     }
     notify::watch(&supervisor).map_err(Failure::runtime)?;
-    if supervisor.identity.role == "gateway" {
-        tracing::info!("ready: gateway on {}", supervisor.identity.address);
-        notify::ready(&format!("gateway on {}", supervisor.identity.address));
+    // A client is ready once its tunnel is up.
+    if supervisor.identity.role != "client" {
+        let ready = format!("{} on {}", supervisor.identity.role, supervisor.identity.address);
+        tracing::info!("ready: {ready}");
+        notify::ready(&ready);
     }
     let outcome = supervisor.wait(&ended_rx);
     for thread in threads {
@@ -236,7 +238,7 @@ pub(crate) fn run(
     outcome
 }
 
-fn pin(cpu: Option<u32>) {
+pub(crate) fn pin(cpu: Option<u32>) {
     if let Some(cpu) = cpu
         && !core_affinity::set_for_current(core_affinity::CoreId { id: cpu as usize })
     {

@@ -179,6 +179,20 @@ static ROWS: &[(&Spec, &[Row])] = &[
             ("reverse_datagrams_from_sockets", "datagrams_from_sockets"),
         ],
     ),
+    (&BENCH_BYTES, &[("perf_bytes_received", "received"), ("perf_bytes_sent", "sent")]),
+    (
+        &BENCH,
+        &[
+            ("perf_streams", "stream"),
+            ("perf_early_connections", "early_connection"),
+            ("perf_datagrams_received", "datagram_received"),
+            ("perf_datagrams_echoed", "datagram_echoed"),
+            ("perf_streams_cut", "stream_cut"),
+            ("perf_streams_headless", "stream_headless"),
+            ("perf_streams_refused", "stream_refused"),
+            ("perf_datagrams_not_echoed", "datagram_not_echoed"),
+        ],
+    ),
 ];
 
 /// Reported elsewhere, worker by worker.

@@ -125,6 +125,11 @@ const MEANINGS: &[(&str, &str)] = &[
     ("reverse_peers_evicted", "-R: a UDP peer that made room for another"),
     ("reverse_unknown_peer", "-R: a datagram of a UDP peer that there isn't"),
     ("reverse_socket_refused", "-R: a datagram that the socket did not take"),
+    // beam bench serve.
+    ("perf_streams_cut", "a measuring stream that its client, or the end of its connection, cut off"),
+    ("perf_streams_headless", "a measuring stream that ended before the 8 bytes that say what is wanted"),
+    ("perf_streams_refused", "a measuring stream that came while the server drains, or had no way back"),
+    ("perf_datagrams_not_echoed", "a measuring datagram that there was no room to send back"),
     // HTTP datagrams.
     ("datagram_unknown_flow", "an HTTP datagram for a stream that carries none, or is over"),
     ("datagram_receive_full", "an HTTP datagram that QUIC had no room for, counted when its connection ends"),
