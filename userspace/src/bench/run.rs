@@ -133,7 +133,7 @@ fn loader(args: &BenchRunArgs, reports: Sender<Report>) -> Result<Loader, Failur
 fn transport_options(args: &BenchRunArgs) -> transport::TransportOptions {
     transport::TransportOptions {
         idle_timeout: IDLE_TIMEOUT,
-        ..gateway::transport_options(&args.gateway, Duration::from_secs(1))
+        ..gateway::transport_options(&args.gateway, Duration::from_secs(1), None)
     }
 }
 

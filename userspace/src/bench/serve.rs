@@ -60,6 +60,7 @@ pub(super) fn run(args: BenchServeArgs) -> Result<(), Failure> {
         address: datapath.locals[0].to_string(),
         asked: Asked::of(&args.path),
         gateway: None,
+        memory: None,
         transport: transport_options(&as_gateway),
         caches: Box::new(move || early.report()),
     };
@@ -87,6 +88,8 @@ fn as_gateway(args: &BenchServeArgs) -> ServeArgs {
         tun: String::new(),
         lan: None,
         max_connections: args.max_connections,
+        max_sleeping: 0,
+        memory_limit: None,
         retry: Retry::Auto,
         early_data: args.early_data,
         udp_idle_timeout: Duration::from_secs(120),

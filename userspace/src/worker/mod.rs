@@ -598,7 +598,7 @@ impl Worker {
             },
             asleep: match &self.role {
                 Role::Client(client) => client.sleepers(self.core.now).count() as u64,
-                Role::Gateway(_) => 0,
+                Role::Gateway(_) | Role::Bench(_) => 0,
             },
             waits_for,
             ..WorkerSnapshot::default()

@@ -131,7 +131,7 @@ pub(super) struct Session {
 // and entry in the ledger are there once, however many tunnels it has.
 #[cfg(target_pointer_width = "64")]
 const _: () = {
-    assert!(size_of::<Session>() <= 400);
+    assert!(size_of::<Session>() <= 424);
     assert!(size_of::<Slot>() <= 40);
 };
 

@@ -141,6 +141,7 @@ impl Worker {
         let (id, before) = match &self.role {
             Role::Gateway(gateway) => gateway.dozer(conn).map(|awake| (awake.id(), awake.before)),
             Role::Client(client) => client.dozer(conn),
+            Role::Bench(_) => None,
         }
         .map_or((None, Moved::default()), |(id, before)| (Some(id), before));
         let flows_opened = before.flows_opened.saturating_add(self.core.flows_opened_on(conn));
