@@ -20,7 +20,7 @@ mod user;
 mod values;
 
 pub(crate) use address::{Destination, Endpoint, Forward, GatewayUrl, Peer, Protocol};
-pub(crate) use bench::BenchArgs;
+pub(crate) use bench::{BenchArgs, BenchRunArgs, BenchServeArgs, BenchVerb, LoadShare};
 pub(crate) use capture::CaptureArgs;
 pub(crate) use check::{CheckArgs, CompletionsArgs, DrainArgs, ManArgs};
 pub(crate) use connect::ConnectArgs;
@@ -37,7 +37,7 @@ pub(crate) use ping::PingArgs;
 pub(crate) use serve::{EarlyData, Retry, ServeArgs};
 pub(crate) use top::TopArgs;
 pub(crate) use user::{UserArgs, UserVerb};
-pub(crate) use values::{NumberList, Queues, duration};
+pub(crate) use values::{NumberList, Queues, Size, duration};
 
 use clap::{Parser, Subcommand};
 
@@ -74,7 +74,6 @@ pub(crate) enum Verb {
     /// Measure a tunnel to a gateway: round trips, loss, path MTU, 0-RTT
     Ping(Box<PingArgs>),
     /// Measure throughput, requests, handshakes and latency over the path that tunnels take
-    #[command(hide = true)]
     Bench(BenchArgs),
     /// Add a user to the gateway on this host, and print what its client pastes
     #[command(name = "enroll", visible_alias = "enrol")]

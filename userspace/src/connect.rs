@@ -113,6 +113,7 @@ pub(crate) fn run(args: ConnectArgs) -> Result<(), Failure> {
             reports
         }),
         gateway: None,
+        memory: None,
         transport: gateway::transport_options(&args.gateway, args.keepalive, args.habit()),
     };
     let interfaces = Interfaces { tunnel: interfaces, lan };

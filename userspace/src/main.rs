@@ -29,6 +29,7 @@ mod interface;
 mod key;
 mod log_ring;
 mod logging;
+mod memory;
 mod metrics;
 mod notify;
 mod orders;

@@ -75,6 +75,9 @@ impl Supervisor {
             return outcome;
         };
         let install = |loaded: &crate::reload::Loaded| -> Vec<Revoked> {
+            if let Some(memory) = &self.identity.memory {
+                memory.set(loaded.args.memory_limit);
+            }
             self.ask_all(|reply| Command::Configure {
                 config: loaded.config.clone(),
                 server: loaded.server.clone(),

@@ -24,7 +24,7 @@ use tunnel::{Secrets, tls::Fingerprint};
 use upstream::users::Users;
 
 /// The keys whose values a running gateway takes over.
-const LIVE: [&str; 14] = [
+const LIVE: [&str; 15] = [
     "allow",
     "allow-listen",
     "cc",
@@ -32,6 +32,7 @@ const LIVE: [&str; 14] = [
     "deny",
     "drain-timeout",
     "max-connections",
+    "memory-limit",
     "max-sleeping",
     "retry",
     "self-signed",
@@ -51,6 +52,7 @@ fn adopted(args: &ServeArgs, new: ServeArgs) -> ServeArgs {
         deny: new.deny,
         drain_timeout: new.drain_timeout,
         max_connections: new.max_connections,
+        memory_limit: new.memory_limit,
         max_sleeping: new.max_sleeping,
         retry: new.retry,
         self_signed: new.self_signed,

@@ -10,7 +10,9 @@ use crate::{
     identity::{self, Credentials},
     inner,
     interface::{self, Sharing},
-    logging, privileges,
+    logging,
+    memory::MemoryLimit,
+    privileges,
     reload::{Loaded, Reloader},
     supervisor::{self, Crew, Identity, Interfaces, Seat},
     worker::{
@@ -56,6 +58,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
     let cpus = supervisor::cpus(args.path.cpus.as_ref().map(|list| list.0.as_slice()), datapath.lanes.len())?;
     privileges::broker::start(broker_keeps(args)).map_err(Failure::runtime)?;
     let mut net = inner::gateway(args, &mailboxes)?;
+    let memory = Arc::new(MemoryLimit::new(args.memory_limit, datapath.lanes.len(), args.path.frame_size));
     let mut crew = Vec::new();
     for (index, lane) in datapath.lanes.into_iter().enumerate() {
         let seat = Seat { mailbox: mailboxes[index].clone(), cpu: cpus[index], lane: lane.facts.into() };
@@ -76,6 +79,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
         worker.set_busy_poll(args.path.busy_poll > 0);
         worker.ablate(ablation);
         worker.set_limits(limits(args));
+        worker.set_memory(memory.clone());
         crew.push(Crew { worker, seat });
     }
     // Before the first packet; and after the last one, also when the start fails from here on.
@@ -86,6 +90,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
         address: datapath.locals[0].to_string(),
         asked: Asked::of(&args.path),
         gateway: Some(reloader.clone()),
+        memory: Some(memory),
         transport: transport_options(args),
         caches: Box::new(move || {
             let mut reports = caches.report();
@@ -124,7 +129,7 @@ pub(crate) fn unspecified() -> IpAddr {
     }
 }
 
-fn available_cpus() -> usize {
+pub(crate) fn available_cpus() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 

@@ -6,6 +6,7 @@ use crate::{
     cli::StatusArgs,
     control::{self, Answer, Request},
     failure::Failure,
+    memory::MemoryStatus,
     metrics::{BatchStatus, LatencyStatus, ProcessStatus},
     privileges::PrivilegesStatus,
     protection::ProtectionStatus,
@@ -22,7 +23,7 @@ pub(crate) const SCHEMA: &str = "beam.status.v1";
 pub(crate) struct Status {
     pub(crate) schema: String,
     pub(crate) version: String,
-    /// `gateway` or `client`.
+    /// `gateway`, `client` or `bench`.
     pub(crate) role: String,
     pub(crate) ready: bool,
     /// What is missing, where `ready` is false.
@@ -62,6 +63,9 @@ pub(crate) struct Status {
     pub(crate) batches: BatchStatus,
     #[serde(default)]
     pub(crate) process: ProcessStatus,
+    /// A gateway's that has a `--memory-limit`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) memory: Option<MemoryStatus>,
     /// Captures that run.
     #[serde(default)]
     pub(crate) captures: Vec<CaptureStatus>,
@@ -233,7 +237,7 @@ fn screen(status: &Status) -> String {
         (_, 0) => String::new(),
         (_, asleep) => format!("{asleep} asleep   "),
     };
-    let preposition = if status.role == "gateway" { "on" } else { "to" };
+    let preposition = if status.role != "client" { "on" } else { "to" };
     let _ = writeln!(
         out,
         "beam {} {} {preposition} {}: {state}, up {}",
@@ -312,6 +316,10 @@ fn screen(status: &Status) -> String {
     let _ = writeln!(out, "\n{}", status.latency.line());
     let _ = writeln!(out, "{}", status.batches.line());
     let _ = writeln!(out, "{}", status.process.line());
+    if let Some(memory) = &status.memory {
+        let refused = status.counters.get("refused_memory").copied().unwrap_or(0);
+        let _ = writeln!(out, "{}", memory.line(refused));
+    }
     let _ = writeln!(out, "\n{}", status.protection.line());
     let _ = writeln!(out, "{}", status.privileges.line());
     if !status.ablation.is_empty() {

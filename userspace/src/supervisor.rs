@@ -10,6 +10,7 @@ use crate::{
     drain::Drain,
     failure::Failure,
     interface::{Lane, LaneFacts},
+    memory::MemoryLimit,
     metrics::{self, BatchStatus, LatencyStatus, ProcessStatus, Windows},
     notify, privileges,
     protection::ProtectionStatus,
@@ -53,6 +54,8 @@ pub(crate) struct Identity {
     pub(crate) caches: Box<dyn Fn() -> Vec<CacheReport> + Send + Sync>,
     /// What a gateway reads again.
     pub(crate) gateway: Option<Arc<Reloader>>,
+    /// What a gateway may have resident.
+    pub(crate) memory: Option<Arc<MemoryLimit>>,
     /// What its connections' transport is made of.
     pub(crate) transport: tunnel::transport::TransportOptions,
 }
@@ -218,9 +221,11 @@ pub(crate) fn run(
         return Err(failure);
     }
     notify::watch(&supervisor).map_err(Failure::runtime)?;
-    if supervisor.identity.role == "gateway" {
-        tracing::info!("ready: gateway on {}", supervisor.identity.address);
-        notify::ready(&format!("gateway on {}", supervisor.identity.address));
+    // A client is ready once its tunnel is up.
+    if supervisor.identity.role != "client" {
+        let ready = format!("{} on {}", supervisor.identity.role, supervisor.identity.address);
+        tracing::info!("ready: {ready}");
+        notify::ready(&ready);
     }
     let outcome = supervisor.wait(&ended_rx);
     for thread in threads {
@@ -233,7 +238,7 @@ pub(crate) fn run(
     outcome
 }
 
-fn pin(cpu: Option<u32>) {
+pub(crate) fn pin(cpu: Option<u32>) {
     if let Some(cpu) = cpu
         && !core_affinity::set_for_current(core_affinity::CoreId { id: cpu as usize })
     {
@@ -386,6 +391,7 @@ impl Supervisor {
             latency,
             batches,
             process: ProcessStatus::now(),
+            memory: self.identity.memory.as_ref().and_then(|memory| memory.status()),
         }
     }
 

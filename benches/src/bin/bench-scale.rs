@@ -2,8 +2,8 @@
 
 use anyhow::{Context, Result, ensure};
 use beam_benches::scale::{
-    Asleep, Common, GatewayConfig, Hold, INTERRUPTED, Limit, Origin, Report, Row, Sources, Wanted, asleep,
-    hold, limit,
+    Asleep, Bound, Common, GatewayConfig, Hold, INTERRUPTED, Limit, Origin, Report, Row, Sources, Wanted,
+    asleep, hold, limit,
 };
 use clap::{Args, Parser, Subcommand};
 use std::{
@@ -55,8 +55,11 @@ enum Mode {
         #[arg(value_name = "N")]
         tunnels: u32,
         /// How many the gateway may have; given to it, with one worker
-        #[arg(long, value_name = "M")]
-        max_connections: u32,
+        #[arg(long, value_name = "M", required_unless_present = "memory_limit")]
+        max_connections: Option<u32>,
+        /// Instead: what the gateway may use of memory, given to it as it is
+        #[arg(long, value_name = "SIZE", conflicts_with = "max_connections")]
+        memory_limit: Option<String>,
         #[command(flatten)]
         common: CommonArgs,
     },
@@ -68,8 +71,8 @@ enum Mode {
         /// How many live beside them
         #[arg(long, value_name = "N", default_value_t = 1000)]
         live: u32,
-        /// Seconds of silence after which a tunnel lapses, as it announces
-        #[arg(long, value_name = "SECS", default_value_t = 3.0)]
+        /// Seconds of silence after which a tunnel lapses, as it announces; a handshake that takes longer is given up, too
+        #[arg(long, value_name = "SECS", default_value_t = 15.0)]
         lapse: f64,
         /// For how many seconds they are held, with a request each five seconds in those that live
         #[arg(long, value_name = "SECS", default_value_t = 10.0)]
@@ -203,9 +206,11 @@ fn main() -> Result<ExitCode> {
             let runs = tunnels.into_iter().map(|tunnels| hold(&common, &Hold { tunnels, every, time, idle }));
             (runs.collect::<Result<Vec<Row>>>()?, json)
         }
-        Mode::Limit { tunnels, max_connections, common } => {
+        Mode::Limit { tunnels, max_connections, memory_limit, common } => {
             let json = common.json;
-            let row = limit(&common.common()?, &Limit { tunnels, connections_max: max_connections })?;
+            let bound = max_connections.map(Bound::Connections).or(memory_limit.map(Bound::Memory));
+            let bound = bound.context("--max-connections or --memory-limit is needed")?;
+            let row = limit(&common.common()?, &Limit { tunnels, bound })?;
             (vec![row], json)
         }
         Mode::Asleep { tunnels, live, lapse, hold, wakes, storm, common } => {

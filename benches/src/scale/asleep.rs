@@ -72,6 +72,11 @@ pub fn asleep(common: &Common, asleep: &Asleep) -> Result<Row> {
     let (rss, _) = run.gateway.memory(&status)?;
     let per_tunnel = ratio(rss.saturating_sub(rss_live) as f64, tunnels.into());
     row.set("rss_asleep_bytes", rss)?;
+    row.must_be(
+        "tunnels that the gateway says are asleep",
+        status["asleep"].as_u64().unwrap_or(0),
+        tunnels.into(),
+    );
     let (tickets, tokens) = run.fleet.kept();
     row.must_be("tunnels with a ticket", tickets, u64::from(live) + u64::from(tunnels));
     row.must_be("tunnels with a token", tokens, u64::from(live) + u64::from(tunnels));
@@ -85,6 +90,9 @@ pub fn asleep(common: &Common, asleep: &Asleep) -> Result<Row> {
     fall_asleep(&mut run, &mut row, asleep)?;
     run.until(SETTLE, |_| Ok(false))?;
     let status = run.gateway.status()?;
+    row.must_be("asleep in the end", status["asleep"].as_u64().unwrap_or(0), tunnels.into());
+    let woken = u64::from(wakes) + stormers.len() as u64;
+    row.must_be("the gateway's `early_connections`", counter(&status, "early_connections"), woken);
     run.describe(&mut row, &status, tunnels.into())?;
     row.bytes_per_tunnel = per_tunnel;
     row.set("rss_after_storm_bytes", row.rss_bytes)?;

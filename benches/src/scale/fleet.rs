@@ -10,9 +10,11 @@ use super::{
     tickets::{Tickets, server_name},
     users::Users,
 };
-use anyhow::Result;
+use anyhow::{Context, Result};
 use bytes::Bytes;
+use masque::sleep::{BEAM_SLEEP, TunnelId};
 use quinn_proto::ClientConfig;
+use ring::rand::{SecureRandom, SystemRandom};
 use std::{
     collections::VecDeque,
     net::SocketAddr,
@@ -95,8 +97,10 @@ pub(super) struct Fleet {
     /// By the index of the engine's connection.
     by_conn: Vec<u32>,
     happenings: VecDeque<Happening>,
-    /// What each connection's control and QPACK streams begin with.
-    opening: [Bytes; 3],
+    /// What each connection's control stream begins with; of those that sleep, see [`Self::opening_of`].
+    opening: Bytes,
+    /// From which the ids of tunnels that sleep follow.
+    id_base: u64,
     authority: String,
     now: Instant,
 }
@@ -110,7 +114,9 @@ impl Fleet {
         // No stream of the gateway's beyond those three; and no memory of keys for batches, which are of few packets here.
         engine.remote_streams_max = GATEWAY_STREAMS;
         engine.protection = Protection::Eager;
-        let opening = masque::Connection::client(masque::Config::default()).opening().map(|(_, bytes)| bytes);
+        let mut id_base = [0; 8];
+        SystemRandom::new().fill(&mut id_base).ok().context("the system's random source failed")?;
+        let opening = masque::Connection::client(masque::Config::default()).opening();
         Ok(Self {
             sockets: Sockets::bind(config.sockets)?,
             authority: config.gateway.to_string(),
@@ -124,6 +130,7 @@ impl Fleet {
             by_conn: Vec::new(),
             happenings: VecDeque::new(),
             opening,
+            id_base: u64::from_ne_bytes(id_base),
             now: Instant::now(),
         })
     }
@@ -165,8 +172,7 @@ impl Fleet {
         let port = self.sockets.local_port(number as usize % self.sockets.count());
         let local = SocketAddr::new(self.config.sources.of(number), port);
         let name = server_name(number);
-        let sleeps = self.config.sleepers.is_some_and(|(first, _)| number >= first);
-        let client = if sleeps { &self.sleeper } else { &self.live };
+        let client = if self.sleeps(number) { &self.sleeper } else { &self.live };
         let id = self.engine.connect(self.now, client.clone(), self.config.gateway, local, &name)?;
         if self.tunnels.len() <= number as usize {
             let down = || Tunnel { conn: None, phase: Phase::Down, asks: Vec::new() };
@@ -186,18 +192,33 @@ impl Fleet {
         Ok(())
     }
 
-    /// HTTP/3's own streams, and the first request.
+    fn sleeps(&self, number: u32) -> bool {
+        self.config.sleepers.is_some_and(|(first, _)| number >= first)
+    }
+
+    /// One that sleeps announces its id, the same each time ([`masque::sleep`]).
+    fn opening_of(&self, number: u32) -> Bytes {
+        if !self.sleeps(number) {
+            return self.opening.clone();
+        }
+        let id = TunnelId::from_random(self.id_base.wrapping_add(number.into()));
+        let extra_settings = vec![(BEAM_SLEEP, id.get())];
+        let config = masque::Config { extra_settings, ..masque::Config::default() };
+        masque::Connection::client(config).opening()
+    }
+
+    /// HTTP/3's control stream, and the first request.
     fn begin(&mut self, number: u32, due: Instant) {
         let conn = self.tunnels[number as usize].conn;
+        let opening = self.opening_of(number);
         if let Some(mut conn) = conn.and_then(|id| self.engine.connection(id)) {
-            for bytes in &self.opening {
-                let stream = conn.open_uni();
-                let written = stream.map(|stream| conn.write_chunks(stream, &mut [bytes.clone()]));
-                if !matches!(written, Some(Write::Written { bytes: n, .. }) if n == bytes.len()) {
-                    conn.close(NO_ERROR.into(), b"");
-                    let why = format!("no room for HTTP/3's own streams: {written:?}");
-                    return self.happenings.push_back(Happening::Failed { number, why });
-                }
+            let stream = conn.open_uni();
+            let size = opening.len();
+            let written = stream.map(|stream| conn.write_chunks(stream, &mut [opening]));
+            if !matches!(written, Some(Write::Written { bytes, .. }) if bytes == size) {
+                conn.close(NO_ERROR.into(), b"");
+                let why = format!("no room for HTTP/3's control stream: {written:?}");
+                return self.happenings.push_back(Happening::Failed { number, why });
             }
         }
         self.ask(number, due);

@@ -32,7 +32,7 @@ pub use ask::Wanted;
 pub use asleep::{Asleep, asleep};
 pub use gateway::GatewayConfig;
 pub use hold::{Hold, hold};
-pub use limit::{Limit, limit};
+pub use limit::{Bound, Limit, limit};
 pub use origin::Origin;
 pub use report::{Report, Row};
 pub use run::{Common, INTERRUPTED};

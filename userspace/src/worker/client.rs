@@ -19,13 +19,13 @@ mod sleep;
 mod trouble;
 mod udp;
 
+pub(super) use self::trouble::explain;
 use self::{
     ip::IpClient,
     paths::Changes,
     pool::{NothingLeft, Pool},
     probe::Probing,
     reverse::Reverse,
-    trouble::explain,
     udp::UdpSide,
 };
 pub(crate) use self::{

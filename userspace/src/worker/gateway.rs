@@ -27,7 +27,8 @@ use super::{
     mail::Command,
     poll::FlowKey,
     session::{
-        Resolving, Session, Slot, Transport, abandon, close, gateway_h3_config, quic_code, write_some,
+        Answering, Pending, Resolving, Session, Slot, Transport, abandon, close, gateway_h3_config,
+        quic_code, write_some,
     },
     sleepers::Sleepers,
     udp::Gone,
@@ -46,7 +47,10 @@ use masque::{Code, Host, Item, Kind, MessageError, MessageReader, Request, Reque
 pub(crate) use revoke::Revoked;
 use std::{
     collections::{HashMap, VecDeque},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 use tunnel::{CloseReason, ConnId, Dir, Event, Read, RetryPolicy, StreamId, VarInt};
@@ -97,7 +101,8 @@ pub(crate) struct Limits {
 /// See the module.
 pub(crate) struct Gateway {
     config: Arc<GatewayConfig>,
-    sessions: HashMap<ConnId, Session>,
+    /// Boxed: half of a table that doubles is empty.
+    sessions: HashMap<ConnId, Box<Session>>,
     /// Sessions that had not shown who they are when they came, oldest first.
     unproven: VecDeque<ConnId>,
     /// Names being resolved, by when the client is told that it takes too long.
@@ -105,6 +110,8 @@ pub(crate) struct Gateway {
     /// This worker's table of names.
     names: Local<Names>,
     listens: Listens,
+    /// What [`Pending`] counts.
+    pending: Arc<AtomicUsize>,
     /// The listeners of all workers.
     claims: Arc<Claims>,
 }
@@ -155,6 +162,7 @@ impl Gateway {
             unproven: VecDeque::new(),
             lookups: VecDeque::new(),
             listens: Listens::default(),
+            pending: Arc::default(),
             claims,
         }
     }
@@ -221,7 +229,7 @@ impl Gateway {
                     Some(_) => quic.permit_streams(identity::STREAMS_MAX),
                     None => self.unproven.push_back(conn),
                 }
-                self.sessions.insert(conn, session);
+                self.sessions.insert(conn, Box::new(session));
                 self.limit_unproven(core);
                 if core.draining {
                     self.drain_one(core, conn);
@@ -322,10 +330,10 @@ impl Gateway {
             Some(&mut Slot::Udp(key)) => core.udp.queue(key),
             Some(Slot::Listen) => self.pump_listen(core, (conn, stream)),
             Some(&mut Slot::Ip(key)) => core.ip.queue(key),
-            Some(Slot::Answering(rest)) => {
+            Some(Slot::Answering(answer)) => {
                 let Some(mut quic) = core.engine.connection(conn) else { return };
-                let alive = write_some(&mut quic, stream, rest);
-                if !alive || rest.is_empty() {
+                let alive = write_some(&mut quic, stream, &mut answer.rest);
+                if !alive || answer.rest.is_empty() {
                     session.slots.remove(&stream);
                     quic.finish(stream);
                 }
@@ -502,7 +510,8 @@ impl Gateway {
         if let Some(session) = self.sessions.get_mut(&conn) {
             session.lookups += 1;
             let since = core.now;
-            let resolving = Resolving { reader, host, port, asker, permit, transport, since };
+            let _pending = Pending::among(&self.pending);
+            let resolving = Resolving { reader, host, port, asker, permit, transport, since, _pending };
             session.slots.insert(stream, Slot::Resolving(Box::new(resolving)));
             self.lookups.push_back((core.now + LOOKUP_LIMIT, conn, stream));
         }
@@ -548,7 +557,8 @@ impl Gateway {
         quic.stop(stream, quic_code(Code::H3_NO_ERROR));
         let alive = write_some(&mut quic, stream, &mut bytes);
         if alive && !bytes.is_empty() {
-            session.slots.insert(stream, Slot::Answering(bytes));
+            let answer = Answering { rest: bytes, _pending: Pending::among(&self.pending) };
+            session.slots.insert(stream, Slot::Answering(Box::new(answer)));
         } else {
             session.slots.remove(&stream);
             quic.finish(stream);
@@ -596,8 +606,7 @@ impl Gateway {
 
     /// Requests that are neither refused nor flows yet.
     pub(super) fn pending_count(&self) -> usize {
-        let pending = |slot: &&Slot| matches!(slot, Slot::Resolving(_) | Slot::Answering(_));
-        self.sessions.values().map(|session| session.slots.values().filter(pending).count()).sum()
+        self.pending.load(Relaxed)
     }
 
     pub(super) fn timers(&mut self, core: &mut Core, now: Instant) {

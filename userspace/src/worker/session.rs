@@ -9,7 +9,14 @@ use super::{
 };
 use bytes::Bytes;
 use masque::{BEAM_SLEEP, Code, ConnectionError, Event as H3Event, RequestReader, TunnelId};
-use std::{collections::HashMap, sync::Arc, time::Instant};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Instant,
+};
 use tunnel::{ConnMut, Read, StreamId, VarInt, Write};
 use upstream::users::{Identity, KeyHash, TokenHash};
 
@@ -21,8 +28,8 @@ pub(super) enum Slot {
     Head(Box<RequestReader>),
     /// Gateway: the destination's name is being resolved.
     Resolving(Box<Resolving>),
-    /// Gateway: an answer that ends the stream, waiting for send window.
-    Answering(Bytes),
+    /// Gateway: an answer that ends the stream, waiting for send window. Boxed, since it is rare.
+    Answering(Box<Answering>),
     /// A flow, in whatever phase.
     Flow(FlowKey),
     /// A UDP flow, in whatever phase.
@@ -49,6 +56,32 @@ pub(super) struct Resolving {
     pub(super) transport: Transport,
     /// When the request came.
     pub(super) since: Instant,
+    pub(super) _pending: Pending,
+}
+
+/// An answer, as far as it isn't written.
+pub(super) struct Answering {
+    pub(super) rest: Bytes,
+    pub(super) _pending: Pending,
+}
+
+/// Requests of a worker that are neither refused nor flows yet. Each counts itself for as long as it lives: whoever asks,
+/// once a second, need not look through a hundred thousand connections.
+#[derive(Debug)]
+pub(super) struct Pending(Arc<AtomicUsize>);
+
+impl Pending {
+    /// One more of `count`.
+    pub(super) fn among(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Relaxed);
+        Self(count.clone())
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
 }
 
 /// What the flow to the destination will be.
@@ -92,6 +125,15 @@ pub(super) struct Session {
     /// Gateway: its record, since it is known whose it is.
     pub(super) awake: Option<Box<Awake>>,
 }
+
+// What a tunnel costs a worker beside the engine's `CONNECTION_BYTES` (which has the HTTP/3 part in it): its session, its
+// place among the sessions (some 40 bytes), 212 bytes for the peer's control stream among the slots. Its client's account
+// and entry in the ledger are there once, however many tunnels it has.
+#[cfg(target_pointer_width = "64")]
+const _: () = {
+    assert!(size_of::<Session>() <= 424);
+    assert!(size_of::<Slot>() <= 40);
+};
 
 impl Session {
     /// Opens our control stream.

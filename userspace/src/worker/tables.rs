@@ -136,11 +136,12 @@ impl Worker {
     fn tunnel(&mut self, conn: ConnId) -> Option<TunnelRow> {
         let (client, since) = match &self.role {
             Role::Gateway(gateway) => gateway.about(conn),
-            Role::Client(_) => (None, None),
+            Role::Client(_) | Role::Bench(_) => (None, None),
         };
         let (id, before) = match &self.role {
             Role::Gateway(gateway) => gateway.dozer(conn).map(|awake| (awake.id(), awake.before)),
             Role::Client(client) => client.dozer(conn),
+            Role::Bench(_) => None,
         }
         .map_or((None, Moved::default()), |(id, before)| (Some(id), before));
         let flows_opened = before.flows_opened.saturating_add(self.core.flows_opened_on(conn));
@@ -171,7 +172,7 @@ impl Worker {
 
     /// What packets to the clients of a gateway's worker have for destinations.
     pub(super) fn routes(&self, from: usize) -> Slice<RouteRow> {
-        if matches!(self.role, Role::Client(_)) {
+        if !matches!(self.role, Role::Gateway(_)) {
             return Slice { rows: Vec::new(), next: None };
         }
         let (sessions, next) = self.core.ip.slice(from, SLICE_MAX);

@@ -55,6 +55,8 @@ pub(crate) struct Conn {
     pub(crate) streams_max: u32,
     /// Counted among the unvalidated handshakes.
     pub(crate) unvalidated_handshake: bool,
+    /// What its windows were lowered to, and stay below.
+    pub(crate) window_max: Option<u32>,
 }
 
 impl Conn {
@@ -386,8 +388,11 @@ impl ConnMut<'_> {
         self.conn.quic.ping();
     }
 
-    /// Bytes that the peer may have outstanding: lower it under memory pressure.
+    /// Bytes that the peer may have outstanding; no more than [`Self::lower_windows`] has left.
     pub fn set_receive_window(&mut self, bytes: u32) {
+        if self.conn.window_max.is_some_and(|max| bytes > max) {
+            return;
+        }
         self.touch();
         self.conn.quic.set_receive_window(bytes.into());
     }
@@ -395,6 +400,17 @@ impl ConnMut<'_> {
     /// Bytes that may be written ahead of their acknowledgement.
     pub fn set_send_window(&mut self, bytes: u64) {
         self.conn.quic.set_send_window(bytes);
+    }
+
+    /// Lowers both windows for as long as the connection lives, because memory is short. False: they were lowered before.
+    pub(crate) fn lower_windows(&mut self, bytes: u32) -> bool {
+        if self.conn.window_max.is_some_and(|max| max <= bytes) {
+            return false;
+        }
+        self.set_receive_window(bytes);
+        self.conn.window_max = Some(bytes);
+        self.set_send_window(bytes.into());
+        true
     }
 
     /// Lets the engine raise the permitted remote streams on demand, up to `max`. Before, it is
@@ -409,6 +425,15 @@ impl ConnMut<'_> {
             raise_streams(self.conn, dir);
         }
         self.touch();
+    }
+
+    /// Permits at least so many remote streams now, and not only once half of fewer are open: for a peer that will need
+    /// them all of a sudden.
+    pub fn permit_at_once(&mut self, dir: Dir, count: u32) {
+        let count = count.min(self.conn.streams_max);
+        if self.conn.quic.max_concurrent_streams(dir) < count.into() {
+            self.set_remote_streams(dir, count);
+        }
     }
 
     /// Remote streams permitted at once; the engine also raises it on demand.

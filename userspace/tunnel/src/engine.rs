@@ -56,6 +56,8 @@ pub struct Engine {
     is_server: bool,
     config: Limits,
     draining: bool,
+    /// Connections that memory permits, until told otherwise.
+    room: Option<u32>,
     now: Option<Instant>,
     stats: Stats,
     batches: Option<Batches>,
@@ -195,7 +197,7 @@ impl Memory {
 ///
 /// | bytes | what |
 /// |---|---|
-/// | 6,592 | [`Conn`]: 6,464 are quinn's connection (three packet spaces, two of them dead; random numbers; two paths) |
+/// | 6,608 | [`Conn`]: 6,464 are quinn's connection (three packet spaces, two of them dead; random numbers; two paths) |
 /// | 2,300 | quinn's vectors and maps: streams permitted (370), receive buffers and events of four bursts (900), queues |
 /// | 1,160 | one node of its map of packets in flight: the last ACK waits there for its own |
 /// | 1,060 | quinn's endpoint: 336 in its table, connection IDs, reset tokens |
@@ -207,7 +209,7 @@ pub const CONNECTION_BYTES: usize = 13_000;
 // What is ours of it. Whoever makes one of these larger makes it so a hundred thousand times.
 #[cfg(target_pointer_width = "64")]
 const _: () = {
-    assert!(size_of::<Conn>() <= size_of::<Connection>() + 128);
+    assert!(size_of::<Conn>() <= size_of::<Connection>() + 144);
     assert!(size_of::<Slot>() == 16);
 };
 
@@ -232,6 +234,7 @@ impl Engine {
                 remote_streams_max: config.remote_streams_max,
             },
             draining: false,
+            room: None,
             now: None,
             stats: Stats::default(),
             batches: config.count_batches.then(Batches::default),
@@ -366,6 +369,27 @@ impl Engine {
         self.retry.set_policy(retry);
     }
 
+    /// Refuses connection attempts after so many more, until told otherwise; `None` is no such limit. Handshakes that wait
+    /// count as connections from the start.
+    pub fn set_room(&mut self, connections: Option<u32>) {
+        self.room = connections;
+    }
+
+    /// Lowers the windows of all connections, each once and for its lifetime. How many were lowered.
+    ///
+    /// For its lifetime, because quinn books a smaller receive window as a debt, and pays a larger one out at once: windows
+    /// that went down and up again would add to the peer's credit each time.
+    pub fn lower_windows(&mut self, bytes: u32) -> usize {
+        let ids: Vec<ConnId> = self.connection_ids().collect();
+        let mut lowered = 0;
+        for id in ids {
+            if let Some(mut conn) = self.connection(id).filter(|conn| !conn.is_closed()) {
+                lowered += usize::from(conn.lower_windows(bytes));
+            }
+        }
+        lowered
+    }
+
     /// The counters.
     pub fn stats(&self) -> Stats {
         let GuardStats { sealed, opened, batches, canary_checked, canary_failed } = self.guard.stats();
@@ -431,6 +455,7 @@ impl Engine {
             touched: true,
             streams_max: self.config.remote_streams_max,
             unvalidated_handshake: !proven,
+            window_max: None,
         }));
         self.touched.push_back(id.index);
         id

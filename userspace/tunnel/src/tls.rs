@@ -256,6 +256,20 @@ pub fn resuming_client(
     ResumingClient::new(tls, vault).map_err(|_| TlsError::NoInitialSuite)
 }
 
+/// The same, but no early data is offered.
+pub fn resuming_client_without_early_data(
+    mut tls: rustls::ClientConfig,
+    vault: Arc<dyn Vault>,
+) -> Result<ResumingClient, TlsError> {
+    tls.enable_early_data = false;
+    ResumingClient::new(tls, vault).map_err(|_| TlsError::NoInitialSuite)
+}
+
+/// Certificates that servers have shown to this process: one in each full handshake, none where a session was resumed.
+pub fn certificates_judged() -> u64 {
+    crate::resume::verifier::judged()
+}
+
 /// quinn's form of [`client_tls`], without resumption.
 pub fn quic_client(tls: rustls::ClientConfig) -> Result<QuicClientConfig, TlsError> {
     QuicClientConfig::try_from(tls).map_err(|_| TlsError::NoInitialSuite)

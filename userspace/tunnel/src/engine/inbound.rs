@@ -317,6 +317,11 @@ impl Engine {
             if self.answer(path, datagram_bytes) {
                 self.stats.refused += 1;
             }
+        } else if self.room == Some(0) {
+            let _ = self.endpoint.refuse(incoming, &mut self.out);
+            if self.answer(path, datagram_bytes) {
+                self.stats.refused_memory += 1;
+            }
         } else if !validated && self.retry.active() && incoming.may_retry() {
             // It cannot fail: `may_retry` was asked.
             if self.endpoint.retry(incoming, &mut self.out).is_ok() && self.answer(path, datagram_bytes) {
@@ -327,6 +332,9 @@ impl Engine {
             self.stats.drop(DropReason::InitialQueueFull);
         } else {
             self.stats.initials_queued += 1;
+            if let Some(room) = &mut self.room {
+                *room -= 1;
+            }
             self.incoming_unvalidated += usize::from(!validated);
             self.incoming.push_back(Waiting { incoming, path, datagram_bytes });
             self.update_retry();
