@@ -1,5 +1,4 @@
-//! QUIC without a kernel: both ends on one thread. `engine/...` and `connection_handshake` are for both ends together; a
-//! worker does one of the two. `path/<cipher>/<mtu>/<mode>/<side>` is one side's time for a datagram, frames and MASQUE
+//! QUIC without a kernel: both ends on one thread. `engine/...` is for both ends together; a worker does one of the two. `path/<cipher>/<mtu>/<mode>/<side>` is one side's time for a datagram, frames and MASQUE
 //! included, beside bare quinn-proto; `scripts/bench engine` measures the same interleaved.
 
 use beam_benches::{
@@ -8,7 +7,7 @@ use beam_benches::{
     path::{Bench, MTUS, Mode, Setup},
 };
 use bytes::Bytes;
-use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use simd::{Cipher, Level};
 use std::time::Duration;
 
@@ -27,13 +26,6 @@ fn bulk(c: &mut Criterion) {
         b.iter(|| pair.transfer(ends, stream, &block, TOTAL_BYTES))
     });
     group.finish();
-}
-
-fn connection_handshake(c: &mut Criterion) {
-    let chain = chain();
-    c.bench_function("connection_handshake_both_ends", |b| {
-        b.iter_batched_ref(|| Pair::new(&chain), Pair::handshake, BatchSize::SmallInput);
-    });
 }
 
 fn path(c: &mut Criterion) {
@@ -69,5 +61,5 @@ fn path(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, bulk, connection_handshake, path);
+criterion_group!(benches, bulk, path);
 criterion_main!(benches);

@@ -1,4 +1,4 @@
-//! What the layers around QUIC cost for each packet: header parse, checksums, encapsulation, MASQUE framing.
+//! What the layers around QUIC cost for each packet: header parse, checksum, encapsulation, and the judgement of a burst.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use simd::{
@@ -118,34 +118,5 @@ fn validate_burst(c: &mut Criterion) {
     }
 }
 
-fn sums(c: &mut Criterion) {
-    let bytes = vec![7; 9000];
-    for byte_count in [20, 64, 256, 1200, 1452, 9000] {
-        let mut group = c.benchmark_group("sum");
-        group.throughput(Throughput::Bytes(byte_count as u64));
-        group.bench_function(BenchmarkId::new("wire", byte_count), |b| {
-            b.iter(|| Sum::of(black_box(&bytes[..byte_count])).folded());
-        });
-        for &level in Level::available() {
-            group.bench_function(BenchmarkId::new(level.name(), byte_count), |b| {
-                b.iter(|| validate::sum(level, black_box(&bytes[..byte_count])).folded());
-            });
-        }
-        group.finish();
-    }
-}
-
-fn framing(c: &mut Criterion) {
-    let mut group = c.benchmark_group("masque");
-    group.bench_function("encode_connect", |b| {
-        let fields = [("proxy-authorization", "Bearer beam_0123456789012345678901234567890123456789012")];
-        b.iter(|| {
-            masque::encode_request(&masque::RequestHead::connect(black_box("www.example.com:443"), &fields))
-        });
-    });
-    group.bench_function("data_header", |b| b.iter(|| masque::data_header(black_box(16_384))));
-    group.finish();
-}
-
-criterion_group!(benches, packets, validate_burst, sums, framing);
+criterion_group!(benches, packets, validate_burst);
 criterion_main!(benches);

@@ -90,7 +90,9 @@ fn first_word(path: &str) -> Option<String> {
     fs::read_to_string(path).ok()?.split_whitespace().next().map(str::to_owned)
 }
 
-fn commit() -> Option<String> {
+/// The commit that was built, with `+` behind it when the checkout differs from it.
+#[must_use]
+pub fn commit() -> Option<String> {
     let git = |arguments: &[&str]| {
         let directory = env!("CARGO_MANIFEST_DIR");
         let output = Command::new("git").current_dir(directory).args(arguments).output().ok()?;

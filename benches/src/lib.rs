@@ -1,9 +1,12 @@
 //! Two engines joined by memory, for benches of what QUIC costs without a kernel.
 
 pub mod aead;
+pub mod allocations;
+pub mod baseline;
 pub mod callgrind;
 pub mod clock;
 pub mod host;
+pub mod ops;
 pub mod overhead;
 pub mod path;
 pub mod peer;
@@ -11,6 +14,7 @@ pub mod scale;
 
 use bytes::Bytes;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use simd::Level;
 use std::{
     net::SocketAddr,
     sync::Arc,
@@ -22,6 +26,17 @@ use tunnel::{
     transport::{self, TransportOptions},
 };
 use wire::Path;
+
+/// The vector level of batches: that of `BEAM_SIMD`, or the best that this CPU has.
+///
+/// # Errors
+/// If the variable names none.
+pub fn level() -> anyhow::Result<Level> {
+    match std::env::var("BEAM_SIMD") {
+        Ok(name) => Ok(name.parse()?),
+        Err(_) => Ok(Level::best()),
+    }
+}
 
 /// A certificate chain and its key.
 pub type Chain = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);

@@ -16,6 +16,7 @@ mod meters;
 mod null;
 
 use crate::clock;
+use crate::ops::Meter;
 use beam::How;
 use simd::{Cipher, Level};
 use std::time::{Duration, Instant};
@@ -101,6 +102,17 @@ trait Flow {
     fn mtu(&mut self) -> u16;
 }
 
+/// Whose work a [`Bench::pass`] measures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The sender's.
+    Out,
+    /// The receiver's.
+    In,
+    /// That of both, one after the other.
+    Both,
+}
+
 /// A flow with its clock.
 pub struct Bench {
     flow: Box<dyn Flow>,
@@ -169,6 +181,25 @@ impl Bench {
     /// As [`Self::run`], through functions whose names `callgrind` looks for.
     pub fn run_counted(&mut self, packets: u64) -> Cost {
         self.bursts(packets, counted_out_send, counted_in_receive, counted_out_acknowledge)
+    }
+
+    /// Moves at least so much payload, what `side` does measured by `meter`. The cost bears no ticks.
+    pub fn pass(&mut self, payload_bytes: u64, side: Side, meter: &mut dyn Meter) -> Cost {
+        let mut cost = Cost::default();
+        let mut part = |own: Side, work: &mut dyn FnMut()| {
+            if side == Side::Both || side == own { meter.measure(work) } else { work() }
+        };
+        while cost.payload_bytes < payload_bytes {
+            assert!(cost.bursts < BURSTS_MAX, "the flow stands still after {} packets", cost.packets);
+            self.now += Duration::from_micros(50);
+            let (flow, now) = (self.flow.as_mut(), self.now);
+            flow.prepare();
+            part(Side::Out, &mut || cost.packets += flow.send(now) as u64);
+            part(Side::In, &mut || cost.payload_bytes += flow.receive(now));
+            part(Side::Out, &mut || flow.acknowledge(now));
+            cost.bursts += 1;
+        }
+        cost
     }
 
     fn bursts(

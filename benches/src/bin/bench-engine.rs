@@ -176,7 +176,7 @@ fn measured(arguments: &Arguments) -> Result<Report> {
         true => (1, 1, 16 * BURST as u64),
         false => (ROUNDS, ROUND_BYTES, WARM_PACKETS),
     };
-    let level = level()?;
+    let level = beam_benches::level()?;
     let mut flows = flows(&cases, level, warm);
     for _ in 0..rounds {
         for flow in &mut flows {
@@ -229,14 +229,6 @@ fn flows(cases: &[Case], level: Level, warm: u64) -> Vec<Measured> {
     flows
 }
 
-/// The level of the batches: that of `BEAM_SIMD`, or the best.
-fn level() -> Result<Level> {
-    match std::env::var("BEAM_SIMD") {
-        Ok(name) => Ok(name.parse()?),
-        Err(_) => Ok(Level::best()),
-    }
-}
-
 fn row(case: &Case, flows: &[Measured], level: Level, instructions: Option<Counts>, rate: &Rate) -> Row {
     let best = |setup: Setup| {
         let flow = flows.iter().find(|flow| flow.setup == setup);
@@ -271,7 +263,7 @@ fn row(case: &Case, flows: &[Measured], level: Level, instructions: Option<Count
 fn count(mut out: impl Write, name: &str) -> Result<()> {
     let case =
         Case::all().find(|case| case.name() == name).with_context(|| format!("no case is named `{name}`"))?;
-    let mut bench = Bench::new(case.setup(level()?), COUNTED_WARM_PACKETS);
+    let mut bench = Bench::new(case.setup(beam_benches::level()?), COUNTED_WARM_PACKETS);
     let cost = bench.run_counted(COUNTED_PACKETS);
     Ok(writeln!(out, "{}", cost.packets)?)
 }

@@ -10,7 +10,6 @@ use beam_benches::{
 };
 use clap::Parser;
 use serde::{Deserialize, Serialize};
-use simd::Level;
 use std::{
     fs,
     io::Write,
@@ -98,7 +97,7 @@ fn main() -> Result<()> {
         let case = cases("")
             .find(|case| case.name() == *name)
             .with_context(|| format!("no case is named `{name}`"))?;
-        let mut bench = case.bench(level()?, COUNTED_WARM_PACKETS);
+        let mut bench = case.bench(beam_benches::level()?, COUNTED_WARM_PACKETS);
         return Ok(writeln!(out, "{}", bench.run_counted(COUNTED_PACKETS).packets)?);
     }
     if let Some(file) = &arguments.show {
@@ -121,13 +120,6 @@ fn cases(only: &str) -> impl Iterator<Item = Case> {
     })
 }
 
-fn level() -> Result<Level> {
-    match std::env::var("BEAM_SIMD") {
-        Ok(name) => Ok(name.parse()?),
-        Err(_) => Ok(Level::best()),
-    }
-}
-
 struct Measured {
     case: Case,
     bench: Bench,
@@ -140,7 +132,7 @@ fn measured(arguments: &Arguments) -> Result<Report> {
         true => (1, 1, 16 * BURST as u64),
         false => (ROUNDS, ROUND_BYTES, WARM_PACKETS),
     };
-    let (host, level) = (Host::seen(), level()?);
+    let (host, level) = (Host::seen(), beam_benches::level()?);
     let count = |case: &Case, valgrind: &Path| callgrind::counted(valgrind, &case.name());
     let flows: Result<Vec<Measured>> = cases(&arguments.only)
         .map(|case| {

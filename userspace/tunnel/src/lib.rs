@@ -33,6 +33,12 @@ pub mod tls;
 pub mod transport;
 pub mod wheel;
 
+/// For benches alone.
+#[doc(hidden)]
+pub mod bench {
+    pub use crate::protection::Directory;
+}
+
 pub use admission::RetryPolicy;
 pub use cid::{CidKey, WorkerId};
 pub use config::{EngineConfig, Secrets};
