@@ -36,16 +36,18 @@ def parse(argv):
     flags.add_argument("--only", default="", metavar="TEXT[,TEXT]")
     flags.add_argument("--runs", type=number(99), metavar="N")
     flags.add_argument("--time", type=number(600), metavar="SECS")
-    flags.add_argument("--offloads", choices=("on", "off", "both"), default="off")
+    flags.add_argument("--offloads", choices=("on", "off", "both"))
     flags.add_argument("--needs", action="store_true", help=argparse.SUPPRESS)
     parsed = flags.parse_args(argv)
     defaults = QUICK if parsed.quick else WHOLE
     for name, value in defaults.items():
         setattr(parsed, name, getattr(parsed, name, None) or value)
+    # What is kept shows both; one state takes half the time.
+    parsed.offloads = parsed.offloads or ("both" if parsed.save else "off")
     parsed.states = ["off", "on"] if parsed.offloads == "both" else [parsed.offloads]
     parsed.rows = tunnels.chosen(parsed.only)
-    if parsed.save and (parsed.quick or parsed.only):
-        flags.error("--save keeps whole runs; leave out --quick and --only")
+    if parsed.save and (parsed.quick or parsed.only or parsed.offloads != "both"):
+        flags.error("--save keeps whole runs; leave out --quick, --only and --offloads")
     if not parsed.rows:
         flags.error(f"--only {parsed.only!r} names no row; there are: {', '.join(row.name for row in tunnels.ROWS)}")
     return parsed
@@ -66,7 +68,7 @@ def measure(place, row, flags):
         out = reporting.sample(row, place.offloads, times_ms, seen, spent, background_cpus)
         if up.device:
             out["device_bytes"] = place.sent_bytes("client", up.device) - sent_before
-        out["facts"] = up.facts()
+        out["facts"], out["notes"] = up.facts(), up.notes
     except DemoError as error:
         logs = [f"  {child.name}:\n{child.tail()}" for child in place.children[mark:] if child.tail() not in str(error)]
         raise DemoError("\n".join([str(error), *logs])) from None

@@ -1,6 +1,7 @@
 //! The command line. Every flag of a daemon also reads an environment variable `BEAM_*` and a key of the configuration file.
 
 mod address;
+mod bench;
 mod capture;
 mod check;
 mod connect;
@@ -21,6 +22,7 @@ mod values;
 
 pub(crate) use self::pktgen::PktgenArgs;
 pub(crate) use address::{Destination, Endpoint, Forward, GatewayUrl, Peer, Protocol};
+pub(crate) use bench::BenchArgs;
 pub(crate) use capture::CaptureArgs;
 pub(crate) use check::{CheckArgs, CompletionsArgs, DrainArgs, ManArgs};
 pub(crate) use connect::ConnectArgs;
@@ -75,6 +77,9 @@ pub(crate) enum Verb {
     Ping(Box<PingArgs>),
     /// Send made-up packets out of an interface of yours: UDP, or floods that look like QUIC
     Pktgen(Box<PktgenArgs>),
+    /// Measure throughput, requests, handshakes and latency over the path that tunnels take
+    #[command(hide = true)]
+    Bench(BenchArgs),
     /// Add a user to the gateway on this host, and print what its client pastes
     #[command(name = "enroll", visible_alias = "enrol")]
     Enrol(EnrolArgs),

@@ -1,6 +1,7 @@
 //! `beam serve`: flags to a running gateway.
 
 use crate::{
+    ablation::Ablation,
     alerts::{self, Asked},
     cli::{Congestion, EarlyData, Retry, ServeArgs},
     config, control,
@@ -46,6 +47,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
     let bind = args.listen.resolve(unspecified()).map_err(Failure::Config)?;
     let kernel_lanes = args.path.cpus.as_ref().map_or_else(available_cpus, |list| list.0.len());
     let protection = args.path.simd.protection()?;
+    let ablation = Ablation::asked()?;
     let datapath = interface::open(&args.path, bind, Sharing::QueueEach { kernel_lanes })?;
     let mailboxes = supervisor::mailboxes(&datapath.lanes)?;
     let cpus = supervisor::cpus(args.path.cpus.as_ref().map(|list| list.0.as_slice()), datapath.lanes.len())?;
@@ -56,6 +58,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
         let seat = Seat { mailbox: mailboxes[index].clone(), cpu: cpus[index], lane: lane.facts.into() };
         let mut engine = EngineConfig::new(WorkerId(index as u8), secrets.clone(), Some(server.clone()));
         engine.protection = protection;
+        engine.extra_copy = !ablation.fused_copy;
         // More only once a client has shown who it is.
         engine.remote_streams_max = tunnel::transport::TransportOptions::gateway().bidi_streams;
         let role = Role::Gateway(Box::new(Gateway::new(config.clone(), claims.clone())));
@@ -68,6 +71,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
             }
         }
         worker.set_busy_poll(args.path.busy_poll > 0);
+        worker.ablate(ablation);
         worker.set_limits(limits(args));
         crew.push(Crew { worker, seat });
     }

@@ -62,6 +62,9 @@ pub(crate) struct Status {
     /// Captures that run.
     #[serde(default)]
     pub(crate) captures: Vec<CaptureStatus>,
+    /// Parts of the datapath that were left out to measure them; see `ablation`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) ablation: Vec<String>,
     pub(crate) privileges: PrivilegesStatus,
 }
 
@@ -302,6 +305,9 @@ fn screen(status: &Status) -> String {
     let _ = writeln!(out, "{}", status.process.line());
     let _ = writeln!(out, "\n{}", status.protection.line());
     let _ = writeln!(out, "{}", status.privileges.line());
+    if !status.ablation.is_empty() {
+        let _ = writeln!(out, "ABLATION: {}: for measuring only", status.ablation.join(", "));
+    }
     if status.drops.is_empty() {
         let _ = writeln!(out, "\ndrops: none");
     } else {

@@ -1,6 +1,7 @@
 //! What keeps a daemon's workers: starts them pinned, answers the control socket, turns signals into commands, waits.
 
 use crate::{
+    ablation,
     alerts::{self, Alerts},
     capture::plane::Plane,
     cli::{DaemonArgs, Toggle},
@@ -379,6 +380,7 @@ impl Supervisor {
             protection: protection(after),
             captures: self.captures.status(),
             alerts: self.alerts.status(Instant::now()),
+            ablation: ablation::words(),
             privileges: privileges::status(),
             latency,
             batches,

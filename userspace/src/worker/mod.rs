@@ -44,7 +44,7 @@ use self::{
     ports::Ports,
     snapshot::WorkerSnapshot,
 };
-use crate::protection::ProtectionStatus;
+use crate::{ablation::Ablation, protection::ProtectionStatus};
 use std::{
     io,
     time::{Duration, Instant},
@@ -140,6 +140,13 @@ impl Worker {
     /// Makes it turn without sleeping (`--busy-poll`).
     pub(crate) fn set_busy_poll(&mut self, busy_poll: bool) {
         self.busy_poll = busy_poll;
+    }
+
+    /// Leaves out what `BEAM_ABLATION` names of a worker's own parts.
+    pub(crate) fn ablate(&mut self, ablation: Ablation) {
+        if !ablation.arenas {
+            self.core.arena = arena::Arena::plain();
+        }
     }
 
     /// Closes UDP flows that are silent for so long.

@@ -92,6 +92,8 @@ pub struct EngineConfig {
     pub protection: Protection,
     /// Keeps [`crate::Batches`]; off only to measure what that costs.
     pub count_batches: bool,
+    /// Copies each batch once more on its way, in and out, as if the cipher weren't the copy; only to measure what that costs.
+    pub extra_copy: bool,
     /// Makes quinn's and the CIDs' random numbers repeatable: for simulation only.
     pub rng_seed: Option<[u8; 32]>,
 }
@@ -114,6 +116,7 @@ impl EngineConfig {
             remote_streams_max: 4096,
             protection: Protection::default(),
             count_batches: true,
+            extra_copy: false,
             rng_seed: None,
         }
     }

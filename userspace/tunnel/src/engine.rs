@@ -77,6 +77,9 @@ pub struct Engine {
     batched: bool,
     /// What the configuration says about it.
     asked_batched: bool,
+    /// Batches are copied once more, in here on their way in; to measure.
+    extra_copy: bool,
+    staging: Vec<u8>,
     guard: Guard,
     /// The canary's alert has been said.
     alerted: bool,
@@ -216,6 +219,8 @@ impl Engine {
             slab: Slab::default(),
             batched: config.protection != Protection::Eager,
             asked_batched: config.protection != Protection::Eager,
+            extra_copy: config.extra_copy,
+            staging: Vec::new(),
             guard: Guard::new(match config.protection {
                 Protection::Eager => Level::RING,
                 Protection::Batched(level) => level,

@@ -151,6 +151,17 @@ impl Batch {
         })
     }
 
+    /// Copies what is pending into other buffers: what [`EngineConfig::extra_copy`](crate::EngineConfig::extra_copy) measures.
+    pub(super) fn copy_once_more(&mut self) {
+        for pending in &mut self.pending {
+            let mut copy = self.spare.pop().unwrap_or_default();
+            copy.extend_from_slice(&pending.bytes);
+            let mut copied = std::mem::replace(&mut pending.bytes, copy);
+            copied.clear();
+            self.spare.push(copied);
+        }
+    }
+
     /// Forgets what was pending, and keeps its buffers.
     pub(super) fn clear(&mut self) {
         for pending in self.pending.drain(..) {

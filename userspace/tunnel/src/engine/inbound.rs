@@ -134,6 +134,7 @@ impl Engine {
         self.now = Some(now);
         let datagrams = burst.iter().map(|inbound| inbound.bytes);
         match self.batched {
+            true if self.extra_copy => self.open_copies(datagrams),
             true => {
                 let opened_count = self.ahead.open(datagrams, &self.mirror, &mut self.guard, &mut self.slab);
                 self.count_opened(opened_count);
@@ -147,6 +148,27 @@ impl Engine {
             let ahead = self.ahead.opened.get_mut(at).and_then(Option::take);
             self.receive_one(now, *inbound, ahead);
         }
+    }
+
+    /// Opens a burst from a copy of it: what [`EngineConfig::extra_copy`](crate::EngineConfig::extra_copy) measures.
+    fn open_copies<'a>(&mut self, datagrams: impl Iterator<Item = &'a [u8]>) {
+        let mut staging = std::mem::take(&mut self.staging);
+        staging.clear();
+        let lengths: Vec<usize> = datagrams
+            .map(|datagram| {
+                staging.extend_from_slice(datagram);
+                datagram.len()
+            })
+            .collect();
+        let mut rest = staging.as_slice();
+        let copies = lengths.into_iter().map(|length| {
+            let (copy, behind) = rest.split_at(length);
+            rest = behind;
+            copy
+        });
+        let opened_count = self.ahead.open(copies, &self.mirror, &mut self.guard, &mut self.slab);
+        self.count_opened(opened_count);
+        self.staging = staging;
     }
 
     /// Notes which datagrams of each burst are dropped, for [`take_dropped`](Self::take_dropped), or doesn't any longer.
