@@ -14,11 +14,13 @@ mod gateway;
 mod key;
 mod operate;
 mod ping;
+mod pktgen;
 mod serve;
 mod top;
 mod user;
 mod values;
 
+pub(crate) use self::pktgen::PktgenArgs;
 pub(crate) use address::{Destination, Endpoint, Forward, GatewayUrl, Peer, Protocol};
 pub(crate) use bench::{BenchArgs, BenchRunArgs, BenchServeArgs, BenchVerb, LoadShare};
 pub(crate) use capture::CaptureArgs;
@@ -73,6 +75,8 @@ pub(crate) enum Verb {
     User(UserArgs),
     /// Measure a tunnel to a gateway: round trips, loss, path MTU, 0-RTT
     Ping(Box<PingArgs>),
+    /// Send made-up packets out of an interface of yours: UDP, or floods that look like QUIC
+    Pktgen(Box<PktgenArgs>),
     /// Measure throughput, requests, handshakes and latency over the path that tunnels take
     Bench(BenchArgs),
     /// Add a user to the gateway on this host, and print what its client pastes

@@ -23,6 +23,7 @@ mod drain;
 mod early;
 mod enroll;
 mod failure;
+mod generate;
 mod identity;
 mod inner;
 mod interface;
@@ -96,6 +97,7 @@ fn run(cli: cli::Cli) -> Result<(), failure::Failure> {
         cli::Verb::Capture(args) => capture::run(&args),
         cli::Verb::User(args) => users::run(&args),
         cli::Verb::Ping(args) => ping::run(&args),
+        cli::Verb::Pktgen(args) => generate::run(&args),
         cli::Verb::Bench(args) => bench::run(args),
         cli::Verb::Key(args) => key::run(&args),
         cli::Verb::Enrol(args) => enroll::run(&args),
