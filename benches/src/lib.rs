@@ -6,6 +6,8 @@ pub mod clock;
 pub mod host;
 pub mod overhead;
 pub mod path;
+pub mod peer;
+pub mod scale;
 
 use bytes::Bytes;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};

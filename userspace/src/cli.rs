@@ -1,6 +1,7 @@
 //! The command line. Every flag of a daemon also reads an environment variable `BEAM_*` and a key of the configuration file.
 
 mod address;
+mod bench;
 mod capture;
 mod check;
 mod connect;
@@ -19,6 +20,7 @@ mod user;
 mod values;
 
 pub(crate) use address::{Destination, Endpoint, Forward, GatewayUrl, Peer, Protocol};
+pub(crate) use bench::BenchArgs;
 pub(crate) use capture::CaptureArgs;
 pub(crate) use check::{CheckArgs, CompletionsArgs, DrainArgs, ManArgs};
 pub(crate) use connect::ConnectArgs;
@@ -71,6 +73,9 @@ pub(crate) enum Verb {
     User(UserArgs),
     /// Measure a tunnel to a gateway: round trips, loss, path MTU, 0-RTT
     Ping(Box<PingArgs>),
+    /// Measure throughput, requests, handshakes and latency over the path that tunnels take
+    #[command(hide = true)]
+    Bench(BenchArgs),
     /// Add a user to the gateway on this host, and print what its client pastes
     #[command(name = "enroll", visible_alias = "enrol")]
     Enrol(EnrolArgs),

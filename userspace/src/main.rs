@@ -8,6 +8,7 @@ mod say;
 
 mod ablation;
 mod alerts;
+mod bench;
 mod capture;
 mod check;
 mod cli;
@@ -94,6 +95,7 @@ fn run(cli: cli::Cli) -> Result<(), failure::Failure> {
         cli::Verb::Capture(args) => capture::run(&args),
         cli::Verb::User(args) => users::run(&args),
         cli::Verb::Ping(args) => ping::run(&args),
+        cli::Verb::Bench(args) => bench::run(args),
         cli::Verb::Key(args) => key::run(&args),
         cli::Verb::Enrol(args) => enroll::run(&args),
         cli::Verb::Doctor(args) => doctor::run(&args),
