@@ -26,10 +26,13 @@ TEXTS = {
 NOT_QUIET = "The machine did other work meanwhile: these figures are no measurement."
 
 
-@dataclasses.dataclass
 class Table:
-    head: tuple
-    rows: list
+    """Rows of text. A column that is empty in every row isn't there."""
+
+    def __init__(self, head, rows):
+        full = [at for at in range(len(head)) if at == 0 or any(row[at] not in ("", "–") for row in rows)]
+        self.head = tuple(head[at] for at in full)
+        self.rows = [tuple(row[at] for at in full) for row in rows]
 
 
 @dataclasses.dataclass
@@ -208,6 +211,8 @@ def engine(report):
 
 def aead(report):
     rows = [row for row in report["rows"] if (row["cipher"], row["op"], row["size_bytes"], row["keys"]) == ("aes128gcm", "protect", 1400, 1)]
+    # Of several sizes of a batch, the largest.
+    rows = [row for row in rows if row.get("batch") == max(one.get("batch", 0) for one in rows)]
     table = Table(("", "cycles a packet", "times as fast as ring"), [(row["impl"], figure(row["cycles"], 0), figure(row.get("ratio_to_ring"))) for row in rows])
     ours = ("aesni", "avx2", "avx512")
     items = [{"label": row["impl"], "value": row["cycles"], "series": 0 if row["impl"] in ours else 1, "shown": figure(row["cycles"], 0)} for row in rows]

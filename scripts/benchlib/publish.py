@@ -79,7 +79,7 @@ def html(sections):
         out += [html_table(table) for table in one.tables]
         if one.host:
             out.append(f'<p class="small">Host: {escape(facts(one.host))}.</p>')
-            out.append(f'<details class="small"><summary>Method</summary>{escape(one.method)}.</details>')
+            out.append(f'<p class="small">Method: {escape(one.method.rstrip("."))}.</p>')
         out.append("</section>")
     return "\n".join([*out, "</body></html>", ""])
 
@@ -124,7 +124,7 @@ def markdown(sections, with_plot):
         for table in one.tables:
             out += [*markdown_table(table), ""]
         if one.host:
-            out += [f"Host: {plain(facts(one.host))}.", "", f"Method: {plain(one.method)}."]
+            out += [f"Host: {plain(facts(one.host))}.", "", f"Method: {plain(one.method.rstrip('.'))}."]
     return "\n".join(out) + "\n"
 
 
@@ -140,8 +140,8 @@ def readme_section(found):
         wanted = ("", "promised", "measured (min to max)", "unit", "kept") if subject == "targets" else (
             "", "latency, promised", "latency", "throughput, promised", "throughput", "why")  # fmt: skip
         table = section.tables[0]
-        at = [table.head.index(name) for name in wanted]
-        short = content.Table(wanted, [tuple(row[number] for number in at) for row in table.rows])
+        at = [table.head.index(name) for name in wanted if name in table.head]
+        short = content.Table([table.head[number] for number in at], [tuple(row[number] for number in at) for row in table.rows])
         out += [f"{section.title}, on {host['cpu']}, {host['cores']} CPUs, Linux {host['kernel']}, beam at commit {host['commit']}:", "",
                 *markdown_table(short), ""]  # fmt: skip
     return "\n".join(out).rstrip()
