@@ -2,9 +2,9 @@
 
     echo.py serve ADDRESS PORT                 sends back what it gets; says "listening" on standard error
     echo.py greet ADDRESS PORT                 says a byte to whoever connects, unasked; "listening" as above
-    echo.py ask ADDRESS PORT COUNT LIMIT_S [CONNECTIONS]
+    echo.py ask ADDRESS PORT COUNT LIMIT_S [CONNECTIONS [SECONDS]]
                                                one connection, or several that share COUNT; on each one message at a
-                                               time; prints the round trips in ms as JSON
+                                               time, for at most so many seconds; prints the round trips in ms as JSON
 
 `ask` tries again until the far end answers, for at most LIMIT_S seconds: that is how the bench waits for a tunnel."""
 
@@ -80,14 +80,15 @@ def connected(address, port, limit_s):
         time.sleep(0.05)
 
 
-def ask(address, port, count, limit_s, connections=1):
+def ask(address, port, count, limit_s, connections=1, seconds=0):
     each = max(count // connections, 1)
 
     def one(_):
         with connected(address, port, limit_s) as stream:
             for _ in range(min(WARM_COUNT, each)):
                 round_trip_ns(stream)
-            return [round_trip_ns(stream) for _ in range(each)]
+            deadline = time.monotonic() + (seconds or float("inf"))
+            return [round_trip_ns(stream) for _ in range(each) if time.monotonic() < deadline]
 
     if connections == 1:
         times_ns = one(0)
