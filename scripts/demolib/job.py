@@ -104,9 +104,9 @@ class Tunnel:
         write_private(place.path("users"), f"demo sha256:{digest}\n", 0o640)
         self.gateway = place.spawn("gateway", "beam serve", *self._serve(xdp), *serve, **popen)
         try:
-            fingerprint = self.gateway.wait_for("fingerprint sha256:").split("fingerprint ", 1)[1].split()[0]
+            self.pin = self.gateway.wait_for("fingerprint sha256:").split("fingerprint ", 1)[1].split()[0]
             self.gateway.wait_for("ready")
-            argv = [*self._connect(xdp, fingerprint), *connect]
+            argv = [*self._connect(xdp, self.pin), *connect]
             self.client = place.spawn("client", "beam connect", *argv, **popen)
             self.client.wait_for("ready")
         except DemoError as error:

@@ -43,8 +43,8 @@ def serve_echo(place):
     place.spawn("origin", "echo", *argv).wait_for("listening")
 
 
-def round_trips_ms(place, host, port, count):
-    argv = ["python3", "-B", ECHO, "ask", host, str(port), str(count), str(ANSWER_LIMIT_S)]
+def round_trips_ms(place, host, port, count, connections=1, seconds=0):
+    argv = ["python3", "-B", ECHO, "ask", host, str(port), str(count), str(ANSWER_LIMIT_S), str(connections), str(seconds)]
     return json.loads(run_in(place, "client", "echo ask", *argv, limit_s=ANSWER_LIMIT_S + 60))
 
 

@@ -25,6 +25,7 @@ METHOD = (
     "for each of the two ports, and TLS one for each flow"
 )
 METRICS = ("goodput_gbps", "cpu_s_per_gb", "cpu_daemons_s_per_gb", "cpu_softirq_s_per_gb", "p50_ms", "p95_ms", "p99_ms")
+QUANTILES = (1, 10, 25, 50, 75, 90, 95, 98, 99, 99.5, 99.9, 99.99)
 # Busy CPUs before a tunnel comes up: with more than this the machine does other work, which no subtraction takes out.
 QUIET_CPUS_MAX = 0.2
 # Comparators that benches/ has, built on these crates.
@@ -43,7 +44,8 @@ def sample(row, offloads, times_ms, seen, spent, background_cpus):
         "cpu_daemons_s_per_gb": per_gb(spent["daemons_s"]),
         "cpu_softirq_s_per_gb": per_gb(spent["softirq_s"]),
         **{f"p{percent}_ms": demo.percentile(times_ms, percent) for percent in (50, 95, 99)},
-        "probes": len(times_ms), "background_cpus": round(background_cpus, 3),
+        "probes": len(times_ms), "background_cpus": round(background_cpus, 3), "times_ms": times_ms,
+        "busy_cpus": round(spent["busy_s"] / spent["wall_s"], 3),
     }  # fmt: skip
 
 
@@ -68,6 +70,7 @@ def summary(row, offloads, samples):
         values = [one[metric] for one in whole if one[metric] is not None]
         out[metric] = demo.median(values)
         out[f"{metric}_min"], out[f"{metric}_max"] = min(values, default=None), max(values, default=None)
+    out["quantiles_ms"] = quantiles([time for one in whole for time in one.get("times_ms", ())])
     out["runs"] = len(whole)
     out["goodput_gbps_runs"] = [one["goodput_gbps"] for one in whole]
     out["retransmits"] = sum(one["retransmits"] for one in whole)
@@ -84,6 +87,12 @@ def summary(row, offloads, samples):
         out["exits"] = [code for one in whole for code in one["exits"]]
         out["drops"] = {side: one["facts"][side]["drops"] for one in whole[-1:] for side in ("gateway", "client")}
     return out
+
+
+def quantiles(times_ms):
+    """Of all runs together: what a latency plot shows. A quantile that fewer than ten values lie beyond is left out."""
+    shown = [percent for percent in QUANTILES if percent <= 50 or len(times_ms) * (100 - percent) >= 1000]
+    return {f"{percent:g}": demo.percentile(times_ms, percent) for percent in shown} if times_ms else {}
 
 
 def row_checks(row, runs):
