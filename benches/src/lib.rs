@@ -10,6 +10,7 @@ pub mod ops;
 pub mod overhead;
 pub mod path;
 pub mod peer;
+pub mod scale;
 
 use bytes::Bytes;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};

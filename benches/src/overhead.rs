@@ -11,17 +11,20 @@ use simd::{Cipher, Level};
 pub enum Subject {
     /// The histograms of engine and loop.
     Metrics,
+    /// The copy that is the cipher: what "with" saves, rather than adds.
+    FusedCopy,
 }
 
 impl Subject {
     /// All of them.
-    pub const ALL: [Self; 1] = [Self::Metrics];
+    pub const ALL: [Self; 2] = [Self::Metrics, Self::FusedCopy];
 
     /// The name in reports.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Metrics => "metrics",
+            Self::FusedCopy => "fused-copy",
         }
     }
 
@@ -29,7 +32,8 @@ impl Subject {
     #[must_use]
     pub fn extras(self, on: bool) -> Extras {
         match self {
-            Self::Metrics => Extras { metrics: on },
+            Self::Metrics => Extras { metrics: on, ..Extras::default() },
+            Self::FusedCopy => Extras { fused_copy: on, ..Extras::default() },
         }
     }
 }

@@ -78,11 +78,13 @@ pub struct Setup {
 pub struct Extras {
     /// Histograms are kept, of the engine and of the loop.
     pub metrics: bool,
+    /// The cipher is the copy; without, each batch is copied once more, in and out.
+    pub fused_copy: bool,
 }
 
 impl Default for Extras {
     fn default() -> Self {
-        Self { metrics: true }
+        Self { metrics: true, fused_copy: true }
     }
 }
 

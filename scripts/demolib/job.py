@@ -94,19 +94,20 @@ def write_random(path, size_bytes):
 class Tunnel:
     """A gateway and a client. `serve` and `connect` are the flags that say what goes through; the rest is the same always."""
 
-    def __init__(self, place, beam, xdp, serve, connect):
+    def __init__(self, place, beam, xdp, serve, connect, environment=None):
         self.place, self.beam = place, beam
+        popen = {"stdout": subprocess.DEVNULL, "env": {**os.environ, **(environment or {})}}
         self.controls = {side: place.path(f"{side}.sock") for side in ("gateway", "client")}
         token = secrets.token_hex(16)
         write_private(place.path("token"), token + "\n", 0o600)
         digest = hashlib.sha256(token.encode()).hexdigest()
         write_private(place.path("users"), f"demo sha256:{digest}\n", 0o640)
-        self.gateway = place.spawn("gateway", "beam serve", *self._serve(xdp), *serve, stdout=subprocess.DEVNULL)
+        self.gateway = place.spawn("gateway", "beam serve", *self._serve(xdp), *serve, **popen)
         try:
-            fingerprint = self.gateway.wait_for("fingerprint sha256:").split("fingerprint ", 1)[1].split()[0]
+            self.pin = self.gateway.wait_for("fingerprint sha256:").split("fingerprint ", 1)[1].split()[0]
             self.gateway.wait_for("ready")
-            argv = [*self._connect(xdp, fingerprint), *connect]
-            self.client = place.spawn("client", "beam connect", *argv, stdout=subprocess.DEVNULL)
+            argv = [*self._connect(xdp, self.pin), *connect]
+            self.client = place.spawn("client", "beam connect", *argv, **popen)
             self.client.wait_for("ready")
         except DemoError as error:
             raise DemoError(f"{error}\nthe gateway's log ends:\n{self.gateway.tail()}") from None

@@ -24,7 +24,7 @@ def percentile(values, percent):
     if not values:
         return None
     ordered = sorted(values)
-    rank = -(-len(ordered) * percent // 100)
+    rank = int(-(-len(ordered) * percent // 100))
     return ordered[max(rank, 1) - 1]
 
 

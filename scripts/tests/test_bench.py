@@ -15,8 +15,10 @@ def bench(*arguments):
 class Refusals(unittest.TestCase):
     def test_wrong_command_lines(self):
         for arguments, needed in (
-            ((), "scripts/bench aead"),
-            (("des",), "known: aead, engine, metrics, tunnel"),
+            (("des",), "known: aead engine tunnel ablation scale targets, metrics, report, all"),
+            (("--only", "none"), "of all subjects together: --json, --save, --quick"),
+            (("all", "--save", "--quick"), "--save keeps whole runs"),
+            (("report", "--json"), "report takes none"),
             (("aead", "--yaml"), "known: --json"),
             (("aead", "--only"), "--only wants a text"),
             (("aead", "--no-instructions"), "is for engine"),
@@ -26,6 +28,7 @@ class Refusals(unittest.TestCase):
             (("tunnel", "--runs", "0"), "'0' is not a number from 1 to 99"),
             (("tunnel", "--only", "sneakernet"), "there are: none, beam --tun"),
             (("tunnel", "--save", "--quick"), "--save keeps whole runs"),
+            (("tunnel", "--save", "--offloads", "off"), "--save keeps whole runs"),
         ):
             with self.subTest(arguments=arguments):
                 result = bench(*arguments)

@@ -17,7 +17,7 @@ SCRIPTS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, SCRIPTS)
 from demolib import report as demo  # noqa: E402
 from demolib.rig import DemoError  # noqa: E402
-from tunnellib import echo, load, page, report, tunnels  # noqa: E402
+from tunnellib import echo, forwards, load, page, report, tunnels  # noqa: E402
 
 RUNS = 3
 GIGABYTE = 1_000_000_000
@@ -65,9 +65,30 @@ class Parsers(unittest.TestCase):
     def test_the_rows_of_only(self):
         names = lambda only: [row.name for row in tunnels.chosen(only)]  # noqa: E731
         self.assertEqual(names(""), [row.name for row in tunnels.ROWS])
-        self.assertEqual(names("none, -L"), ["none", "beam -L", "beam -L --xdp off"])
+        self.assertEqual(names("none, -L"), ["none", "beam -L", "beam -L --xdp off", "ssh -L"])
         self.assertEqual(names("wireguard-go,"), ["wireguard-go"])
         self.assertEqual(names("beam9"), [])
+
+
+    def test_what_ssh_negotiated(self):
+        said = [
+            "debug1: kex: algorithm: curve25519-sha256",
+            "debug1: kex: client->server cipher: aes128-gcm@openssh.com MAC: <implicit> compression: none",
+        ]
+        self.assertEqual(forwards.ssh_cipher(said), "aes128-gcm")
+        with self.assertRaises(DemoError):
+            forwards.ssh_cipher(said[:1])
+
+    def test_the_versions_of_our_own_comparators_are_those_of_their_crates(self):
+        self.assertRegex(report.locked_crate("rustls"), r"^0\.\d+\.\d+$")
+        self.assertEqual(report.locked_crate("no-such-crate"), "not in Cargo.lock")
+
+    def test_a_daemons_children_are_its_own(self):
+        argv = [sys.executable, "-c", "import subprocess as s; c = s.Popen(['sleep', '60']); print(c.pid, flush=True); c.wait()"]
+        with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as parent:
+            child = int(parent.stdout.readline())
+            self.assertEqual(load.family([parent.pid]), [parent.pid, child])
+            os.kill(child, 9)
 
 
 class Echo(unittest.TestCase):
@@ -134,7 +155,7 @@ def sample(row, goodput_gbps):
         "name": row.name, "offloads": "off", "bytes": GIGABYTE, "seconds": 4.0, "retransmits": 2, "probes": 100,
         "goodput_gbps": goodput_gbps, "cpu_s_per_gb": 2.0, "cpu_daemons_s_per_gb": 1.0, "cpu_softirq_s_per_gb": 0.5,
         "p50_ms": 1.0, "p95_ms": 2.0, "p99_ms": 3.0, "background_cpus": 0.01, "exits": [0, 0],
-        "facts": {"gateway": dict(side), "client": dict(side)} if row.xdp else {},
+        "facts": {"gateway": dict(side), "client": dict(side)} if row.xdp else {}, "notes": {},
     }  # fmt: skip
     if row.kind == "l3":
         out["device_bytes"] = GIGABYTE + 100 * len(echo.MESSAGE)

@@ -10,22 +10,12 @@ from demolib.rig import DemoError, guarded, say, without_report
 
 from . import load, page, tunnels
 from . import report as reporting
+from .runs import error_sample, measure, number, write_result
 from .site import Site
 
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 QUICK = {"runs": 1, "time": 2, "probes": 100}
-# Of an error in the report; the whole of it, logs included, has been said.
-ERROR_CHARS = 300
 WHOLE = {"runs": 3, "time": 10, "probes": 1000}
-
-
-def number(most):
-    def parsed(text):
-        if not text.isdigit() or not 1 <= int(text) <= most:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to {most}")
-        return int(text)
-
-    return parsed
 
 
 def parse(argv):
@@ -36,43 +26,21 @@ def parse(argv):
     flags.add_argument("--only", default="", metavar="TEXT[,TEXT]")
     flags.add_argument("--runs", type=number(99), metavar="N")
     flags.add_argument("--time", type=number(600), metavar="SECS")
-    flags.add_argument("--offloads", choices=("on", "off", "both"), default="off")
+    flags.add_argument("--offloads", choices=("on", "off", "both"))
     flags.add_argument("--needs", action="store_true", help=argparse.SUPPRESS)
     parsed = flags.parse_args(argv)
     defaults = QUICK if parsed.quick else WHOLE
     for name, value in defaults.items():
         setattr(parsed, name, getattr(parsed, name, None) or value)
+    # What is kept shows both; one state takes half the time.
+    parsed.offloads = parsed.offloads or ("both" if parsed.save else "off")
     parsed.states = ["off", "on"] if parsed.offloads == "both" else [parsed.offloads]
     parsed.rows = tunnels.chosen(parsed.only)
-    if parsed.save and (parsed.quick or parsed.only):
-        flags.error("--save keeps whole runs; leave out --quick and --only")
+    if parsed.save and (parsed.quick or parsed.only or parsed.offloads != "both"):
+        flags.error("--save keeps whole runs; leave out --quick, --only and --offloads")
     if not parsed.rows:
         flags.error(f"--only {parsed.only!r} names no row; there are: {', '.join(row.name for row in tunnels.ROWS)}")
     return parsed
-
-
-def measure(place, row, flags):
-    """One run of one row; an error of its daemons comes with the end of their logs."""
-    background_cpus = load.background()
-    mark, codes = len(place.children), {}
-    try:
-        up = row.start(place)
-        sent_before = place.sent_bytes("client", up.device) if up.device else 0
-        times_ms = load.round_trips_ms(place, up.host, up.echo_port, flags.probes)
-        meter = load.Meter(daemon.pid for daemon in up.daemons)
-        seen = load.stream(place, up.host, up.iperf_port, flags.time)
-        spent = meter.read()
-        up.must_live()
-        out = reporting.sample(row, place.offloads, times_ms, seen, spent, background_cpus)
-        if up.device:
-            out["device_bytes"] = place.sent_bytes("client", up.device) - sent_before
-        out["facts"] = up.facts()
-    except DemoError as error:
-        logs = [f"  {child.name}:\n{child.tail()}" for child in place.children[mark:] if child.tail() not in str(error)]
-        raise DemoError("\n".join([str(error), *logs])) from None
-    finally:
-        codes.update(place.stop_since(mark))
-    return {**out, "exits": list(codes.values())}
 
 
 def run_all(flags, place, samples):
@@ -85,7 +53,7 @@ def run_all(flags, place, samples):
                 one = measure(place, row, flags)
                 say(f"run {index + 1} of {flags.runs}: {row.name}: {one['goodput_gbps']:.2f} Gbit/s, P50 {one['p50_ms']:.3f} ms")
             except DemoError as error:
-                one = {"name": row.name, "offloads": place.offloads, "error": " ".join(str(error).split())[:ERROR_CHARS]}
+                one = error_sample(place, row, error)
                 say(f"run {index + 1} of {flags.runs}: {row.name} FAILED: {error}")
             samples.append(one)
 
@@ -119,6 +87,7 @@ def main(argv):
         return without_report(left, stopped_by)
     report = reports[0]
     demo.judge_leftovers(report, left)
+    write_result("tunnel", report)
     saved = keep(report) if flags.save else True
     print(json.dumps(report) if flags.json else reporting.table(report), flush=True)
     return 0 if report["ok"] and saved else 1

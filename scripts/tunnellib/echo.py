@@ -1,10 +1,14 @@
 """Both ends of the latency probe, run as programs inside the namespaces, so with no import of ours.
 
     echo.py serve ADDRESS PORT                 sends back what it gets; says "listening" on standard error
-    echo.py ask ADDRESS PORT COUNT LIMIT_S     one connection, one message at a time; prints the round trips in ms as JSON
+    echo.py greet ADDRESS PORT                 says a byte to whoever connects, unasked; "listening" as above
+    echo.py ask ADDRESS PORT COUNT LIMIT_S [CONNECTIONS [SECONDS]]
+                                               one connection, or several that share COUNT; on each one message at a
+                                               time, for at most so many seconds; prints the round trips in ms as JSON
 
 `ask` tries again until the far end answers, for at most LIMIT_S seconds: that is how the bench waits for a tunnel."""
 
+import concurrent.futures
 import json
 import socket
 import socketserver
@@ -25,13 +29,19 @@ class Echo(socketserver.BaseRequestHandler):
             self.request.sendall(data)
 
 
+class Greeting(socketserver.BaseRequestHandler):
+    def handle(self):
+        self.request.sendall(b"!")
+        self.request.recv(1)
+
+
 class Server(socketserver.ThreadingTCPServer):
     allow_reuse_address = True
     daemon_threads = True
 
 
-def serve(address, port):
-    with Server((address, port), Echo) as server:
+def serve(address, port, handler):
+    with Server((address, port), handler) as server:
         print("listening", file=sys.stderr, flush=True)
         server.serve_forever()
 
@@ -70,16 +80,26 @@ def connected(address, port, limit_s):
         time.sleep(0.05)
 
 
-def ask(address, port, count, limit_s):
-    with connected(address, port, limit_s) as stream:
-        for _ in range(WARM_COUNT):
-            round_trip_ns(stream)
-        times_ns = [round_trip_ns(stream) for _ in range(count)]
+def ask(address, port, count, limit_s, connections=1, seconds=0):
+    each = max(count // connections, 1)
+
+    def one(_):
+        with connected(address, port, limit_s) as stream:
+            for _ in range(min(WARM_COUNT, each)):
+                round_trip_ns(stream)
+            deadline = time.monotonic() + (seconds or float("inf"))
+            return [round_trip_ns(stream) for _ in range(each) if time.monotonic() < deadline]
+
+    if connections == 1:
+        times_ns = one(0)
+    else:
+        with concurrent.futures.ThreadPoolExecutor(connections) as pool:
+            times_ns = [time_ns for times in pool.map(one, range(connections)) for time_ns in times]
     print(json.dumps([round(one / 1e6, 4) for one in times_ns]))
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "serve":
-        serve(sys.argv[2], int(sys.argv[3]))
+    if sys.argv[1] in ("serve", "greet"):
+        serve(sys.argv[2], int(sys.argv[3]), Echo if sys.argv[1] == "serve" else Greeting)
     else:
-        ask(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), float(sys.argv[5]))
+        ask(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), float(sys.argv[5]), *map(int, sys.argv[6:]))

@@ -43,17 +43,18 @@ def serve_echo(place):
     place.spawn("origin", "echo", *argv).wait_for("listening")
 
 
-def round_trips_ms(place, host, port, count):
-    argv = ["python3", "-B", ECHO, "ask", host, str(port), str(count), str(ANSWER_LIMIT_S)]
+def round_trips_ms(place, host, port, count, connections=1, seconds=0):
+    argv = ["python3", "-B", ECHO, "ask", host, str(port), str(count), str(ANSWER_LIMIT_S), str(connections), str(seconds)]
     return json.loads(run_in(place, "client", "echo ask", *argv, limit_s=ANSWER_LIMIT_S + 60))
 
 
-def stream(place, host, port, seconds):
-    """One TCP stream of iperf3 from the client into the LAN; its server serves this one and is waited for."""
+def stream(place, host, port, seconds, flows=1, bits_per_s=None):
+    """TCP streams of iperf3 from the client into the LAN, as fast as they go or at a rate in all; the server serves these."""
     argv = logged("iperf3", "-s", "-1", "--forceflush", "-p", str(place.iperf_port))
     server = place.spawn("origin", "iperf3 -s", *argv)
     server.wait_for("listening")
-    argv = ["iperf3", "-c", host, "-p", str(port), "-t", str(seconds), "-J", "--connect-timeout", "5000"]
+    argv = ["iperf3", "-c", host, "-p", str(port), "-t", str(seconds), "-J", "--connect-timeout", "5000", "-P", str(flows)]
+    argv += ["-b", str(bits_per_s // flows)] if bits_per_s else []
     seen = parse_iperf(run_in(place, "client", "iperf3 -c", *argv, limit_s=seconds + SPARE_S))
     place.stop(server)
     return seen
@@ -88,7 +89,7 @@ class Meter:
     """CPU seconds of the whole machine and of some processes, from its making to `read`."""
 
     def __init__(self, pids=()):
-        self.pids = list(pids)
+        self.pids = family(pids)
         self.start = self._now()
 
     def _now(self):
@@ -104,6 +105,22 @@ class Meter:
         busy_s = spent["at_s"] * now["cores"] - spent["unused_s"]
         return {"wall_s": spent["at_s"], "busy_s": max(busy_s, 0.0), "softirq_s": spent["softirq_s"],
                 "daemons_s": spent["daemons_s"]}  # fmt: skip
+
+
+def family(pids):
+    """These processes and their descendants: sshd gives each connection processes of its own."""
+    parents = {}
+    for name in os.listdir("/proc"):
+        try:
+            with open(f"/proc/{name}/stat", encoding="ascii", errors="replace") as file:
+                parents[int(name)] = int(file.read().rsplit(")", 1)[1].split()[1])
+        except (OSError, ValueError):
+            # No process, or one that has just ended.
+            continue
+    found = list(pids)
+    for pid in found:
+        found += [child for child, parent in parents.items() if parent == pid and child not in found]
+    return found
 
 
 def parse_stat(text, ticks_per_s):

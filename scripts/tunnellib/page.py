@@ -32,7 +32,8 @@ def section(report):
 
 def _line(row, versions):
     # A row whose program has a version says it: quincy's two ends have the same.
-    version = next((f" {versions[name]}" for name in versions if name.startswith(row["name"])), "")
+    known = versions.get(row.get("version")) or next((versions[name] for name in versions if name.startswith(row["name"])), None)
+    version = f" {known}" if known else ""
     name = "no tunnel" if row["name"] == "none" else f"`{row['name']}`{version}"
     speed = f"{row['goodput_gbps']:.2f} ({row['goodput_gbps_min']:.2f} to {row['goodput_gbps_max']:.2f})"
     daemons = "" if row["kind"] == "none" else f"{row['cpu_daemons_s_per_gb']:.2f}"

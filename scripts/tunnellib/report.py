@@ -5,6 +5,7 @@ import subprocess
 import tomllib
 
 from demolib import report as demo
+from kernelslib import page
 
 from .echo import MESSAGE
 
@@ -19,11 +20,16 @@ METHOD = (
     "iperf3: the row none is what remains without a tunnel. cpu_daemons_s_per_gb: of that, user and system time of the "
     "tunnel's processes, in which the tick counts softirqs that happen to run on top of them; cpu_softirq_s_per_gb: all "
     "softirqs. No tunnel is pinned or tuned: beam's one worker an interface queue and each peer's threads as they come, "
-    "but that beam's ends get a CPU each. WireGuard's devices have an MTU of 1420"
+    "but that beam's ends get a CPU each. WireGuard's devices have an MTU of 1420. ssh is asked for AES-GCM, which beam, quinn and "
+    "TLS use too; rathole's Noise has ChaCha20-Poly1305 only. quinn and TCP + TLS are programs of benches/: one connection "
+    "for each of the two ports, and TLS one for each flow"
 )
 METRICS = ("goodput_gbps", "cpu_s_per_gb", "cpu_daemons_s_per_gb", "cpu_softirq_s_per_gb", "p50_ms", "p95_ms", "p99_ms")
+QUANTILES = (1, 10, 25, 50, 75, 90, 95, 98, 99, 99.5, 99.9, 99.99)
 # Busy CPUs before a tunnel comes up: with more than this the machine does other work, which no subtraction takes out.
 QUIET_CPUS_MAX = 0.2
+# Comparators that benches/ has, built on these crates.
+OWN_PROGRAMS = ("quinn-perf", "tls-forward")
 OURS = ("beam --tun", "beam --tun --xdp off", "beam --lan")
 
 
@@ -38,7 +44,8 @@ def sample(row, offloads, times_ms, seen, spent, background_cpus):
         "cpu_daemons_s_per_gb": per_gb(spent["daemons_s"]),
         "cpu_softirq_s_per_gb": per_gb(spent["softirq_s"]),
         **{f"p{percent}_ms": demo.percentile(times_ms, percent) for percent in (50, 95, 99)},
-        "probes": len(times_ms), "background_cpus": round(background_cpus, 3),
+        "probes": len(times_ms), "background_cpus": round(background_cpus, 3), "times_ms": times_ms,
+        "busy_cpus": round(spent["busy_s"] / spent["wall_s"], 3),
     }  # fmt: skip
 
 
@@ -63,9 +70,12 @@ def summary(row, offloads, samples):
         values = [one[metric] for one in whole if one[metric] is not None]
         out[metric] = demo.median(values)
         out[f"{metric}_min"], out[f"{metric}_max"] = min(values, default=None), max(values, default=None)
+    out["quantiles_ms"] = quantiles([time for one in whole for time in one.get("times_ms", ())])
     out["runs"] = len(whole)
     out["goodput_gbps_runs"] = [one["goodput_gbps"] for one in whole]
     out["retransmits"] = sum(one["retransmits"] for one in whole)
+    out["notes"] = next((one["notes"] for one in reversed(whole) if "notes" in one), {})
+    out["version"] = row.version
     out["errors"] = [one["error"] for one in samples if "error" in one]
     if any("device_bytes" in one for one in whole):
         least = [one["bytes"] + one["probes"] * len(MESSAGE) for one in whole]
@@ -77,6 +87,12 @@ def summary(row, offloads, samples):
         out["exits"] = [code for one in whole for code in one["exits"]]
         out["drops"] = {side: one["facts"][side]["drops"] for one in whole[-1:] for side in ("gateway", "client")}
     return out
+
+
+def quantiles(times_ms):
+    """Of all runs together: what a latency plot shows. A quantile that fewer than ten values lie beyond is left out."""
+    shown = [percent for percent in QUANTILES if percent <= 50 or len(times_ms) * (100 - percent) >= 1000]
+    return {f"{percent:g}": demo.percentile(times_ms, percent) for percent in shown} if times_ms else {}
 
 
 def row_checks(row, runs):
@@ -114,10 +130,15 @@ def versions(rows):
     """Of iperf3 and of each peer in the run."""
     out = {"iperf3": first_line("iperf3", "--version").removeprefix("iperf ").split(" ")[0]}
     installed = installed_crates(os.environ.get("BEAM_PEERS", ""))
-    for need in sorted({need for row in rows for need in row.needs if need != "beam"}):
+    for need in sorted({need for row in rows for need in row.needs} - {"beam", *OWN_PROGRAMS}):
         out[need] = installed.get(need, "not installed")
-    if any(row.name == "wireguard-go" for row in rows):
+    wanted = {row.version for row in rows}
+    if "wireguard-go" in wanted:
         out["wireguard-go"] = first_line("wireguard-go", "--version").removeprefix("wireguard-go v")
+    if "OpenSSH" in wanted:
+        out["OpenSSH"] = first_line("ssh", "-V").split(",")[0].removeprefix("OpenSSH_")
+    for crate in sorted({"quinn", "rustls"} & wanted):
+        out[crate] = locked_crate(crate)
     return out
 
 
@@ -127,6 +148,13 @@ def first_line(*argv):
     except FileNotFoundError:
         return "not installed"
     return (done.stdout or done.stderr).split("\n", 1)[0]
+
+
+def locked_crate(name):
+    """The version of a crate in Cargo.lock."""
+    with open(os.path.join(page.REPOSITORY, "Cargo.lock"), "rb") as file:
+        versions = [one["version"] for one in tomllib.load(file)["package"] if one["name"] == name]
+    return " and ".join(versions) or "not in Cargo.lock"
 
 
 def installed_crates(root):

@@ -8,7 +8,7 @@ from demolib import job
 from demolib import report as demo
 from demolib.rig import DemoError
 
-from . import peers
+from . import forwards, peers
 
 BEAM_NETWORK = "198.18.64.0/24"
 FORWARD_PORTS = (8001, 8002)
@@ -25,6 +25,8 @@ class Up:
     # The client's TUN device, whose counters prove that the stream went through it.
     device: str | None = None
     beam: job.Tunnel | None = None
+    # What only the running tunnel tells, such as the cipher that it agreed on.
+    notes: dict = dataclasses.field(default_factory=dict)
 
     def must_live(self):
         for daemon in self.daemons:
@@ -47,6 +49,8 @@ class Row:
     needs: tuple = ()
     # How beam's workers must say that frames travel.
     xdp: str | None = None
+    # Which of the report's versions is its program's.
+    version: str | None = None
 
 
 def none(place):
@@ -73,13 +77,22 @@ def beam_lan(place):
     return beam_ip(place, "native", ["--lan", "g1"])
 
 
-def beam_forward(place, xdp):
-    serve, connect = [], []
+def beam_forward(place, xdp, serve=(), connect=(), **how):
+    """`serve`, `connect` and `how` (see job.Tunnel) are what a variant of scripts/bench ablation has besides."""
+    serve, connect = list(serve), list(connect)
     for local, remote in zip(FORWARD_PORTS, (place.iperf_port, place.echo_port)):
         serve += ["--allow", f"{place.lan_network}:{remote}"]
         connect += ["-L", f"127.0.0.1:{local}:{place.lan_host}:{remote}"]
-    tunnel = job.Tunnel(place, os.environ["BEAM_BIN"], xdp, serve, connect)
+    tunnel = job.Tunnel(place, how.pop("beam", None) or os.environ["BEAM_BIN"], xdp, serve, connect, **how)
     return Up("127.0.0.1", *FORWARD_PORTS, [tunnel.gateway, tunnel.client], None, tunnel)
+
+
+def forwarded(start):
+    def up(place):
+        daemons, notes = start(place, FORWARD_PORTS)
+        return Up("127.0.0.1", *FORWARD_PORTS, daemons, notes=notes)
+
+    return up
 
 
 ROWS = [
@@ -89,9 +102,13 @@ ROWS = [
     Row("beam --lan", "l3", beam_lan, ("beam",), "native"),
     Row("beam -L", "tcp", lambda place: beam_forward(place, "native"), ("beam",), "native"),
     Row("beam -L --xdp off", "tcp", lambda place: beam_forward(place, "off"), ("beam",), "off"),
-    Row("quincy", "l3", lambda place: routed(place, *peers.quincy(place)), ("quincy-client", "quincy-server")),
-    Row("boringtun-cli", "l3", lambda place: routed(place, *peers.boringtun(place)), ("boringtun-cli",)),
-    Row("wireguard-go", "l3", lambda place: routed(place, *peers.wireguard_go(place))),
+    Row("quincy", "l3", lambda place: routed(place, *peers.quincy(place)), ("quincy-client", "quincy-server"), version="quincy-client"),
+    Row("boringtun-cli", "l3", lambda place: routed(place, *peers.boringtun(place)), ("boringtun-cli",), version="boringtun-cli"),
+    Row("wireguard-go", "l3", lambda place: routed(place, *peers.wireguard_go(place)), version="wireguard-go"),
+    Row("rathole (noise)", "tcp", forwarded(forwards.rathole), ("rathole",), version="rathole"),
+    Row("ssh -L", "tcp", forwarded(forwards.ssh), version="OpenSSH"),
+    Row("quinn (tokio)", "tcp", forwarded(forwards.quinn), ("quinn-perf",), version="quinn"),
+    Row("TCP + TLS", "tcp", forwarded(forwards.tls), ("tls-forward",), version="rustls"),
 ]
 
 

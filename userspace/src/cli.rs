@@ -1,6 +1,7 @@
 //! The command line. Every flag of a daemon also reads an environment variable `BEAM_*` and a key of the configuration file.
 
 mod address;
+mod bench;
 mod capture;
 mod check;
 mod connect;
@@ -13,12 +14,15 @@ mod gateway;
 mod key;
 mod operate;
 mod ping;
+mod pktgen;
 mod serve;
 mod top;
 mod user;
 mod values;
 
+pub(crate) use self::pktgen::PktgenArgs;
 pub(crate) use address::{Destination, Endpoint, Forward, GatewayUrl, Peer, Protocol};
+pub(crate) use bench::{BenchArgs, BenchRunArgs, BenchServeArgs, BenchVerb, LoadShare};
 pub(crate) use capture::CaptureArgs;
 pub(crate) use check::{CheckArgs, CompletionsArgs, DrainArgs, ManArgs};
 pub(crate) use connect::ConnectArgs;
@@ -35,7 +39,7 @@ pub(crate) use ping::PingArgs;
 pub(crate) use serve::{EarlyData, Retry, ServeArgs};
 pub(crate) use top::TopArgs;
 pub(crate) use user::{UserArgs, UserVerb};
-pub(crate) use values::{NumberList, Queues, duration};
+pub(crate) use values::{NumberList, Queues, Size, duration};
 
 use clap::{Parser, Subcommand};
 
@@ -71,6 +75,10 @@ pub(crate) enum Verb {
     User(UserArgs),
     /// Measure a tunnel to a gateway: round trips, loss, path MTU, 0-RTT
     Ping(Box<PingArgs>),
+    /// Send made-up packets out of an interface of yours: UDP, or floods that look like QUIC
+    Pktgen(Box<PktgenArgs>),
+    /// Measure throughput, requests, handshakes and latency over the path that tunnels take
+    Bench(BenchArgs),
     /// Add a user to the gateway on this host, and print what its client pastes
     #[command(name = "enroll", visible_alias = "enrol")]
     Enrol(EnrolArgs),

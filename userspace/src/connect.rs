@@ -4,6 +4,7 @@ pub(crate) mod gateway;
 mod neighbour;
 
 use crate::{
+    ablation::Ablation,
     alerts::{self, Asked},
     cli::{ConnectArgs, Destination, Endpoint, Protocol},
     config,
@@ -41,8 +42,9 @@ pub(crate) fn run(args: ConnectArgs) -> Result<(), Failure> {
     let read = config::file().into_iter().collect();
     privileges::prepare(args.daemon.sandbox, Files { read, write }, alerts.program())?;
     let protection = args.path.simd.protection()?;
+    let ablation = Ablation::asked()?;
     let state = State::client(args.state_dir.as_deref());
-    let (quic, early) = gateway::quic_client(&args.gateway, args.keepalive, args.pool, &state)?;
+    let (quic, early) = gateway::quic_client(&args.gateway, args.keepalive, args.habit(), args.pool, &state)?;
     let token =
         args.gateway.token_file.as_deref().map(identity::token).transpose().map_err(Failure::Config)?;
     let listens = listens(&args)?;
@@ -77,6 +79,7 @@ pub(crate) fn run(args: ConnectArgs) -> Result<(), Failure> {
         stdio,
         network,
         probe: None,
+        sleep: args.habit(),
         once: args.once,
         retries_max: args.max_retries,
         pause_max: args.max_retry_interval,
@@ -87,6 +90,7 @@ pub(crate) fn run(args: ConnectArgs) -> Result<(), Failure> {
     let seat = Seat { mailbox: mailboxes[0].clone(), cpu: cpus[0], lane: lane.facts.into() };
     let engine = Engine::new(EngineConfig {
         protection,
+        extra_copy: !ablation.fused_copy,
         ..EngineConfig::new(WorkerId(0), state.secrets().clone(), None)
     });
     let role = Role::Client(Box::new(client));
@@ -95,6 +99,7 @@ pub(crate) fn run(args: ConnectArgs) -> Result<(), Failure> {
         worker.set_inner(inner).map_err(Failure::runtime)?;
     }
     worker.set_busy_poll(args.path.busy_poll > 0);
+    worker.ablate(ablation);
     worker.set_udp_idle_timeout(args.udp_idle_timeout);
     let crew = vec![Crew { worker, seat }];
     let (caches, of_names) = (early.clone(), resolver.clone());
@@ -108,7 +113,8 @@ pub(crate) fn run(args: ConnectArgs) -> Result<(), Failure> {
             reports
         }),
         gateway: None,
-        transport: gateway::transport_options(&args.gateway, args.keepalive),
+        memory: None,
+        transport: gateway::transport_options(&args.gateway, args.keepalive, args.habit()),
     };
     let interfaces = Interfaces { tunnel: interfaces, lan };
     let control = args.daemon.control.clone();

@@ -131,23 +131,34 @@ fn kept_self_signed(dir: &Path) -> anyhow::Result<Option<Credentials>> {
     Credentials::load(&cert, &key).map(Some)
 }
 
+/// A self-signed certificate for this run only.
+pub(crate) fn passing() -> anyhow::Result<Credentials> {
+    make_self_signed().map(|made| made.0)
+}
+
 /// Makes a self-signed certificate and keeps it in `dir`, so that pins survive a restart.
 fn self_signed(dir: &Path) -> anyhow::Result<Credentials> {
     let (cert, key) = self_signed_files(dir);
+    let (credentials, cert_pem, key_pem) = make_self_signed()?;
+    if let Err(error) = keep(dir, &[(&cert, &cert_pem, 0o644), (&key, &key_pem, 0o600)]) {
+        tracing::warn!(
+            "the self-signed certificate lasts for this run only: {error:#}; give --state-dir DIR to keep it"
+        );
+    }
+    Ok(credentials)
+}
+
+/// With its certificate and key in PEM.
+fn make_self_signed() -> anyhow::Result<(Credentials, String, String)> {
     let pair =
         rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).context("can't make a P-256 key")?;
     let mut params =
         rcgen::CertificateParams::new(vec!["beam.invalid".to_owned()]).context("certificate parameters")?;
     params.distinguished_name.push(rcgen::DnType::CommonName, "beam gateway (self-signed)");
     let certificate = params.self_signed(&pair).context("can't sign the certificate")?;
-    let kept = keep(dir, &[(&cert, &certificate.pem(), 0o644), (&key, &pair.serialize_pem(), 0o600)]);
-    if let Err(error) = kept {
-        tracing::warn!(
-            "the self-signed certificate lasts for this run only: {error:#}; give --state-dir DIR to keep it"
-        );
-    }
     let key = PrivateKeyDer::try_from(pair.serialize_der()).map_err(|e| anyhow!("key in DER: {e}"))?;
-    Ok(Credentials { chain: vec![certificate.der().clone()], key })
+    let credentials = Credentials { chain: vec![certificate.der().clone()], key };
+    Ok((credentials, certificate.pem(), pair.serialize_pem()))
 }
 
 fn keep(dir: &Path, files: &[(&PathBuf, &str, u32)]) -> anyhow::Result<()> {

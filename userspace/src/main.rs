@@ -6,7 +6,9 @@
 #[macro_use]
 mod say;
 
+mod ablation;
 mod alerts;
+mod bench;
 mod capture;
 mod check;
 mod cli;
@@ -21,12 +23,14 @@ mod drain;
 mod early;
 mod enroll;
 mod failure;
+mod generate;
 mod identity;
 mod inner;
 mod interface;
 mod key;
 mod log_ring;
 mod logging;
+mod memory;
 mod metrics;
 mod notify;
 mod orders;
@@ -48,7 +52,8 @@ mod worker;
 
 use std::io::Write;
 
-/// mimalloc: per-thread heaps, so that workers share no allocator lock.
+/// mimalloc: per-thread heaps, so that workers share no allocator lock. `scripts/bench ablation` measures a build without.
+#[cfg(not(feature = "system-allocator"))]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -92,6 +97,8 @@ fn run(cli: cli::Cli) -> Result<(), failure::Failure> {
         cli::Verb::Capture(args) => capture::run(&args),
         cli::Verb::User(args) => users::run(&args),
         cli::Verb::Ping(args) => ping::run(&args),
+        cli::Verb::Pktgen(args) => generate::run(&args),
+        cli::Verb::Bench(args) => bench::run(args),
         cli::Verb::Key(args) => key::run(&args),
         cli::Verb::Enrol(args) => enroll::run(&args),
         cli::Verb::Doctor(args) => doctor::run(&args),

@@ -75,6 +75,9 @@ impl Supervisor {
             return outcome;
         };
         let install = |loaded: &crate::reload::Loaded| -> Vec<Revoked> {
+            if let Some(memory) = &self.identity.memory {
+                memory.set(loaded.args.memory_limit);
+            }
             self.ask_all(|reply| Command::Configure {
                 config: loaded.config.clone(),
                 server: loaded.server.clone(),
@@ -113,12 +116,17 @@ impl Supervisor {
             return Err("a client has no clients; ask its gateway".to_owned());
         };
         let accounts = gateway.current().config.accounts.all();
-        let present = accounts.iter().filter(|account| account.usage().connections > 0);
+        let present =
+            accounts.iter().filter(|account| account.usage().connections > 0 || account.asleep.count() > 0);
         let names: Vec<&str> = present.map(|account| &*account.name).collect();
-        let closed = if names.contains(&client) {
+        let (sleepers, mut forgotten) = (gateway.current().config.sleepers.clone(), 0);
+        let closed: u64 = if names.contains(&client) {
             let name: Arc<str> = client.into();
             let who = Who::Client(name);
-            self.ask_all(|reply| Command::Kick { who: who.clone(), reply }).into_iter().sum()
+            let closed = self.ask_all(|reply| Command::Kick { who: who.clone(), reply }).into_iter().sum();
+            let asleep = accounts.iter().filter(|account| &*account.name == client);
+            forgotten = asleep.map(|account| sleepers.forget(account)).sum();
+            closed
         } else if let Some((worker, conn)) = parse_tunnel_id(client)
             && let Some(seat) = self.seats.get(usize::from(worker))
         {
@@ -127,13 +135,14 @@ impl Supervisor {
         } else {
             return Err(unknown(client, &names));
         };
-        match closed {
-            0_u64 => Err(unknown(client, &names)),
-            n => {
-                tracing::info!("kicked {client}: {n} connection(s) closed");
-                Ok(format!("{client}: {n} connection(s) closed"))
-            }
+        if closed + forgotten == 0 {
+            return Err(unknown(client, &names));
         }
+        let asleep =
+            if forgotten > 0 { format!(", {forgotten} sleeping tunnel(s) forgotten") } else { String::new() };
+        let done = format!("{client}: {closed} connection(s) closed{asleep}");
+        tracing::info!("kicked {done}");
+        Ok(done)
     }
 }
 

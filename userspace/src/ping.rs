@@ -74,7 +74,7 @@ fn prober(
 ) -> Result<(Worker, Mailbox, Vec<xsk::Interface>), Failure> {
     let protection = args.path.simd.protection()?;
     let state = State::memory();
-    let (quic, early) = gateway::quic_client(&args.gateway, Duration::ZERO, 1, &state)?;
+    let (quic, early) = gateway::quic_client(&args.gateway, Duration::ZERO, None, 1, &state)?;
     let token = args.gateway.token_file.as_deref().map(identity::token).transpose();
     let Datapath { mut lanes, interfaces, locals } = gateway::open_path(&args.gateway, &args.path, 1)?;
     let mailboxes = supervisor::mailboxes(&lanes)?;
@@ -92,6 +92,7 @@ fn prober(
         stdio: None,
         network: None,
         probe: Some(ProbeConfig { count: args.count, interval: args.interval, reports }),
+        sleep: None,
         once: false,
         // One that doesn't answer at all is out of reach; a tunnel that is lost is opened again.
         retries_max: Some(0),

@@ -24,7 +24,7 @@ use tunnel::{Secrets, tls::Fingerprint};
 use upstream::users::Users;
 
 /// The keys whose values a running gateway takes over.
-const LIVE: [&str; 13] = [
+const LIVE: [&str; 15] = [
     "allow",
     "allow-listen",
     "cc",
@@ -32,6 +32,8 @@ const LIVE: [&str; 13] = [
     "deny",
     "drain-timeout",
     "max-connections",
+    "memory-limit",
+    "max-sleeping",
     "retry",
     "self-signed",
     "tls-cert",
@@ -50,6 +52,8 @@ fn adopted(args: &ServeArgs, new: ServeArgs) -> ServeArgs {
         deny: new.deny,
         drain_timeout: new.drain_timeout,
         max_connections: new.max_connections,
+        memory_limit: new.memory_limit,
+        max_sleeping: new.max_sleeping,
         retry: new.retry,
         self_signed: new.self_signed,
         tls_cert: new.tls_cert,
@@ -99,7 +103,7 @@ impl Reloader {
         let self_signed = Mutex::new(args.tls_cert.is_none().then(|| credentials.clone()));
         let rules = serve::rules(&args)?;
         let server = serve::quic_server(&args, credentials, &secrets, &early, rules.users.as_ref())?;
-        let config = Arc::new(serve::gateway_config(rules)?);
+        let config = Arc::new(serve::gateway_config(&args, rules)?);
         let current = Mutex::new(Loaded { args: Arc::new(args), config, server, fingerprint, leaf });
         Ok(Self { secrets, early, self_signed, current })
     }
@@ -127,6 +131,7 @@ impl Reloader {
         let config = Arc::new(current.config.renewed(rules));
         let new = Loaded { args: Arc::new(args), config, server, fingerprint, leaf };
         let difference = Difference::between(&current, &new, &changes);
+        new.config.sleepers.set_max(new.args.max_sleeping);
         *current = new.clone();
         settings::remember(settings);
         Ok((difference, install(&new)))

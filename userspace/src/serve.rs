@@ -1,6 +1,7 @@
 //! `beam serve`: flags to a running gateway.
 
 use crate::{
+    ablation::Ablation,
     alerts::{self, Asked},
     cli::{Congestion, EarlyData, Retry, ServeArgs},
     config, control,
@@ -9,10 +10,15 @@ use crate::{
     identity::{self, Credentials},
     inner,
     interface::{self, Sharing},
-    logging, privileges,
+    logging,
+    memory::MemoryLimit,
+    privileges,
     reload::{Loaded, Reloader},
     supervisor::{self, Crew, Identity, Interfaces, Seat},
-    worker::{Authorities, Claims, Gateway, GatewayConfig, Limits, Role, Rules, Worker, account::Accounts},
+    worker::{
+        Authorities, Claims, Gateway, GatewayConfig, Limits, Role, Rules, Worker, account::Accounts,
+        sleepers::Sleepers,
+    },
 };
 use anyhow::{Context, anyhow};
 use confine::{Capabilities, Files, Room};
@@ -46,18 +52,21 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
     let bind = args.listen.resolve(unspecified()).map_err(Failure::Config)?;
     let kernel_lanes = args.path.cpus.as_ref().map_or_else(available_cpus, |list| list.0.len());
     let protection = args.path.simd.protection()?;
+    let ablation = Ablation::asked()?;
     let datapath = interface::open(&args.path, bind, Sharing::QueueEach { kernel_lanes })?;
     let mailboxes = supervisor::mailboxes(&datapath.lanes)?;
     let cpus = supervisor::cpus(args.path.cpus.as_ref().map(|list| list.0.as_slice()), datapath.lanes.len())?;
     privileges::broker::start(broker_keeps(args)).map_err(Failure::runtime)?;
     let mut net = inner::gateway(args, &mailboxes)?;
+    let memory = Arc::new(MemoryLimit::new(args.memory_limit, datapath.lanes.len(), args.path.frame_size));
     let mut crew = Vec::new();
     for (index, lane) in datapath.lanes.into_iter().enumerate() {
         let seat = Seat { mailbox: mailboxes[index].clone(), cpu: cpus[index], lane: lane.facts.into() };
         let mut engine = EngineConfig::new(WorkerId(index as u8), secrets.clone(), Some(server.clone()));
         engine.protection = protection;
+        engine.extra_copy = !ablation.fused_copy;
         // More only once a client has shown who it is.
-        engine.remote_streams_max = tunnel::transport::TransportOptions::gateway().bidi_streams;
+        engine.remote_streams_max = tunnel::transport::STRANGER_STREAMS_MAX;
         let role = Role::Gateway(Box::new(Gateway::new(config.clone(), claims.clone())));
         let mut worker = Worker::new(index as u8, Engine::new(engine), lane.ports, mailboxes.clone(), role)
             .map_err(Failure::runtime)?;
@@ -68,7 +77,9 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
             }
         }
         worker.set_busy_poll(args.path.busy_poll > 0);
+        worker.ablate(ablation);
         worker.set_limits(limits(args));
+        worker.set_memory(memory.clone());
         crew.push(Crew { worker, seat });
     }
     // Before the first packet; and after the last one, also when the start fails from here on.
@@ -79,6 +90,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
         address: datapath.locals[0].to_string(),
         asked: Asked::of(&args.path),
         gateway: Some(reloader.clone()),
+        memory: Some(memory),
         transport: transport_options(args),
         caches: Box::new(move || {
             let mut reports = caches.report();
@@ -117,7 +129,7 @@ pub(crate) fn unspecified() -> IpAddr {
     }
 }
 
-fn available_cpus() -> usize {
+pub(crate) fn available_cpus() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
@@ -229,14 +241,16 @@ pub(crate) fn policy(args: &ServeArgs) -> Result<Policy, Failure> {
     Policy::parse(&args.allow, &args.deny).map_err(Failure::config)
 }
 
-pub(crate) fn gateway_config(rules: Rules) -> Result<GatewayConfig, Failure> {
+pub(crate) fn gateway_config(args: &ServeArgs, rules: Rules) -> Result<GatewayConfig, Failure> {
+    let now = std::time::Instant::now();
     let Rules { users, policy, listen, authorities } = rules;
     Ok(GatewayConfig {
         users,
         policy,
         listen,
         authorities,
-        accounts: Arc::new(Accounts::new(std::time::Instant::now())),
+        accounts: Arc::new(Accounts::new(now)),
+        sleepers: Arc::new(Sleepers::new(now, args.max_sleeping)),
         resolver: Arc::new(resolver()?),
         certificate_name: identity::certificate_name,
     })

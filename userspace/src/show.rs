@@ -29,7 +29,7 @@ use std::fmt::Write;
 pub(crate) enum Noun {
     /// What each client uses, over all of its connections
     Clients,
-    /// QUIC connections: round trip, MTU, loss
+    /// QUIC connections, live ones and those asleep: round trip, MTU, loss
     Tunnels,
     /// What is carried, and where to
     Flows,
@@ -80,6 +80,8 @@ impl Noun {
             ],
             Self::Tunnels => &[
                 ("tunnel", Plain),
+                ("state", Plain),
+                ("id", Plain),
                 ("client", Plain),
                 ("remote", Plain),
                 ("worker", Plain),
@@ -89,6 +91,7 @@ impl Noun {
                 ("datagram_mtu", Plain),
                 ("sent_packets", Plain),
                 ("lost_packets", Plain),
+                ("flows_opened", Plain),
                 ("tx_bytes", Bytes),
                 ("rx_bytes", Bytes),
                 ("age_s", Seconds),

@@ -6,6 +6,7 @@ use crate::{
     cli::StatusArgs,
     control::{self, Answer, Request},
     failure::Failure,
+    memory::MemoryStatus,
     metrics::{BatchStatus, LatencyStatus, ProcessStatus},
     privileges::PrivilegesStatus,
     protection::ProtectionStatus,
@@ -22,7 +23,7 @@ pub(crate) const SCHEMA: &str = "beam.status.v1";
 pub(crate) struct Status {
     pub(crate) schema: String,
     pub(crate) version: String,
-    /// `gateway` or `client`.
+    /// `gateway`, `client` or `bench`.
     pub(crate) role: String,
     pub(crate) ready: bool,
     /// What is missing, where `ready` is false.
@@ -30,6 +31,9 @@ pub(crate) struct Status {
     /// A client's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) tunnels: Option<Tunnels>,
+    /// Tunnels without a connection, which the next flow wakes.
+    #[serde(default)]
+    pub(crate) asleep: u64,
     pub(crate) draining: bool,
     pub(crate) uptime_s: u64,
     /// The address served, or the gateway connected to.
@@ -59,15 +63,22 @@ pub(crate) struct Status {
     pub(crate) batches: BatchStatus,
     #[serde(default)]
     pub(crate) process: ProcessStatus,
+    /// A gateway's that has a `--memory-limit`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) memory: Option<MemoryStatus>,
     /// Captures that run.
     #[serde(default)]
     pub(crate) captures: Vec<CaptureStatus>,
+    /// Parts of the datapath that were left out to measure them; see `ablation`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) ablation: Vec<String>,
     pub(crate) privileges: PrivilegesStatus,
 }
 
 /// The QUIC connections of a client (`--pool`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Tunnels {
+    /// Those asleep are among them.
     pub(crate) up: usize,
     pub(crate) of: usize,
 }
@@ -221,7 +232,12 @@ fn screen(status: &Status) -> String {
         (false, _, Some(why)) => format!("not ready: {why}"),
         (false, _, None) => "not ready".to_owned(),
     };
-    let preposition = if status.role == "gateway" { "on" } else { "to" };
+    let tunnels = match (status.role.as_str(), status.asleep) {
+        ("gateway", asleep) => format!("tunnels {} live, {asleep} asleep   ", status.connections),
+        (_, 0) => String::new(),
+        (_, asleep) => format!("{asleep} asleep   "),
+    };
+    let preposition = if status.role != "client" { "on" } else { "to" };
     let _ = writeln!(
         out,
         "beam {} {} {preposition} {}: {state}, up {}",
@@ -232,7 +248,7 @@ fn screen(status: &Status) -> String {
     );
     let _ = writeln!(
         out,
-        "connections {}   flows {} (opened {})   rx {}/s ({} pkt/s)   tx {}/s ({} pkt/s)",
+        "{tunnels}connections {}   flows {} (opened {})   rx {}/s ({} pkt/s)   tx {}/s ({} pkt/s)",
         status.connections,
         status.flows,
         status.flows_opened,
@@ -300,8 +316,15 @@ fn screen(status: &Status) -> String {
     let _ = writeln!(out, "\n{}", status.latency.line());
     let _ = writeln!(out, "{}", status.batches.line());
     let _ = writeln!(out, "{}", status.process.line());
+    if let Some(memory) = &status.memory {
+        let refused = status.counters.get("refused_memory").copied().unwrap_or(0);
+        let _ = writeln!(out, "{}", memory.line(refused));
+    }
     let _ = writeln!(out, "\n{}", status.protection.line());
     let _ = writeln!(out, "{}", status.privileges.line());
+    if !status.ablation.is_empty() {
+        let _ = writeln!(out, "ABLATION: {}: for measuring only", status.ablation.join(", "));
+    }
     if status.drops.is_empty() {
         let _ = writeln!(out, "\ndrops: none");
     } else {

@@ -1,6 +1,7 @@
 //! What keeps a daemon's workers: starts them pinned, answers the control socket, turns signals into commands, waits.
 
 use crate::{
+    ablation,
     alerts::{self, Alerts},
     capture::plane::Plane,
     cli::{DaemonArgs, Toggle},
@@ -9,6 +10,7 @@ use crate::{
     drain::Drain,
     failure::Failure,
     interface::{Lane, LaneFacts},
+    memory::MemoryLimit,
     metrics::{self, BatchStatus, LatencyStatus, ProcessStatus, Windows},
     notify, privileges,
     protection::ProtectionStatus,
@@ -52,6 +54,8 @@ pub(crate) struct Identity {
     pub(crate) caches: Box<dyn Fn() -> Vec<CacheReport> + Send + Sync>,
     /// What a gateway reads again.
     pub(crate) gateway: Option<Arc<Reloader>>,
+    /// What a gateway may have resident.
+    pub(crate) memory: Option<Arc<MemoryLimit>>,
     /// What its connections' transport is made of.
     pub(crate) transport: tunnel::transport::TransportOptions,
 }
@@ -217,9 +221,11 @@ pub(crate) fn run(
         return Err(failure);
     }
     notify::watch(&supervisor).map_err(Failure::runtime)?;
-    if supervisor.identity.role == "gateway" {
-        tracing::info!("ready: gateway on {}", supervisor.identity.address);
-        notify::ready(&format!("gateway on {}", supervisor.identity.address));
+    // A client is ready once its tunnel is up.
+    if supervisor.identity.role != "client" {
+        let ready = format!("{} on {}", supervisor.identity.role, supervisor.identity.address);
+        tracing::info!("ready: {ready}");
+        notify::ready(&ready);
     }
     let outcome = supervisor.wait(&ended_rx);
     for thread in threads {
@@ -232,7 +238,7 @@ pub(crate) fn run(
     outcome
 }
 
-fn pin(cpu: Option<u32>) {
+pub(crate) fn pin(cpu: Option<u32>) {
     if let Some(cpu) = cpu
         && !core_affinity::set_for_current(core_affinity::CoreId { id: cpu as usize })
     {
@@ -360,6 +366,7 @@ impl Supervisor {
             role: self.identity.role.to_owned(),
             ready: readiness.is_ok(),
             tunnels: after.iter().find_map(|s| s.tunnels).map(|(up, of)| Tunnels { up, of }),
+            asleep: self.asleep(after),
             why_not_ready: readiness.err(),
             draining: self.is_draining(),
             uptime_s: self.started.elapsed().as_secs(),
@@ -379,10 +386,12 @@ impl Supervisor {
             protection: protection(after),
             captures: self.captures.status(),
             alerts: self.alerts.status(Instant::now()),
+            ablation: ablation::words(),
             privileges: privileges::status(),
             latency,
             batches,
             process: ProcessStatus::now(),
+            memory: self.identity.memory.as_ref().and_then(|memory| memory.status()),
         }
     }
 
@@ -399,6 +408,14 @@ impl Supervisor {
     fn recent(&self, snapshots: &[WorkerSnapshot]) -> (LatencyStatus, BatchStatus) {
         let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
         windows.recent(Instant::now(), &metrics::merged(snapshots))
+    }
+
+    /// Tunnels that sleep: a gateway's clients', or this client's own.
+    pub(crate) fn asleep(&self, snapshots: &[WorkerSnapshot]) -> u64 {
+        match &self.identity.gateway {
+            Some(gateway) => gateway.current().config.sleepers.report(Instant::now()).asleep,
+            None => snapshots.iter().map(|snapshot| snapshot.asleep).sum(),
+        }
     }
 
     /// Every worker takes its turns, or what doesn't.

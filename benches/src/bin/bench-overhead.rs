@@ -32,7 +32,8 @@ const METHOD: &str = "the path in memory of bench-engine (bulk over one stream, 
     than a lightly loaded worker has: fewer packets a burst share a burst's price), with the part and without, in \
     interleaved rounds of the same program. Sender: write, transmit, take the answers. Receiver: take the burst, read, answer. \
     instructions: callgrind, a datagram, batches at the level named; ns: median of all rounds; percent: what the part adds. \
-    metrics: each turn records its time and its burst, each batch its size, round trips once a virtual second. Not in it: the \
+    metrics: each turn records its time and its burst, each batch its size, round trips once a virtual second. \
+    fused-copy: without it each batch is copied once more between QUIC's buffers and the frames, both ways. Not in it: the \
     clock, which metrics read once more only for a sleep without a timer";
 
 #[derive(Parser)]

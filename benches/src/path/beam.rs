@@ -189,6 +189,7 @@ impl Beam {
             config.udp_payload_max_bytes = mtu.max(config.udp_payload_max_bytes);
             config.protection = how.protection;
             config.count_batches = how.extras.metrics;
+            config.extra_copy = !how.extras.fused_copy;
             Engine::new(config)
         };
         let mut client = End::new(engine(Secrets::random(), None), how, Path { local, remote }, mtu, now);

@@ -1,13 +1,11 @@
 //! What HTTP/3 keeps for a whole connection: settings, GOAWAY, and the unidirectional streams.
 //!
-//! The driver opens three streams and writes [`Connection::opening`] on them as soon as QUIC lets it, tells about each
-//! stream that the peer opens, and pushes what arrives. Request streams do not pass through here; each has a
+//! The driver opens one stream and writes [`Connection::opening`] on it as soon as QUIC lets it, tells about each stream
+//! that the peer opens, and pushes what arrives. Request streams do not pass through here; each has a
 //! [`crate::MessageReader`] of its own.
 
 use crate::{
-    Code, ConnectionError, Limits, Settings,
-    control::ControlReader,
-    frame,
+    Code, ConnectionError, Limits, Settings, frame,
     peer_qpack::check_encoder_stream,
     settings,
     uni::{self, Reader},
@@ -60,17 +58,6 @@ impl Default for Config {
     }
 }
 
-/// The unidirectional streams that we open, in the order in which they should be opened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum UniStream {
-    /// Carries SETTINGS and GOAWAY.
-    Control,
-    /// Nothing follows its type.
-    QpackEncoder,
-    /// Nothing follows its type.
-    QpackDecoder,
-}
-
 /// What the peer's unidirectional streams meant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
@@ -121,17 +108,16 @@ impl Connection {
         Self { role, config, peer_settings: None, remembered: None, streams: Vec::new(), goaway_sent: None }
     }
 
-    /// What to write first on each of the three streams that we open. They stay open as long as the connection does.
+    /// What to write first on our control stream, the only one that we open. It stays open as long as the connection does.
+    ///
+    /// QPACK's two streams stay closed, for an endpoint "MAY avoid creating" them when its tables have capacity 0 (RFC 9204
+    /// section 4.2): they would cost either end some 800 bytes a connection, and carry nothing.
     #[must_use]
-    pub fn opening(&self) -> [(UniStream, Bytes); 3] {
+    pub fn opening(&self) -> Bytes {
         let mut control = BytesMut::new();
         varint::write(&mut control, uni::CONTROL);
         settings::write_frame(&mut control, &self.own_settings());
-        [
-            (UniStream::Control, control.freeze()),
-            (UniStream::QpackEncoder, Bytes::from_static(&[uni::QPACK_ENCODER as u8])),
-            (UniStream::QpackDecoder, Bytes::from_static(&[uni::QPACK_DECODER as u8])),
-        ]
+        control.freeze()
     }
 
     fn own_settings(&self) -> Vec<(u64, u64)> {
@@ -194,6 +180,8 @@ impl Connection {
             return Err(ConnectionError::new(Code::H3_EXCESSIVE_LOAD, what, stream_id));
         }
         if self.position(stream_id).is_none() {
+            // Most peers open one of them, others three.
+            self.streams.reserve_exact(1);
             self.streams.push((stream_id, Reader::Untyped(varint::Partial::default())));
         }
         Ok(())
@@ -250,11 +238,11 @@ impl Connection {
         self.closed(stream_id)
     }
 
-    /// The peer asked us to stop sending on one of the streams of [`Self::opening`]: always an error.
+    /// The peer asked us to stop sending on our control stream: always an error.
     #[must_use]
-    pub fn own_stopped(stream: UniStream) -> ConnectionError {
+    pub fn own_stopped() -> ConnectionError {
         let what = "STOP_SENDING for a stream that must stay open";
-        ConnectionError::new(Code::H3_CLOSED_CRITICAL_STREAM, what, stream as u64)
+        ConnectionError::new(Code::H3_CLOSED_CRITICAL_STREAM, what, uni::CONTROL)
     }
 
     /// The GOAWAY frame to write on the control stream. A server says which request streams it will not serve: those
@@ -297,7 +285,7 @@ impl Connection {
     /// The reader for a type that has just arrived; `None` for a type that nobody knows.
     fn typed(&self, stream_id: u64, kind: u64) -> Result<Option<Reader>, ConnectionError> {
         let reader = match kind {
-            uni::CONTROL => Reader::Control(ControlReader::default()),
+            uni::CONTROL => Reader::Control(Box::default()),
             uni::QPACK_ENCODER => Reader::QpackEncoder,
             uni::QPACK_DECODER => Reader::QpackDecoder(Default::default()),
             uni::PUSH => return Err(self.push_refused(stream_id)),

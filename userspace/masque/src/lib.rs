@@ -48,6 +48,7 @@ mod request;
 mod response;
 mod routes;
 mod settings;
+pub mod sleep;
 pub mod status;
 mod template;
 mod uni;
@@ -60,7 +61,7 @@ pub use capsule::{
     datagram_capsule_frame, write_datagram_capsule_before, write_datagram_capsule_header,
 };
 pub use code::Code;
-pub use connection::{Config, Connection, Event, Role, UniStream};
+pub use connection::{Config, Connection, Event, Role};
 pub use credentials::{Credentials, Scheme, Token, Via};
 pub use data::{DATA_HEADER_BYTES_MAX, DataHeader, data_header, write_data_header_before};
 pub use datagram::{
@@ -79,4 +80,5 @@ pub use request::{Kind, Request};
 pub use response::{Response, ResponseTo};
 pub use routes::{ANY_PROTOCOL, IpRange, RANGE_COUNT_MAX, RouteAdvertisement};
 pub use settings::Settings;
+pub use sleep::{BEAM_SLEEP, SLEEP_MARGIN, TunnelId};
 pub use template::{IpScope, IpTarget, PathError, UdpTarget, ip_path, ip_target, udp_path, udp_target};

@@ -357,7 +357,7 @@ mod tests {
         for (config, is_offered) in [(config, true), (Config::default(), false)] {
             let mut client = Connection::client(Config::default());
             client.uni_opened(3).unwrap();
-            let [(_, control), ..] = Connection::server(config).opening();
+            let control = Connection::server(config).opening();
             client.uni_data(3, control, false).unwrap();
             assert_eq!(client.peer_settings().map(Settings::beam_listen), Some(is_offered));
         }

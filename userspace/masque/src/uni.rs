@@ -12,7 +12,8 @@ pub(crate) const QPACK_DECODER: u64 = 0x03;
 pub(crate) enum Reader {
     /// Its type has not arrived, or not all of it.
     Untyped(varint::Partial),
-    Control(ControlReader),
+    /// Boxed: two other streams have nothing as large.
+    Control(Box<ControlReader>),
     QpackEncoder,
     QpackDecoder(DecoderStream),
 }

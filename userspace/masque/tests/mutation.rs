@@ -24,8 +24,8 @@ fn corpus() -> Vec<Vec<u8>> {
     let fields = [("proxy-authorization", token.as_str()), ("user-agent", "beam/0.1"), ("x-y", "z")];
     let udp =
         RequestHead::extended_connect("connect-udp", "a.example", "/.well-known/masque/udp/h/1/", &fields);
-    let opening = Connection::server(Config { h3_datagram: true, ..Config::default() }).opening();
-    let control = opening[0].1.to_vec();
+    let server = Connection::server(Config { h3_datagram: true, ..Config::default() });
+    let control = server.opening().to_vec();
     vec![
         [connect(), frame(0, b"hello"), frame(0x21, b"grease"), frame(0, b"bye")].concat(),
         [get(), frame(0, &[7; 100]), headers(&[("x-sum", "1")])].concat(),

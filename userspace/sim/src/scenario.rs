@@ -174,7 +174,7 @@ impl Scenario {
             "closed by the peer's QUIC stack (error 0xc): " => closes,
             "timed out: nothing was heard from the peer" => slow,
             "the peer lost the connection's state (stateless reset)" => slow,
-            "refused by the peer: it has too many connections or is draining" => {
+            "refused by the peer: it has too many connections, too little memory, or is draining" => {
                 self.hosts.connections_max < self.clients.len() + self.actions.len()
             }
             "closed by this side" => any(|action| matches!(action, Action::CloseClient { .. })),

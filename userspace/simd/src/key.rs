@@ -1,8 +1,14 @@
-//! Keys: short by default, expanded when first used.
+//! Keys: short. What ring and the batches need of them is made when they are used, and kept for a bounded number of
+//! them: see [`crate::expanded`].
 
-use crate::{MASK_BYTES, NONCE_BYTES, SAMPLE_BYTES, TAG_BYTES, gcm, wiped::Wiped};
+use crate::{
+    MASK_BYTES, NONCE_BYTES, SAMPLE_BYTES, TAG_BYTES,
+    expanded::{self, Place},
+    gcm,
+    wiped::Wiped,
+};
 use ring::aead::{self, quic};
-use std::{fmt, sync::OnceLock};
+use std::{fmt, rc::Rc};
 use zeroize::Zeroize;
 
 /// Bytes of the longest key.
@@ -60,11 +66,7 @@ impl Cipher {
 }
 
 /// Key bytes as they came, wiped when dropped.
-#[derive(Clone, PartialEq, Eq)]
-pub(crate) struct Secret {
-    bytes: [u8; KEY_BYTES_MAX],
-    len: usize,
-}
+struct Secret([u8; KEY_BYTES_MAX]);
 
 impl Secret {
     fn new(cipher: Cipher, key: &[u8]) -> Self {
@@ -72,30 +74,31 @@ impl Secret {
         assert_eq!(key.len(), len, "a key of {} has {len} bytes", cipher.name());
         let mut bytes = [0; KEY_BYTES_MAX];
         bytes[..len].copy_from_slice(key);
-        Self { bytes, len }
+        Self(bytes)
     }
 
-    pub(crate) fn as_slice(&self) -> &[u8] {
-        &self.bytes[..self.len]
+    fn as_slice(&self, cipher: Cipher) -> &[u8] {
+        &self.0[..cipher.key_bytes()]
     }
 }
 
 impl Drop for Secret {
     fn drop(&mut self) {
-        self.bytes.zeroize();
+        self.0.zeroize();
     }
 }
 
+// Four of them, two of each, are what a connection keeps for its present keys.
+const _: () = assert!(size_of::<PacketKey>() == 64 && size_of::<HeaderKey>() == 56);
+
 /// Seals or opens the packets of one key phase in one direction.
 ///
-/// What ring and the batches need is derived from the short key when it is first used, so that a key that never sees
-/// bulk costs little.
+/// What ring and the batches need is derived from the short key when it is used, so that an idle key costs little.
 pub struct PacketKey {
-    cipher: Cipher,
+    place: Place,
     key: Secret,
     iv: [u8; NONCE_BYTES],
-    ring: OnceLock<Wiped<aead::LessSafeKey>>,
-    gcm: OnceLock<Wiped<gcm::PacketState>>,
+    cipher: Cipher,
 }
 
 impl PacketKey {
@@ -105,7 +108,7 @@ impl PacketKey {
     /// If `key` isn't [`Cipher::key_bytes`] long.
     #[must_use]
     pub fn new(cipher: Cipher, key: &[u8], iv: [u8; NONCE_BYTES]) -> Self {
-        Self { cipher, key: Secret::new(cipher, key), iv, ring: OnceLock::new(), gcm: OnceLock::new() }
+        Self { place: Place::new(), key: Secret::new(cipher, key), iv, cipher }
     }
 
     /// Which AEAD.
@@ -115,7 +118,7 @@ impl PacketKey {
     }
 
     pub(crate) fn secret(&self) -> &[u8] {
-        self.key.as_slice()
+        self.key.as_slice(self.cipher)
     }
 
     /// The nonce of a packet: the IV with the packet number xored into its end (RFC 9001 section 5.3).
@@ -129,15 +132,22 @@ impl PacketKey {
         nonce
     }
 
-    /// The state of the AES-GCM batches; for AES-GCM keys only.
-    pub(crate) fn gcm(&self) -> &gcm::PacketState {
-        self.gcm.get_or_init(|| Wiped::new(gcm::PacketState::new(self.cipher, self.secret())))
+    /// Its expansion, which lives as long as it is held. The batches ask it for [`Self::gcm`].
+    #[inline]
+    pub(crate) fn expanded(&self) -> Rc<expanded::Packet> {
+        self.place.packet()
     }
 
-    fn ring(&self) -> &aead::LessSafeKey {
-        self.ring.get_or_init(|| {
+    /// The state of the AES-GCM batches; for AES-GCM keys only.
+    #[inline]
+    pub(crate) fn gcm<'a>(&self, expanded: &'a expanded::Packet) -> &'a gcm::PacketState {
+        expanded.gcm.get_or_init(|| Wiped::new(gcm::PacketState::new(self.cipher, self.secret())))
+    }
+
+    fn ring<'a>(&self, expanded: &'a expanded::Packet) -> &'a aead::LessSafeKey {
+        expanded.ring.get_or_init(|| {
             // The length was checked when the key was made, and it is ring's only complaint.
-            let Ok(key) = aead::UnboundKey::new(self.cipher.aead(), self.key.as_slice()) else {
+            let Ok(key) = aead::UnboundKey::new(self.cipher.aead(), self.secret()) else {
                 unreachable!("a key of the right length")
             };
             Wiped::new(aead::LessSafeKey::new(key))
@@ -153,7 +163,9 @@ impl PacketKey {
         payload: &mut [u8],
     ) -> Option<[u8; TAG_BYTES]> {
         let nonce = aead::Nonce::assume_unique_for_key(self.nonce(packet_number));
-        let tag = self.ring().seal_in_place_separate_tag(nonce, aead::Aad::from(header), payload).ok()?;
+        let expanded = self.expanded();
+        let ring = self.ring(&expanded);
+        let tag = ring.seal_in_place_separate_tag(nonce, aead::Aad::from(header), payload).ok()?;
         tag.as_ref().try_into().ok()
     }
 
@@ -161,7 +173,8 @@ impl PacketKey {
     #[must_use]
     pub fn open_in_place(&self, packet_number: u64, header: &[u8], payload: &mut [u8]) -> Option<usize> {
         let nonce = aead::Nonce::assume_unique_for_key(self.nonce(packet_number));
-        let opened = self.ring().open_in_place(nonce, aead::Aad::from(header), payload).ok()?;
+        let expanded = self.expanded();
+        let opened = self.ring(&expanded).open_in_place(nonce, aead::Aad::from(header), payload).ok()?;
         Some(opened.len())
     }
 
@@ -174,7 +187,8 @@ impl PacketKey {
         tag: [u8; TAG_BYTES],
     ) -> bool {
         let nonce = aead::Nonce::assume_unique_for_key(self.nonce(packet_number));
-        let opened = self.ring().open_in_place_separate_tag(
+        let expanded = self.expanded();
+        let opened = self.ring(&expanded).open_in_place_separate_tag(
             nonce,
             aead::Aad::from(header),
             tag.into(),
@@ -187,6 +201,7 @@ impl PacketKey {
 
 impl Drop for PacketKey {
     fn drop(&mut self) {
+        self.place.forget_packet();
         self.iv.zeroize();
     }
 }
@@ -199,10 +214,9 @@ impl fmt::Debug for PacketKey {
 
 /// Masks the headers of one direction of a connection; it outlives key updates (RFC 9001 section 5.4).
 pub struct HeaderKey {
-    cipher: Cipher,
+    place: Place,
     key: Secret,
-    ring: OnceLock<Wiped<quic::HeaderProtectionKey>>,
-    gcm: OnceLock<Wiped<gcm::HeaderState>>,
+    cipher: Cipher,
 }
 
 impl HeaderKey {
@@ -212,7 +226,7 @@ impl HeaderKey {
     /// If `key` isn't [`Cipher::key_bytes`] long.
     #[must_use]
     pub fn new(cipher: Cipher, key: &[u8]) -> Self {
-        Self { cipher, key: Secret::new(cipher, key), ring: OnceLock::new(), gcm: OnceLock::new() }
+        Self { place: Place::new(), key: Secret::new(cipher, key), cipher }
     }
 
     /// Which AEAD it belongs to.
@@ -222,19 +236,27 @@ impl HeaderKey {
     }
 
     pub(crate) fn secret(&self) -> &[u8] {
-        self.key.as_slice()
+        self.key.as_slice(self.cipher)
+    }
+
+    /// Its expansion, which lives as long as it is held. The batches ask it for [`Self::gcm`].
+    #[inline]
+    pub(crate) fn expanded(&self) -> Rc<expanded::Header> {
+        self.place.header()
     }
 
     /// The state of the AES mask batches; for AES keys only.
-    pub(crate) fn gcm(&self) -> &gcm::HeaderState {
-        self.gcm.get_or_init(|| Wiped::new(gcm::HeaderState::new(self.cipher, self.secret())))
+    #[inline]
+    pub(crate) fn gcm<'a>(&self, expanded: &'a expanded::Header) -> &'a gcm::HeaderState {
+        expanded.gcm.get_or_init(|| Wiped::new(gcm::HeaderState::new(self.cipher, self.secret())))
     }
 
     /// The eager path: one mask by ring.
     #[must_use]
     pub fn mask(&self, sample: &[u8; SAMPLE_BYTES]) -> [u8; MASK_BYTES] {
-        let ring = self.ring.get_or_init(|| {
-            let Ok(key) = quic::HeaderProtectionKey::new(self.cipher.header(), self.key.as_slice()) else {
+        let expanded = self.expanded();
+        let ring = expanded.ring.get_or_init(|| {
+            let Ok(key) = quic::HeaderProtectionKey::new(self.cipher.header(), self.secret()) else {
                 unreachable!("a key of the right length")
             };
             Wiped::new(key)
@@ -243,6 +265,12 @@ impl HeaderKey {
             Ok(mask) => mask,
             Err(ring::error::Unspecified) => unreachable!("a sample of the right length"),
         }
+    }
+}
+
+impl Drop for HeaderKey {
+    fn drop(&mut self) {
+        self.place.forget_header();
     }
 }
 

@@ -15,6 +15,7 @@
 
 mod batch;
 mod chacha;
+mod expanded;
 mod gcm;
 mod guard;
 mod job;
@@ -26,6 +27,7 @@ pub mod validate;
 mod wiped;
 
 pub use batch::{mask_batch, open_batch, seal_batch};
+pub use expanded::{expanded_keys, release_idle_keys};
 pub use guard::{CANARY_INTERVAL_PACKETS, Guard, GuardStats};
 pub use job::{MaskJob, OpenJob, SealJob};
 pub use key::{Cipher, HeaderKey, PacketKey};

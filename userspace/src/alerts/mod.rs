@@ -163,6 +163,9 @@ pub(crate) fn watch(daemon: &Arc<Supervisor>) -> anyhow::Result<()> {
     let daemon = daemon.clone();
     let run = move || {
         let (mut before, mut lately) = (Sample::take(&daemon, Instant::now()), Lately::default());
+        if let Some(memory) = &daemon.identity.memory {
+            memory.look(before.umem_frames);
+        }
         loop {
             std::thread::sleep(EVERY);
             let now = Instant::now();
@@ -170,6 +173,10 @@ pub(crate) fn watch(daemon: &Arc<Supervisor>) -> anyhow::Result<()> {
             let new = if after.is_complete { lately.renew(&after.meters) } else { Meters::default() };
             daemon.alerts.look(&Reading { before: &before, after: &after, lately: &new }, now);
             // What isn't complete compares with nothing: the next one does with the one before.
+            if let Some(memory) = &daemon.identity.memory {
+                // The UMEM of a worker that doesn't answer is still there.
+                memory.look(if after.is_complete { after.umem_frames } else { before.umem_frames });
+            }
             if after.is_complete || !before.is_complete {
                 before = after;
             }

@@ -58,6 +58,8 @@ pub(super) struct Sample {
     process: ProcessStatus,
     /// What the workers have measured since the start.
     pub(super) meters: Box<Meters>,
+    /// Of all AF_XDP sockets.
+    pub(super) umem_frames: u64,
     certificate_days: Option<f64>,
     drops: BTreeMap<String, u64>,
     /// What isn't a drop and has a meaning all the same (`beam show errors`).
@@ -84,6 +86,7 @@ impl Sample {
             is_complete,
             process: ProcessStatus::now(),
             meters: Box::new(metrics::merged(&snapshots)),
+            umem_frames: umem_frames(&snapshots),
             certificate_days: certificate_days(daemon),
             drops: supervisor::drops(&snapshots),
             counters: supervisor::merge(snapshots.iter().flat_map(|s| s.counters.iter().copied())),
@@ -107,6 +110,14 @@ fn certificate_days(daemon: &Supervisor) -> Option<f64> {
     let not_after_s = identity::not_after_s(&daemon.identity.gateway.as_ref()?.current().leaf)?;
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     Some((not_after_s as f64 - now.as_secs_f64()) / 86_400.0)
+}
+
+fn umem_frames(snapshots: &[WorkerSnapshot]) -> u64 {
+    let frames = |worker: &WorkerSnapshot| -> usize {
+        let tunnel = worker.ports.iter().filter_map(|port| port.frames);
+        tunnel.chain(worker.inner_frames.iter().copied()).map(|census| census.total).sum()
+    };
+    snapshots.iter().map(|worker| frames(worker) as u64).sum()
 }
 
 fn paths(snapshots: &[WorkerSnapshot]) -> Option<Paths> {
@@ -226,6 +237,7 @@ mod tests {
             is_complete: true,
             process: ProcessStatus { resident_bytes: Some(3 << 19), ..ProcessStatus::default() },
             meters: Box::default(),
+            umem_frames: 0,
             certificate_days: None,
             drops: BTreeMap::new(),
             counters: BTreeMap::new(),

@@ -61,6 +61,10 @@ pub(crate) struct ConnectArgs {
     /// Send something at least this often, so that NAT bindings live
     #[arg(long, value_name = "TIME", default_value = "25s", value_parser = duration, env = "BEAM_KEEPALIVE")]
     pub(crate) keepalive: Duration,
+    /// A tunnel without flows gives its connection up after so long, without a packet, and the next flow brings it back with
+    /// its first packet. With flows it is lost after a silence of TIME and 2 s. Never with -R, --tun or --lan: `off`
+    #[arg(long, value_name = "TIME|off", default_value = "60s", value_parser = sleep_after, env = "BEAM_SLEEP_AFTER")]
+    pub(crate) sleep_after: SleepAfter,
     /// Attempts to reconnect before giving up (default: for ever)
     #[arg(long, value_name = "N", env = "BEAM_MAX_RETRIES")]
     pub(crate) max_retries: Option<u32>,
@@ -77,4 +81,32 @@ pub(crate) struct ConnectArgs {
     pub(crate) path: PathArgs,
     #[command(flatten)]
     pub(crate) daemon: DaemonArgs,
+}
+
+/// When tunnels sleep; `None` is never.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SleepAfter(pub(crate) Option<Duration>);
+
+fn sleep_after(text: &str) -> Result<SleepAfter, String> {
+    if text == "off" {
+        return Ok(SleepAfter(None));
+    }
+    let after = duration(text).map_err(|error| format!("{error}, or off"))?;
+    let shortest = crate::worker::SHORTEST_SLEEP;
+    if after < shortest {
+        return Err(format!(
+            "`{text}` is less than {}ms; to keep tunnels live, say off",
+            shortest.as_millis()
+        ));
+    }
+    Ok(SleepAfter(Some(after)))
+}
+
+impl ConnectArgs {
+    /// Whether its tunnels may sleep, and when: not if something has to reach this end.
+    pub(crate) fn habit(&self) -> Option<crate::worker::Habit> {
+        let is_reached = !self.remote_forwards.is_empty() || self.tun.is_some() || self.lan.is_some();
+        let after = self.sleep_after.0.filter(|_| !is_reached)?;
+        Some(crate::worker::Habit::new(after, self.keepalive))
+    }
 }

@@ -1,6 +1,9 @@
 //! `beam serve`.
 
-use super::{Congestion, DaemonArgs, Endpoint, PathArgs, values::duration};
+use super::{
+    Congestion, DaemonArgs, Endpoint, PathArgs,
+    values::{Size, duration},
+};
 use clap::{Args, ValueEnum};
 use std::{path::PathBuf, time::Duration};
 
@@ -80,6 +83,13 @@ pub(crate) struct ServeArgs {
     /// Connections held at once on each worker; more are refused
     #[arg(long, value_name = "N", default_value_t = 100_000, env = "BEAM_MAX_CONNECTIONS")]
     pub(crate) max_connections: usize,
+    /// Resident memory above the UMEM from which on new connections are refused and the windows of others lowered, such as
+    /// 512MiB
+    #[arg(long, value_name = "SIZE", env = "BEAM_MEMORY_LIMIT")]
+    pub(crate) memory_limit: Option<Size>,
+    /// Sleeping tunnels remembered; beyond it the oldest of whoever has most is forgotten, and comes back as a new one
+    #[arg(long, value_name = "N", default_value_t = 1_000_000, env = "BEAM_MAX_SLEEPING")]
+    pub(crate) max_sleeping: usize,
     /// Stateless Retry for addresses that are not validated
     #[arg(long, value_enum, default_value = "auto", env = "BEAM_RETRY")]
     pub(crate) retry: Retry,

@@ -42,6 +42,32 @@ impl FromStr for NumberList {
     }
 }
 
+/// Bytes: `512MiB`, `2GiB`, `65536KiB`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Size(pub(crate) u64);
+
+impl FromStr for Size {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let unit = text.trim_start_matches(|c: char| c.is_ascii_digit());
+        let shift = match unit {
+            "KiB" => 10,
+            "MiB" => 20,
+            "GiB" => 30,
+            "" => return Err(format!("`{text}` has no unit: use KiB, MiB or GiB, as in 512MiB")),
+            _ => return Err(format!("`{text}` is not a size such as 512MiB or 2GiB")),
+        };
+        let digits = &text[..text.len() - unit.len()];
+        let number: u64 =
+            digits.parse().map_err(|_| format!("`{text}` is not a size such as 512MiB or 2GiB"))?;
+        match number.checked_mul(1 << shift) {
+            Some(bytes @ 1..) => Ok(Self(bytes)),
+            Some(0) => Err(format!("`{text}` leaves no memory at all; leave the limit out for none")),
+            None => Err(format!("`{text}` is more than any machine has")),
+        }
+    }
+}
+
 /// `250ms`, `30s`, `5m`, `1h`, or a bare number of seconds.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
@@ -71,6 +97,11 @@ mod tests {
         assert_eq!("0-2,5".parse::<NumberList>().unwrap().0, [0, 1, 2, 5]);
         assert!("3-1".parse::<NumberList>().is_err());
         assert!("0-4294967295".parse::<NumberList>().is_err());
+        assert_eq!("2GiB".parse(), Ok(Size(2 << 30)));
+        assert_eq!("48MiB".parse(), Ok(Size(48 << 20)));
+        for wrong in ["", "5", "MiB", "5MB", "-5MiB", "5 MiB", "0KiB", "99999999999999GiB", "5.5MiB"] {
+            assert!(wrong.parse::<Size>().is_err(), "{wrong}");
+        }
         assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
         assert_eq!(duration("5m"), Ok(Duration::from_secs(300)));
         assert!(duration("5 parsecs").is_err());

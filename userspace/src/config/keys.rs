@@ -243,7 +243,7 @@ fn complaint(error: &clap::Error) -> String {
 }
 
 /// Values of flags that have no default, by what the help calls them.
-const EXAMPLES: [(&str, &str); 19] = [
+const EXAMPLES: [(&str, &str); 20] = [
     ("FILE", "/etc/beam/FILE"),
     ("DIR", "/var/lib/beam"),
     ("PATH", "/run/beam/beam.sock"),
@@ -257,6 +257,7 @@ const EXAMPLES: [(&str, &str); 19] = [
     ("[BIND:]PORT", "1080"),
     ("HOST:PORT", "ssh.example:22"),
     ("LIST", "2-5"),
+    ("SIZE", "512MiB"),
     ("N", "10"),
     ("[ADDR]:PORT", "127.0.0.1:9090"),
     ("ADDR", "127.0.0.1:9090"),

@@ -21,6 +21,7 @@ use tunnel::{tls, transport};
 pub(crate) fn quic_client(
     args: &GatewayArgs,
     keepalive: Duration,
+    sleep: Option<worker::Habit>,
     pool: u8,
     state: &State,
 ) -> Result<(quinn_proto::ClientConfig, Arc<AtClient>), Failure> {
@@ -28,16 +29,23 @@ pub(crate) fn quic_client(
     tls.key_log = Arc::new(crate::capture::keylog::Tee);
     let early = AtClient::open(state, of, pool);
     let quic = tls::resuming_client(tls, early.tickets.clone()).map_err(Failure::config)?;
-    let transport = Arc::new(transport_options(args, keepalive).build());
+    let transport = Arc::new(transport_options(args, keepalive, sleep).build());
     Ok((transport::client_config_with_tokens(quic, transport, early.tokens.clone()), early))
 }
 
 /// What the transport of the client's connections is made of.
-pub(crate) fn transport_options(args: &GatewayArgs, keepalive: Duration) -> transport::TransportOptions {
+pub(crate) fn transport_options(
+    args: &GatewayArgs,
+    keepalive: Duration,
+    sleep: Option<worker::Habit>,
+) -> transport::TransportOptions {
+    let live = transport::TransportOptions::client();
     transport::TransportOptions {
         congestion: serve::congestion(args.cc),
-        keep_alive: (!keepalive.is_zero()).then_some(keepalive),
-        ..transport::TransportOptions::client()
+        // Of one that may sleep, the worker keeps alive what is in use.
+        keep_alive: (sleep.is_none() && !keepalive.is_zero()).then_some(keepalive),
+        idle_timeout: sleep.map_or(live.idle_timeout, |habit| habit.silence_max()),
+        ..live
     }
 }
 

@@ -4,11 +4,11 @@ use super::{Circumstances, FLUSH_LIMIT, TICKET_LIFETIME, now};
 use crate::cli::EarlyData;
 use cache::{Bounds, Cache, CacheReport, Disk, Kind, Limits};
 use rustls::server::StoresServerSessions;
-use std::{fmt, sync::Arc};
+use std::{cell::RefCell, fmt, sync::Arc};
 use zeroize::Zeroizing;
 
-/// Ticket ids of rustls have 32 bytes.
-const ID_BYTES_MAX: usize = 64;
+/// Ticket ids of rustls.
+const ID_BYTES: usize = 32;
 
 /// Sessions by ticket.
 pub(crate) struct GatewayTickets;
@@ -16,38 +16,58 @@ pub(crate) struct GatewayTickets;
 /// A session, and what was in force when its ticket was given.
 #[derive(Clone)]
 pub(crate) struct Session {
-    of: Circumstances,
-    bytes: Arc<Zeroizing<Vec<u8>>>,
+    of: Arc<Circumstances>,
+    bytes: Zeroizing<Box<[u8]>>,
+}
+
+impl Session {
+    fn new(of: Arc<Circumstances>, bytes: &[u8]) -> Self {
+        Self { of, bytes: Zeroizing::new(bytes.into()) }
+    }
+}
+
+thread_local! {
+    /// Tickets of one run have the same circumstances, as a rule: those that are read in a row share them.
+    static LAST_READ: RefCell<Arc<Circumstances>> = RefCell::new(Arc::new([0; 32]));
+}
+
+fn shared(of: &Circumstances) -> Arc<Circumstances> {
+    LAST_READ.with_borrow_mut(|last| {
+        if **last != *of {
+            *last = Arc::new(*of);
+        }
+        last.clone()
+    })
 }
 
 impl Kind for GatewayTickets {
     const NAME: &'static str = "tickets";
-    /// A ticket is some 200 bytes, and a client's certificates where it has some: 32,768 of them keep a gateway's clients
-    /// of a day resumable. Further ones push out those that were not used.
+    /// A ticket is some 150 bytes, and a client's certificates where it has some: so many keep 80,000 clients resumable for a
+    /// day, asleep or not. Further ones push out those that were not used.
     const LIMITS: Limits = Limits {
         local_entries_max: 0,
-        shared: Bounds { entries_max: 32_768, bytes_max: 16 << 20 },
-        disk: Bounds { entries_max: 32_768, bytes_max: 24 << 20 },
+        shared: Bounds { entries_max: 262_144, bytes_max: 24 << 20 },
+        disk: Bounds { entries_max: 262_144, bytes_max: 64 << 20 },
         ttl_max: TICKET_LIFETIME,
     };
-    type Key = Vec<u8>;
+    type Key = [u8; ID_BYTES];
     type Value = Session;
 
-    fn weight_bytes(key: &Vec<u8>, value: Option<&Session>) -> usize {
-        key.len() + value.map_or(0, |session| 32 + session.bytes.len())
+    fn weight_bytes(_key: &Self::Key, value: Option<&Session>) -> usize {
+        ID_BYTES + value.map_or(0, |session| 8 + session.bytes.len())
     }
 
-    fn encode(_key: &Vec<u8>, value: &Session) -> Option<Vec<u8>> {
-        Some([&value.of[..], &value.bytes].concat())
+    fn encode(_key: &Self::Key, value: &Session) -> Option<Vec<u8>> {
+        Some([&value.of[..], &value.bytes[..]].concat())
     }
 
-    fn encode_key(key: &Vec<u8>) -> Vec<u8> {
-        key.clone()
+    fn encode_key(key: &Self::Key) -> Vec<u8> {
+        key.to_vec()
     }
 
-    fn decode(key: &[u8], value: &[u8]) -> Option<(Vec<u8>, Session)> {
-        let (&of, bytes) = value.split_first_chunk::<32>()?;
-        Some((key.to_vec(), Session { of, bytes: Arc::new(Zeroizing::new(bytes.to_vec())) }))
+    fn decode(key: &[u8], value: &[u8]) -> Option<(Self::Key, Session)> {
+        let (of, bytes) = value.split_first_chunk::<32>()?;
+        Some((key.try_into().ok()?, Session::new(shared(of), bytes)))
     }
 }
 
@@ -92,14 +112,14 @@ impl Tickets {
 /// The store as one TLS configuration sees it: a ticket that was given under another one is none.
 pub(crate) struct TicketsOf {
     all: Arc<Tickets>,
-    of: Circumstances,
+    of: Arc<Circumstances>,
 }
 
 impl TicketsOf {
     /// Those of `of`. Tickets of another mode are others', so that `safe` takes none that `on` may have taken before.
     pub(crate) fn new(all: Arc<Tickets>, of: Circumstances) -> Self {
         let of = super::circumstances(&[&of, &[u8::from(all.follows)]]);
-        Self { all, of }
+        Self { all, of: Arc::new(of) }
     }
 }
 
@@ -111,10 +131,9 @@ impl fmt::Debug for TicketsOf {
 
 impl StoresServerSessions for TicketsOf {
     fn put(&self, key: Vec<u8>, value: Vec<u8>) -> bool {
-        if key.len() > ID_BYTES_MAX {
-            return false;
-        }
-        let session = Session { of: self.of, bytes: Arc::new(Zeroizing::new(value)) };
+        let Ok(key) = key.try_into() else { return false };
+        let value = Zeroizing::new(value);
+        let session = Session::new(self.of.clone(), &value);
         if self.all.follows {
             self.all.cache.put_through(now(), key, session, TICKET_LIFETIME);
         } else {
@@ -129,10 +148,7 @@ impl StoresServerSessions for TicketsOf {
     }
 
     fn take(&self, key: &[u8]) -> Option<Vec<u8>> {
-        if key.len() > ID_BYTES_MAX {
-            return None;
-        }
-        let key = key.to_vec();
+        let key = key.try_into().ok()?;
         let session = if self.all.follows {
             self.all.cache.take_soon_everywhere(now(), &key)
         } else {

@@ -10,7 +10,10 @@ use crate::{
     },
 };
 use cache::CacheReport;
-use std::{borrow::Cow, time::UNIX_EPOCH};
+use std::{
+    borrow::Cow,
+    time::{Instant, UNIX_EPOCH},
+};
 
 /// Each meter's metric.
 static METERS: [(Meter, &super::Spec); Meter::ALL.len()] = [
@@ -57,6 +60,19 @@ impl Supervisor {
         if let Some((up, of)) = snapshots.iter().find_map(|snapshot| snapshot.tunnels) {
             to.add(&TUNNELS, ["up"], up as u64);
             to.add(&TUNNELS, ["down"], of.saturating_sub(up) as u64);
+        }
+        to.add_plain(&TUNNELS_ASLEEP, self.asleep(snapshots));
+        if let Some(gateway) = &self.identity.gateway {
+            let report = gateway.current().config.sleepers.report(Instant::now());
+            let events = [
+                ("lapses", report.lapses),
+                ("wakes", report.wakes),
+                ("evicted", report.evicted),
+                ("expired", report.expired),
+            ];
+            for (event, n) in events {
+                to.add(&TUNNEL_SLEEP, [event], n);
+            }
         }
         let leaf = self.identity.gateway.as_ref().map(|gateway| gateway.current().leaf);
         if let Some(not_after_s) = leaf.and_then(|leaf| identity::not_after_s(&leaf)) {

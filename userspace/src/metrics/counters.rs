@@ -55,6 +55,7 @@ static ROWS: &[(&Spec, &[Row])] = &[
         &REFUSED,
         &[
             ("refused", "connection"),
+            ("refused_memory", "memory"),
             ("refused_unauthenticated", "unauthenticated"),
             ("refused_denied", "denied"),
             ("refused_bad_request", "bad_request"),
@@ -67,6 +68,7 @@ static ROWS: &[(&Spec, &[Row])] = &[
         ],
     ),
     (&RECONNECTS, &[("reconnects", "")]),
+    (&TUNNEL_SLEEP, &[("tunnel_lapses", "lapses"), ("tunnel_wakes", "wakes")]),
     (&ADDRESS_CHANGES, &[("address_changes", "")]),
     (&EARLY_DATA, &[("early_connections", "connections"), ("early_refused", "refused")]),
     (
@@ -175,6 +177,20 @@ static ROWS: &[(&Spec, &[Row])] = &[
             ("reverse_peers_evicted", "peers_evicted"),
             ("reverse_datagrams_to_sockets", "datagrams_to_sockets"),
             ("reverse_datagrams_from_sockets", "datagrams_from_sockets"),
+        ],
+    ),
+    (&BENCH_BYTES, &[("perf_bytes_received", "received"), ("perf_bytes_sent", "sent")]),
+    (
+        &BENCH,
+        &[
+            ("perf_streams", "stream"),
+            ("perf_early_connections", "early_connection"),
+            ("perf_datagrams_received", "datagram_received"),
+            ("perf_datagrams_echoed", "datagram_echoed"),
+            ("perf_streams_cut", "stream_cut"),
+            ("perf_streams_headless", "stream_headless"),
+            ("perf_streams_refused", "stream_refused"),
+            ("perf_datagrams_not_echoed", "datagram_not_echoed"),
         ],
     ),
 ];

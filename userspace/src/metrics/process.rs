@@ -2,6 +2,7 @@
 //! out.
 
 use super::{Collected, Value, table};
+use crate::memory::kilobytes;
 use rustix::{
     process::{Resource, getrlimit},
     time::{ClockId, clock_gettime},
@@ -59,12 +60,6 @@ impl ProcessStatus {
             }
         }
     }
-}
-
-/// Bytes of a line such as `VmRSS:     1234 kB`.
-fn kilobytes(status: &str, name: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
-    line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
 #[cfg(test)]

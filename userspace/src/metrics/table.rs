@@ -40,7 +40,7 @@ macro_rules! metrics {
 
 metrics! {
     // The daemon.
-    BUILD_INFO = gauge "beam_build_info" ["version" "role" "simd"] "Always 1; the version, gateway or client, and the vector level of packet protection are in the labels";
+    BUILD_INFO = gauge "beam_build_info" ["version" "role" "simd"] "Always 1; the version, the role (gateway, client or bench) and the vector level of packet protection are in the labels";
     READY = gauge "beam_ready" [] "1 while /readyz says 200";
     DRAINING = gauge "beam_draining" [] "1 while the daemon drains: running flows finish, new ones are refused";
     CERTIFICATE_NOT_AFTER = gauge "beam_certificate_not_after_timestamp_seconds" [] "When the gateway's certificate expires, in seconds since 1970";
@@ -49,6 +49,8 @@ metrics! {
     ALERT_NOTICES = counter "beam_alert_notices_total" ["fate"] "What became of notices of alerts that webhooks and programs were given";
     // Tunnels.
     TUNNELS = gauge "beam_tunnels" ["state"] "QUIC connections that a client keeps to its gateway (--pool): up or down";
+    TUNNELS_ASLEEP = gauge "beam_tunnels_asleep" [] "Tunnels without a connection, which their next flow wakes; at a client they count as up";
+    TUNNEL_SLEEP = counter "beam_tunnel_sleep_total" ["event"] "Tunnels that fell asleep and were woken; at a gateway also records that made room for others, or were too old";
     CONNECTIONS = gauge "beam_connections" ["worker"] "QUIC connections alive, those that are closing included";
     HANDSHAKES = counter "beam_handshakes_total" ["event"] "QUIC handshakes; those that timed out are among the failed";
     HANDSHAKE_SECONDS = times "beam_handshake_seconds" [] "How long completed handshakes took";
@@ -83,6 +85,8 @@ metrics! {
     INNER_EVENTS = counter "beam_inner_events_total" ["event"] "What else happened at that port";
     LISTENS = counter "beam_listens_total" ["event"] "Ports that clients asked the gateway to listen on (-R)";
     REVERSE = counter "beam_reverse_total" ["event"] "Connections and datagrams that came in by such ports";
+    BENCH = counter "beam_bench_total" ["event"] "What beam bench serve has served and cut";
+    BENCH_BYTES = counter "beam_bench_bytes_total" ["direction"] "Payload of measuring streams";
     // Packets.
     PACKETS = counter "beam_packets_total" ["path" "direction" "worker"] "Datagrams that passed through AF_XDP sockets (xsk) and kernel UDP sockets (kernel)";
     BYTES = counter "beam_bytes_total" ["path" "direction" "worker"] "UDP payload of those datagrams";

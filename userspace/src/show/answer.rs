@@ -74,7 +74,11 @@ impl Supervisor {
         match noun {
             Noun::Clients => self.clients(&mut to)?,
             Noun::Tunnels => {
-                self.slices(&mut to, |from, reply: Sender<Slice<TunnelRow>>| Command::Tunnels { from, reply })
+                self.slices(&mut to, |from, reply: Sender<Slice<TunnelRow>>| Command::Tunnels {
+                    from,
+                    reply,
+                });
+                self.sleepers(&mut to);
             }
             Noun::Flows => {
                 for kind in FlowKind::ALL {
@@ -154,6 +158,19 @@ impl Supervisor {
         }
     }
 
+    /// The tunnels of a gateway that sleep. They belong to no worker.
+    fn sleepers(&self, to: &mut Collected) {
+        const PLACES: usize = 512;
+        let Some(gateway) = self.identity.gateway.as_deref() else { return };
+        let sleepers = gateway.current().config.sleepers.clone();
+        let mut from = Some(0);
+        while let Some(at) = from.filter(|&at| at < SCAN_MAX) {
+            let (some, next) = sleepers.slice(Instant::now(), at, PLACES);
+            some.iter().for_each(|sleeper| to.add(TunnelRow::asleep(sleeper, 0)));
+            from = next;
+        }
+    }
+
     fn queues(&self, to: &mut Collected) {
         self.snapshots().iter().filter_map(|snapshot| self.worker_status(snapshot)).for_each(|worker| {
             let id = worker.id;
@@ -169,7 +186,11 @@ impl Supervisor {
         let snapshots = self.snapshots();
         let counters = merge(snapshots.iter().flat_map(|snapshot| snapshot.counters.iter().copied()));
         let told = counters.into_iter().filter(|(name, _)| explain::meaning(name).is_some());
-        drops(&snapshots).into_iter().chain(told).collect()
+        let evicted = self.identity.gateway.as_deref().map(|gateway| {
+            let report = gateway.current().config.sleepers.report(Instant::now());
+            ("sleepers_evicted".to_owned(), report.evicted)
+        });
+        drops(&snapshots).into_iter().chain(told).chain(evicted).collect()
     }
 
     fn errors(&self, to: &mut Collected) {

@@ -17,6 +17,10 @@ const MEANINGS: &[(&str, &str)] = &[
     ("socks_refused", "a SOCKS client that was told no, or made no sense"),
     ("closed_unproven", "a connection closed because it made no request, and too many did not"),
     ("closed_revoked", "a connection closed by a reload: its client is no longer admitted"),
+    (
+        "sleepers_evicted",
+        "a sleeping tunnel forgotten to make room for another; --max-sleeping says for how many",
+    ),
     ("closed_kicked", "a connection closed by beam kick"),
     ("flows_reset_by_stream", "a flow that the tunnel's peer cut off"),
     ("flows_reset_by_socket", "a flow whose socket was reset, or failed"),
@@ -25,6 +29,7 @@ const MEANINGS: &[(&str, &str)] = &[
     ("handshakes_failed", "a QUIC handshake that ended without a connection"),
     ("handshakes_timed_out", "a QUIC handshake that took too long"),
     ("refused", "a connection attempt refused: too many connections, or draining"),
+    ("refused_memory", "a connection attempt refused: --memory-limit is reached"),
     ("amplification_held", "a datagram held back until the peer's address has proved itself"),
     ("packets_restored", "a packet opened in a batch with the wrong key, and opened again"),
     ("canary_failed", "packet protection that disagreed with ring: please report"),
@@ -120,6 +125,11 @@ const MEANINGS: &[(&str, &str)] = &[
     ("reverse_peers_evicted", "-R: a UDP peer that made room for another"),
     ("reverse_unknown_peer", "-R: a datagram of a UDP peer that there isn't"),
     ("reverse_socket_refused", "-R: a datagram that the socket did not take"),
+    // beam bench serve.
+    ("perf_streams_cut", "a measuring stream that its client, or the end of its connection, cut off"),
+    ("perf_streams_headless", "a measuring stream that ended before the 8 bytes that say what is wanted"),
+    ("perf_streams_refused", "a measuring stream that came while the server drains, or had no way back"),
+    ("perf_datagrams_not_echoed", "a measuring datagram that there was no room to send back"),
     // HTTP datagrams.
     ("datagram_unknown_flow", "an HTTP datagram for a stream that carries none, or is over"),
     ("datagram_receive_full", "an HTTP datagram that QUIC had no room for, counted when its connection ends"),

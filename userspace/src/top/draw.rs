@@ -127,7 +127,7 @@ fn title(frame: &mut Frame<'_>, rest: &mut Rect, view: &View<'_>, ui: &Ui) {
     let looks = view.looks;
     let mut spans = vec![Span::styled("beam", looks.strong())];
     if let Some(model) = view.model {
-        let preposition = if model.role == "gateway" { "on" } else { "to" };
+        let preposition = if model.role != "client" { "on" } else { "to" };
         spans.push(format!(" {} {} {preposition} {}   ", model.version, model.role, model.address).into());
         let tone = match (model.ready, model.draining) {
             (_, true) => Tone::Warn,

@@ -255,11 +255,11 @@ fn sum(workers: &[Worker]) -> Rates {
 
 fn tunnels(span: Span, before: Option<&[TunnelRow]>, after: &[TunnelRow]) -> Vec<Tunnel> {
     let before: HashMap<&str, &TunnelRow> =
-        before.unwrap_or_default().iter().map(|row| (row.tunnel.as_str(), row)).collect();
+        before.unwrap_or_default().iter().map(|row| (key(row), row)).collect();
     let tunnel = |now: &TunnelRow| {
-        let was = before.get(now.tunnel.as_str()).copied();
+        let was = before.get(key(now)).copied();
         Tunnel {
-            id: now.tunnel.clone(),
+            id: if now.state == "asleep" { now.state.clone() } else { now.tunnel.clone() },
             client: now.client.as_deref().map(printable),
             remote: now.remote.clone(),
             worker: now.worker,
@@ -273,6 +273,11 @@ fn tunnels(span: Span, before: Option<&[TunnelRow]>, after: &[TunnelRow]) -> Vec
         }
     };
     after.iter().map(tunnel).collect()
+}
+
+/// One that may sleep has other connections, and stays itself.
+fn key(row: &TunnelRow) -> &str {
+    row.id.as_deref().unwrap_or(&row.tunnel)
 }
 
 /// Of the packets that were sent between two looks, as far as QUIC knows by now.

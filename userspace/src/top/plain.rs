@@ -38,7 +38,7 @@ pub(super) fn block(model: &Model) -> String {
 
 /// The lines above the tables.
 pub(super) fn head(model: &Model) -> Vec<String> {
-    let preposition = if model.role == "gateway" { "on" } else { "to" };
+    let preposition = if model.role != "client" { "on" } else { "to" };
     let uptime = duration(model.uptime_s as f64);
     let mut lines = vec![
         format!(

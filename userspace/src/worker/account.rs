@@ -8,7 +8,7 @@
 //! counts in its own [`ledger`](super::ledger), and takes tokens for some 10 ms at once. Limits are atomics, too, so
 //! that a reload changes them under running flows.
 
-use super::bucket::Bucket;
+use super::{bucket::Bucket, sleepers::OfAccount};
 use std::{
     collections::HashMap,
     sync::{
@@ -94,6 +94,8 @@ pub(crate) struct Account {
     /// Datagrams and packets dropped for it.
     dropped: AtomicU64,
     buckets: [Bucket; 2],
+    /// Its tunnels that sleep.
+    pub(crate) asleep: OfAccount,
 }
 
 /// An account at one instant.
@@ -139,6 +141,7 @@ impl Account {
             waits: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
             buckets: [Bucket::new(epoch), Bucket::new(epoch)],
+            asleep: OfAccount::default(),
         }
     }
 

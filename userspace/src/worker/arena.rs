@@ -17,11 +17,18 @@ const ROOM_BYTES_MIN: usize = 16 * 1024;
 pub(super) struct Arena {
     block: BytesMut,
     chunks: Vec<Bytes>,
+    /// Each payload gets a buffer of its own from the allocator instead: what the arena saves, to be measured.
+    plain: bool,
 }
 
 impl Arena {
     pub(super) fn new() -> Self {
-        Self { block: BytesMut::new(), chunks: Vec::new() }
+        Self { block: BytesMut::new(), chunks: Vec::new(), plain: false }
+    }
+
+    /// An arena that is none (`BEAM_ABLATION=no-arenas`).
+    pub(super) fn plain() -> Self {
+        Self { plain: true, ..Self::new() }
     }
 
     /// A scratch list, empty, that keeps its capacity.
@@ -32,7 +39,9 @@ impl Arena {
 
     /// Space for up to `max` payload bytes; [`Self::take_data_frame`] takes what was filled.
     pub(super) fn payload_space(&mut self, max: usize) -> &mut [u8] {
-        if self.block.len() < DATA_HEADER_BYTES_MAX + ROOM_BYTES_MIN.min(max) {
+        if self.plain {
+            self.block = BytesMut::zeroed(DATA_HEADER_BYTES_MAX + max.min(BLOCK_BYTES));
+        } else if self.block.len() < DATA_HEADER_BYTES_MAX + ROOM_BYTES_MIN.min(max) {
             self.block = BytesMut::zeroed(BLOCK_BYTES);
         }
         let end = self.block.len().min(DATA_HEADER_BYTES_MAX + max);
@@ -54,7 +63,9 @@ impl Arena {
     /// Space for the payload of one datagram, with room for any prefix in front; [`Self::take_datagram`] takes it.
     pub(super) fn datagram_space(&mut self, payload_bytes: usize) -> &mut [u8] {
         let end = CAPSULE_PREFIX_BYTES_MAX + payload_bytes;
-        if self.block.len() < end {
+        if self.plain {
+            self.block = BytesMut::zeroed(end);
+        } else if self.block.len() < end {
             self.block = BytesMut::zeroed(BLOCK_BYTES.max(end));
         }
         &mut self.block[CAPSULE_PREFIX_BYTES_MAX..end]
@@ -104,7 +115,12 @@ mod tests {
 
     #[test]
     fn datagrams_stay_whole_behind_their_prefix_over_many_blocks() {
-        let mut arena = Arena::new();
+        for mut arena in [Arena::new(), Arena::plain()] {
+            datagrams_of(&mut arena);
+        }
+    }
+
+    fn datagrams_of(arena: &mut Arena) {
         let mut kept = Vec::new();
         for (i, length) in [0, 1, 512, 513, 1400, 65_527].into_iter().cycle().take(60).enumerate() {
             arena.datagram_space(length).fill(i as u8);
@@ -119,7 +135,12 @@ mod tests {
 
     #[test]
     fn frames_of_every_kind_of_length() {
-        let mut arena = Arena::new();
+        for mut arena in [Arena::new(), Arena::plain()] {
+            frames_of(&mut arena);
+        }
+    }
+
+    fn frames_of(arena: &mut Arena) {
         let mut kept = Vec::new();
         for (i, length) in
             [1, 63, 64, 512, 513, 16383, 16384, 60_000].into_iter().cycle().take(200).enumerate()

@@ -15,16 +15,17 @@ mod paths;
 mod pool;
 mod probe;
 mod reverse;
+mod sleep;
 mod trouble;
 mod udp;
 
+pub(super) use self::trouble::explain;
 use self::{
     ip::IpClient,
     paths::Changes,
     pool::{NothingLeft, Pool},
     probe::Probing,
     reverse::Reverse,
-    trouble::explain,
     udp::UdpSide,
 };
 pub(crate) use self::{
@@ -32,6 +33,7 @@ pub(crate) use self::{
     paths::source_towards,
     probe::{Early, Opening, PathFacts, ProbeConfig, Report},
     reverse::Publication,
+    sleep::{Habit, SHORTEST},
 };
 
 use super::{
@@ -100,6 +102,8 @@ pub(crate) struct ClientConfig {
     pub(crate) network: Option<IpConfig>,
     /// `beam ping`.
     pub(crate) probe: Option<ProbeConfig>,
+    /// When its tunnels sleep; `None` if something has to reach it.
+    pub(crate) sleep: Option<Habit>,
     pub(crate) once: bool,
     pub(crate) retries_max: Option<u32>,
     pub(crate) pause_max: Duration,
@@ -141,7 +145,7 @@ impl Client {
             udp: UdpSide::new(has_local_udp),
             reverse: Reverse::new(std::mem::take(&mut config.publications)),
             bearer: config.token.as_ref().map(|token| format!("Bearer {token}")),
-            pool: Pool::new(&config.locals, Instant::now()),
+            pool: Pool::new(&config.locals, Instant::now(), config.sleep.is_some()),
             config,
             changes: None,
             paths_due: None,
@@ -238,8 +242,8 @@ impl Client {
         self.udp_connection_ended(core, conn);
         self.reverse_connection_ended(core, conn);
         self.probe_closed(conn);
-        core.connection_ended(conn);
         let nothing_left = self.pool.closed(core, now, &self.config, conn, reason);
+        core.connection_ended(conn);
         self.ip_closed(core, conn);
         self.end_if(nothing_left);
         self.publish(core);

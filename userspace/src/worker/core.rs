@@ -62,6 +62,7 @@ struct OpenFlows {
     /// The most there were at once. The window was made for so many, and stays: quinn only books a smaller one as a debt
     /// that a larger one does not cancel, so that opening and closing flows would raise the credit without end.
     peak: u32,
+    opened: u32,
 }
 
 /// How a flow's socket is closed.
@@ -101,6 +102,9 @@ pub(super) struct Totals {
     pub(super) closed_revoked: u64,
     pub(super) closed_kicked: u64,
     pub(super) flows_revoked: u64,
+    /// Client: times that a tunnel fell asleep, and was woken.
+    pub(super) tunnel_lapses: u64,
+    pub(super) tunnel_wakes: u64,
 }
 
 impl Totals {
@@ -113,7 +117,7 @@ impl Totals {
         }
     }
 
-    pub(super) fn counters(&self) -> [(&'static str, u64); 24] {
+    pub(super) fn counters(&self) -> [(&'static str, u64); 26] {
         [
             ("flows_finished", self.flows_finished),
             ("flows_reset_by_stream", self.flows_reset_by_stream),
@@ -139,6 +143,8 @@ impl Totals {
             ("closed_revoked", self.closed_revoked),
             ("closed_kicked", self.closed_kicked),
             ("flows_revoked", self.flows_revoked),
+            ("tunnel_lapses", self.tunnel_lapses),
+            ("tunnel_wakes", self.tunnel_wakes),
         ]
     }
 }
@@ -183,6 +189,7 @@ impl Core {
         self.totals.flows_opened += 1;
         let flows = self.open_flows.entry(conn).or_default();
         flows.count += 1;
+        flows.opened = flows.opened.saturating_add(1);
         if flows.count <= flows.peak {
             return;
         }
@@ -199,6 +206,11 @@ impl Core {
     /// Flows that are open on a connection.
     pub(super) fn flow_count(&self, conn: ConnId) -> u32 {
         self.open_flows.get(&conn).map_or(0, |flows| flows.count)
+    }
+
+    /// Flows that were opened on a connection.
+    pub(super) fn flows_opened_on(&self, conn: ConnId) -> u32 {
+        self.open_flows.get(&conn).map_or(0, |flows| flows.opened)
     }
 
     fn flow_closed(&mut self, conn: ConnId) {

@@ -5,6 +5,7 @@
 //!                     └── refusals: 400 401 403 404 407 429 431 501 502 503 504 ──► Answering
 //! ```
 
+mod doze;
 mod extended;
 mod identity;
 mod ip;
@@ -26,8 +27,10 @@ use super::{
     mail::Command,
     poll::FlowKey,
     session::{
-        Resolving, Session, Slot, Transport, abandon, close, gateway_h3_config, quic_code, write_some,
+        Answering, Pending, Resolving, Session, Slot, Transport, abandon, close, gateway_h3_config,
+        quic_code, write_some,
     },
+    sleepers::Sleepers,
     udp::Gone,
 };
 use ::upstream::{
@@ -44,7 +47,10 @@ use masque::{Code, Host, Item, Kind, MessageError, MessageReader, Request, Reque
 pub(crate) use revoke::Revoked;
 use std::{
     collections::{HashMap, VecDeque},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 use tunnel::{CloseReason, ConnId, Dir, Event, Read, RetryPolicy, StreamId, VarInt};
@@ -54,6 +60,8 @@ pub(crate) struct GatewayConfig {
     pub(crate) users: Option<Users>,
     /// Outlives every replacement.
     pub(crate) accounts: Arc<Accounts>,
+    /// So do they.
+    pub(crate) sleepers: Arc<Sleepers>,
     pub(crate) policy: Policy,
     /// Where everybody may listen (`--allow-listen`), beside what the users file says.
     pub(crate) listen: ClientPolicy,
@@ -67,9 +75,10 @@ pub(crate) struct GatewayConfig {
 impl GatewayConfig {
     /// The same with other rules.
     pub(crate) fn renewed(&self, Rules { users, policy, listen, authorities }: Rules) -> Self {
-        let (accounts, resolver) = (self.accounts.clone(), self.resolver.clone());
+        let (accounts, sleepers, resolver) =
+            (self.accounts.clone(), self.sleepers.clone(), self.resolver.clone());
         let certificate_name = self.certificate_name;
-        Self { users, accounts, policy, listen, resolver, certificate_name, authorities }
+        Self { users, accounts, sleepers, policy, listen, resolver, certificate_name, authorities }
     }
 }
 
@@ -92,7 +101,8 @@ pub(crate) struct Limits {
 /// See the module.
 pub(crate) struct Gateway {
     config: Arc<GatewayConfig>,
-    sessions: HashMap<ConnId, Session>,
+    /// Boxed: half of a table that doubles is empty.
+    sessions: HashMap<ConnId, Box<Session>>,
     /// Sessions that had not shown who they are when they came, oldest first.
     unproven: VecDeque<ConnId>,
     /// Names being resolved, by when the client is told that it takes too long.
@@ -100,6 +110,8 @@ pub(crate) struct Gateway {
     /// This worker's table of names.
     names: Local<Names>,
     listens: Listens,
+    /// What [`Pending`] counts.
+    pending: Arc<AtomicUsize>,
     /// The listeners of all workers.
     claims: Arc<Claims>,
 }
@@ -150,6 +162,7 @@ impl Gateway {
             unproven: VecDeque::new(),
             lookups: VecDeque::new(),
             listens: Listens::default(),
+            pending: Arc::default(),
             claims,
         }
     }
@@ -216,7 +229,7 @@ impl Gateway {
                     Some(_) => quic.permit_streams(identity::STREAMS_MAX),
                     None => self.unproven.push_back(conn),
                 }
-                self.sessions.insert(conn, session);
+                self.sessions.insert(conn, Box::new(session));
                 self.limit_unproven(core);
                 if core.draining {
                     self.drain_one(core, conn);
@@ -247,11 +260,12 @@ impl Gateway {
     }
 
     fn closed(&mut self, core: &mut Core, conn: ConnId, reason: &CloseReason) {
-        core.connection_ended(conn);
         if let Some(session) = self.sessions.remove(&conn) {
+            self.left(core, conn, &session, reason);
             datagrams::count_lost(core, &session, conn);
             tracing::debug!("tunnel closed: {reason}");
         }
+        core.connection_ended(conn);
         for key in core.flows.keys_on(conn) {
             if !core.outlives(key, conn) {
                 core.totals.flows_reset_by_stream += 1;
@@ -291,9 +305,9 @@ impl Gateway {
         match session.slots.get(&stream) {
             Some(Slot::Uni) => {
                 let Some(mut quic) = core.engine.connection(conn) else { return };
-                // A client's GOAWAY or MAX_PUSH_ID asks nothing of us: we push nothing.
-                if let Err(error) = session.read_uni(&mut quic, stream) {
-                    close(&mut quic, &error);
+                match session.read_uni(&mut quic, stream) {
+                    Ok(events) => self.heard(core, conn, &events),
+                    Err(error) => close(&mut quic, &error),
                 }
             }
             Some(Slot::Head(_)) => self.read_head(core, conn, stream),
@@ -316,10 +330,10 @@ impl Gateway {
             Some(&mut Slot::Udp(key)) => core.udp.queue(key),
             Some(Slot::Listen) => self.pump_listen(core, (conn, stream)),
             Some(&mut Slot::Ip(key)) => core.ip.queue(key),
-            Some(Slot::Answering(rest)) => {
+            Some(Slot::Answering(answer)) => {
                 let Some(mut quic) = core.engine.connection(conn) else { return };
-                let alive = write_some(&mut quic, stream, rest);
-                if !alive || rest.is_empty() {
+                let alive = write_some(&mut quic, stream, &mut answer.rest);
+                if !alive || answer.rest.is_empty() {
                     session.slots.remove(&stream);
                     quic.finish(stream);
                 }
@@ -496,7 +510,8 @@ impl Gateway {
         if let Some(session) = self.sessions.get_mut(&conn) {
             session.lookups += 1;
             let since = core.now;
-            let resolving = Resolving { reader, host, port, asker, permit, transport, since };
+            let _pending = Pending::among(&self.pending);
+            let resolving = Resolving { reader, host, port, asker, permit, transport, since, _pending };
             session.slots.insert(stream, Slot::Resolving(Box::new(resolving)));
             self.lookups.push_back((core.now + LOOKUP_LIMIT, conn, stream));
         }
@@ -542,7 +557,8 @@ impl Gateway {
         quic.stop(stream, quic_code(Code::H3_NO_ERROR));
         let alive = write_some(&mut quic, stream, &mut bytes);
         if alive && !bytes.is_empty() {
-            session.slots.insert(stream, Slot::Answering(bytes));
+            let answer = Answering { rest: bytes, _pending: Pending::among(&self.pending) };
+            session.slots.insert(stream, Slot::Answering(Box::new(answer)));
         } else {
             session.slots.remove(&stream);
             quic.finish(stream);
@@ -590,8 +606,7 @@ impl Gateway {
 
     /// Requests that are neither refused nor flows yet.
     pub(super) fn pending_count(&self) -> usize {
-        let pending = |slot: &&Slot| matches!(slot, Slot::Resolving(_) | Slot::Answering(_));
-        self.sessions.values().map(|session| session.slots.values().filter(pending).count()).sum()
+        self.pending.load(Relaxed)
     }
 
     pub(super) fn timers(&mut self, core: &mut Core, now: Instant) {

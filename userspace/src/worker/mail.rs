@@ -112,6 +112,8 @@ pub(crate) enum Command {
         id: u64,
         outcome: Result<Vec<SocketAddr>, ResolveError>,
     },
+    /// `beam bench run`: begin a measurement, or end it.
+    Bench(super::bench::Order),
     /// The client's gateway name was resolved, for one of its links.
     GatewayResolved { link: u8, outcome: Result<Vec<SocketAddr>, ResolveError> },
 }

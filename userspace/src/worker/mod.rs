@@ -10,6 +10,7 @@
 
 pub(crate) mod account;
 mod arena;
+pub(crate) mod bench;
 mod bucket;
 mod capture;
 mod client;
@@ -27,12 +28,14 @@ pub(crate) mod poll;
 pub(crate) mod ports;
 mod reverse;
 mod session;
+pub(crate) mod sleepers;
 pub(crate) mod snapshot;
 pub(crate) mod tables;
 mod udp;
 
 pub(crate) use client::{Client, ClientConfig, IpConfig, Listen, Publication, source_towards};
 pub(crate) use client::{Early, Opening, PathFacts, ProbeConfig, Report};
+pub(crate) use client::{Habit, SHORTEST as SHORTEST_SLEEP};
 pub(crate) use gateway::{Authorities, Claims, Gateway, GatewayConfig, Limits, Revoked, Rules};
 pub(crate) use session::gateway_h3_config;
 
@@ -44,9 +47,10 @@ use self::{
     ports::Ports,
     snapshot::WorkerSnapshot,
 };
-use crate::protection::ProtectionStatus;
+use crate::{ablation::Ablation, memory::MemoryLimit, protection::ProtectionStatus};
 use std::{
     io,
+    sync::Arc,
     time::{Duration, Instant},
 };
 use tunnel::{ConnId, Engine, Event, transport::TransportOptions};
@@ -57,6 +61,8 @@ pub(crate) enum Role {
     Gateway(Box<Gateway>),
     /// Opens a tunnel and feeds local connections into it.
     Client(Box<Client>),
+    /// Measures, or is measured: `beam bench`.
+    Bench(Box<bench::Bench>),
 }
 
 /// How a worker ended.
@@ -87,6 +93,8 @@ pub(crate) struct Worker {
     asleep_until: Option<Instant>,
     /// When to look at round trips again.
     sample_at: Instant,
+    /// A gateway's limit, and the last look at it that was heeded.
+    memory: Option<(Arc<MemoryLimit>, u32)>,
     /// Never sleep: latency for a whole CPU.
     busy_poll: bool,
     ended: Option<Ended>,
@@ -118,6 +126,7 @@ impl Worker {
         let windows = match role {
             Role::Gateway(_) => TransportOptions::gateway(),
             Role::Client(_) => TransportOptions::client(),
+            Role::Bench(_) => TransportOptions::gateway(),
         };
         let core = Core::new(id, engine, poll, mailbox.clone(), windows);
         Ok(Self {
@@ -132,6 +141,7 @@ impl Worker {
             turn_began: None,
             asleep_until: None,
             sample_at: Instant::now(),
+            memory: None,
             busy_poll: false,
             ended: None,
         })
@@ -140,6 +150,13 @@ impl Worker {
     /// Makes it turn without sleeping (`--busy-poll`).
     pub(crate) fn set_busy_poll(&mut self, busy_poll: bool) {
         self.busy_poll = busy_poll;
+    }
+
+    /// Leaves out what `BEAM_ABLATION` names of a worker's own parts.
+    pub(crate) fn ablate(&mut self, ablation: Ablation) {
+        if !ablation.arenas {
+            self.core.arena = arena::Arena::plain();
+        }
     }
 
     /// Closes UDP flows that are silent for so long.
@@ -152,6 +169,21 @@ impl Worker {
         let Limits { connections_max, retry, udp_idle_timeout } = limits;
         self.core.engine.set_limits(connections_max, retry);
         self.set_udp_idle_timeout(udp_idle_timeout);
+    }
+
+    /// Has it heed this limit.
+    pub(crate) fn set_memory(&mut self, memory: Arc<MemoryLimit>) {
+        self.memory = Some((memory, 0));
+    }
+
+    /// Does what the last look at the memory asks for.
+    fn heed_memory(&mut self) {
+        let Some((memory, seen)) = &mut self.memory else { return };
+        let Some(orders) = memory.orders(seen) else { return };
+        self.core.engine.set_room(orders.room);
+        if let Some(bytes) = orders.window_bytes {
+            memory.lowered(self.core.engine.lower_windows(bytes));
+        }
     }
 
     /// Runs until it is told to stop.
@@ -189,7 +221,7 @@ impl Worker {
     fn start(&mut self) -> io::Result<()> {
         match &mut self.role {
             Role::Client(client) => client.start(&mut self.core, Instant::now()),
-            Role::Gateway(_) => Ok(()),
+            Role::Gateway(_) | Role::Bench(_) => Ok(()),
         }
     }
 
@@ -197,6 +229,7 @@ impl Worker {
     fn turn(&mut self, now: Instant) -> io::Result<bool> {
         self.loops += 1;
         self.core.now = now;
+        self.heed_memory();
         // First, so that the ports put them on their fill rings in this turn: a queue whose frames were all with other
         // workers hears of no packet that would cause another one.
         while let Some((port, frame)) = self.mailbox.next_return() {
@@ -211,6 +244,9 @@ impl Worker {
         self.serve_sockets(now);
         more |= self.pump_flows(now);
         more |= self.pump_ip(now)?;
+        if let Role::Bench(bench) = &mut self.role {
+            more |= bench.turn(&mut self.core, now);
+        }
         self.role_timers(now);
         let drained = self.ports.transmit(now, &mut self.core.engine, &mut self.core.captures);
         self.ports.flush(now, &self.core.poll)?;
@@ -271,6 +307,7 @@ impl Worker {
         let role = match &self.role {
             Role::Gateway(gateway) => gateway.next_deadline(&self.core),
             Role::Client(client) => client.next_deadline(&self.core),
+            Role::Bench(bench) => bench.next_deadline(),
         };
         let inner = self.core.inner_deadline();
         let starved = self.core.ledger.next_deadline();
@@ -340,6 +377,7 @@ impl Worker {
                 match &mut self.role {
                     Role::Gateway(gateway) => gateway.drain(&mut self.core),
                     Role::Client(client) => client.drain(&mut self.core),
+                    Role::Bench(bench) => bench.drain(&mut self.core),
                 }
             }
             Command::Fold(reply) => {
@@ -372,9 +410,14 @@ impl Worker {
             Command::Kick { who, reply } => {
                 let kicked = match &mut self.role {
                     Role::Gateway(gateway) => gateway.kick(&mut self.core, &who),
-                    Role::Client(_) => 0,
+                    Role::Client(_) | Role::Bench(_) => 0,
                 };
                 let _ = reply.send(kicked);
+            }
+            Command::Bench(order) => {
+                if let Role::Bench(bench) = &mut self.role {
+                    bench.obey(&mut self.core, now, order);
+                }
             }
             Command::Resolved { conn, stream, outcome } => {
                 if let Role::Gateway(gateway) = &mut self.role {
@@ -418,6 +461,7 @@ impl Worker {
         match &mut self.role {
             Role::Gateway(gateway) => gateway.on_event(&mut self.core, conn, event),
             Role::Client(client) => client.on_event(&mut self.core, now, conn, event),
+            Role::Bench(bench) => bench.on_event(&mut self.core, now, conn, &event),
         }
     }
 
@@ -447,6 +491,7 @@ impl Worker {
                 Token::Listener(index) => match &mut self.role {
                     Role::Client(client) => client.accept(&mut self.core, now, index),
                     Role::Gateway(gateway) => gateway.knocked(&mut self.core, index),
+                    Role::Bench(_) => {}
                 },
             }
         }
@@ -460,6 +505,7 @@ impl Worker {
             match &mut self.role {
                 Role::Gateway(gateway) => gateway.advance(&mut self.core, now, key),
                 Role::Client(client) => client.advance(&mut self.core, key),
+                Role::Bench(_) => {}
             }
         }
         for _ in 0..self.core.udp.ready_count().min(STEPS_MAX) {
@@ -467,6 +513,7 @@ impl Worker {
             match &mut self.role {
                 Role::Gateway(gateway) => gateway.advance_udp(&mut self.core, key),
                 Role::Client(client) => client.advance_udp(&mut self.core, key),
+                Role::Bench(_) => {}
             }
         }
         self.core.flows.ready_count() + self.core.udp.ready_count() > 0
@@ -479,6 +526,7 @@ impl Worker {
             match &mut self.role {
                 Role::Gateway(gateway) => gateway.advance_ip(&mut self.core, key),
                 Role::Client(client) => client.advance_ip(&mut self.core, key),
+                Role::Bench(_) => {}
             }
         }
         let more = self.core.move_inner(now)?;
@@ -487,6 +535,7 @@ impl Worker {
 
     fn role_timers(&mut self, now: Instant) {
         match &mut self.role {
+            Role::Bench(_) => {}
             Role::Gateway(gateway) => gateway.timers(&mut self.core, now),
             Role::Client(client) => {
                 if let Some(ended) = client.timers(&mut self.core, now) {
@@ -498,7 +547,11 @@ impl Worker {
 
     /// Closes what is open, so that peers need not wait for their idle timers.
     fn say_goodbye(&mut self, now: Instant) {
-        self.core.engine.close_all(now, session::quic_code(masque::Code::H3_NO_ERROR), b"");
+        let code = match self.role {
+            Role::Bench(_) => tunnel::VarInt::from_u32(0),
+            Role::Gateway(_) | Role::Client(_) => session::quic_code(masque::Code::H3_NO_ERROR),
+        };
+        self.core.engine.close_all(now, code, b"");
         self.core.engine.run(now);
         for _ in 0..1024 {
             let drained = self.ports.transmit(now, &mut self.core.engine, &mut self.core.captures);
@@ -511,7 +564,11 @@ impl Worker {
     fn snapshot(&mut self) -> WorkerSnapshot {
         let (up, waits_for) = match &self.role {
             Role::Client(client) => client.state(),
-            Role::Gateway(_) => (true, None),
+            Role::Gateway(_) | Role::Bench(_) => (true, None),
+        };
+        let streams = match &self.role {
+            Role::Bench(bench) => bench.streams(),
+            Role::Gateway(_) | Role::Client(_) => 0,
         };
         let stats = self.core.engine.stats();
         let (level, stopped) = self.core.engine.protection_level();
@@ -521,15 +578,15 @@ impl Worker {
             ports: self.ports.snapshot(),
             hand_over: self.ports.counters,
             connections: self.core.engine.connections() as u64,
-            flows: (self.core.flows.len() + self.core.udp.len()) as u64,
+            flows: (self.core.flows.len() + self.core.udp.len()) as u64 + streams,
             pending: match &self.role {
                 Role::Gateway(gateway) => gateway.pending_count() as u64,
-                Role::Client(_) => 0,
+                Role::Client(_) | Role::Bench(_) => 0,
             },
             flows_opened: self.core.totals.flows_opened + self.core.udp.totals.opened,
             caches: match &self.role {
                 Role::Gateway(gateway) => gateway.caches(),
-                Role::Client(_) => Vec::new(),
+                Role::Client(_) | Role::Bench(_) => Vec::new(),
             },
             loops: self.loops,
             sleeps: self.sleeps,
@@ -537,7 +594,11 @@ impl Worker {
             up,
             tunnels: match &self.role {
                 Role::Client(client) => Some(client.up_count()),
-                Role::Gateway(_) => None,
+                Role::Gateway(_) | Role::Bench(_) => None,
+            },
+            asleep: match &self.role {
+                Role::Client(client) => client.sleepers(self.core.now).count() as u64,
+                Role::Gateway(_) | Role::Bench(_) => 0,
             },
             waits_for,
             ..WorkerSnapshot::default()
@@ -559,8 +620,10 @@ impl Worker {
         snapshot.drops.extend(self.core.udp.totals.drops());
         snapshot.counters.extend(self.core.reverse.totals.counters());
         snapshot.drops.extend(self.core.reverse.totals.drops());
-        if let Role::Client(client) = &self.role {
-            snapshot.drops.extend(client.udp_drops());
+        match &self.role {
+            Role::Client(client) => snapshot.drops.extend(client.udp_drops()),
+            Role::Bench(bench) => snapshot.counters.extend(bench.counters()),
+            Role::Gateway(_) => {}
         }
         for port in self.ports.iter() {
             port.kernel_drops(&mut |name, value| snapshot.drops.push((name, value)));
@@ -588,5 +651,6 @@ pub(crate) fn counter_names() -> Vec<&'static str> {
     names.extend(udp::Totals::default().counters().map(|(name, _)| name));
     names.extend(reverse::Totals::default().counters().map(|(name, _)| name));
     names.extend(ip::counters_of_nothing());
+    names.extend(bench::counter_names());
     names
 }

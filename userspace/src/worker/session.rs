@@ -5,10 +5,18 @@ use super::{
     gateway::Asker,
     ledger::{FlowPermit, Membership},
     poll::FlowKey,
+    sleepers::Awake,
 };
 use bytes::Bytes;
-use masque::{Code, ConnectionError, Event as H3Event, RequestReader};
-use std::{collections::HashMap, sync::Arc, time::Instant};
+use masque::{BEAM_SLEEP, Code, ConnectionError, Event as H3Event, RequestReader, TunnelId};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Instant,
+};
 use tunnel::{ConnMut, Read, StreamId, VarInt, Write};
 use upstream::users::{Identity, KeyHash, TokenHash};
 
@@ -20,8 +28,8 @@ pub(super) enum Slot {
     Head(Box<RequestReader>),
     /// Gateway: the destination's name is being resolved.
     Resolving(Box<Resolving>),
-    /// Gateway: an answer that ends the stream, waiting for send window.
-    Answering(Bytes),
+    /// Gateway: an answer that ends the stream, waiting for send window. Boxed, since it is rare.
+    Answering(Box<Answering>),
     /// A flow, in whatever phase.
     Flow(FlowKey),
     /// A UDP flow, in whatever phase.
@@ -48,6 +56,32 @@ pub(super) struct Resolving {
     pub(super) transport: Transport,
     /// When the request came.
     pub(super) since: Instant,
+    pub(super) _pending: Pending,
+}
+
+/// An answer, as far as it isn't written.
+pub(super) struct Answering {
+    pub(super) rest: Bytes,
+    pub(super) _pending: Pending,
+}
+
+/// Requests of a worker that are neither refused nor flows yet. Each counts itself for as long as it lives: whoever asks,
+/// once a second, need not look through a hundred thousand connections.
+#[derive(Debug)]
+pub(super) struct Pending(Arc<AtomicUsize>);
+
+impl Pending {
+    /// One more of `count`.
+    pub(super) fn among(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Relaxed);
+        Self(count.clone())
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
 }
 
 /// What the flow to the destination will be.
@@ -59,7 +93,7 @@ pub(super) enum Transport {
 
 /// A peer that grants us no control stream, or no window on it, can't be spoken to (RFC 9114 section 6.2).
 const OUR_STREAM_REFUSED: ConnectionError =
-    ConnectionError::new(Code::H3_GENERAL_PROTOCOL_ERROR, "no credit for our control streams", 0);
+    ConnectionError::new(Code::H3_GENERAL_PROTOCOL_ERROR, "no credit for our control stream", 0);
 
 /// Bytes read from a control stream at once.
 const UNI_READ_BYTES: usize = 4096;
@@ -84,10 +118,25 @@ pub(super) struct Session {
     pub(super) key: Option<KeyHash>,
     /// Gateway: names that are being resolved for it, those of requests that were given up included.
     pub(super) lookups: u32,
+    /// Unidirectional streams among the slots.
+    uni_count: u32,
+    /// Gateway: which tunnel it is, if that may sleep.
+    pub(super) tunnel_id: Option<TunnelId>,
+    /// Gateway: its record, since it is known whose it is.
+    pub(super) awake: Option<Box<Awake>>,
 }
 
+// What a tunnel costs a worker beside the engine's `CONNECTION_BYTES` (which has the HTTP/3 part in it): its session, its
+// place among the sessions (some 40 bytes), 212 bytes for the peer's control stream among the slots. Its client's account
+// and entry in the ledger are there once, however many tunnels it has.
+#[cfg(target_pointer_width = "64")]
+const _: () = {
+    assert!(size_of::<Session>() <= 424);
+    assert!(size_of::<Slot>() <= 40);
+};
+
 impl Session {
-    /// Opens our control and QPACK streams.
+    /// Opens our control stream.
     pub(super) fn open(h3: masque::Connection, conn: &mut ConnMut<'_>) -> Result<Self, ConnectionError> {
         let mut session = Self {
             h3,
@@ -101,20 +150,20 @@ impl Session {
             authorities: Arc::default(),
             key: None,
             lookups: 0,
+            uni_count: 0,
+            tunnel_id: None,
+            awake: None,
         };
-        for (kind, bytes) in session.h3.opening() {
-            let stream = conn.open_uni().ok_or(OUR_STREAM_REFUSED)?;
-            if kind == masque::UniStream::Control {
-                session.control = Some(stream);
-            }
-            write_whole(conn, stream, bytes)?;
-        }
+        let control = conn.open_uni().ok_or(OUR_STREAM_REFUSED)?;
+        session.control = Some(control);
+        write_whole(conn, control, session.h3.opening())?;
         Ok(session)
     }
 
     /// Takes in a unidirectional stream that the peer opened.
     pub(super) fn add_uni(&mut self, stream: StreamId) -> Result<(), ConnectionError> {
         self.slots.insert(stream, Slot::Uni);
+        self.uni_count += 1;
         self.h3.uni_opened(u64::from(stream))
     }
 
@@ -126,6 +175,15 @@ impl Session {
     /// Gateway: the client has shown who it is.
     pub(super) fn is_proven(&self) -> bool {
         self.membership.is_some() || self.identity.is_some()
+    }
+
+    fn uni_over(&mut self, stream: StreamId) {
+        self.uni_count -= u32::from(matches!(self.slots.remove(&stream), Some(Slot::Uni)));
+    }
+
+    /// Requests that are open, whatever became of them.
+    pub(super) fn request_count(&self) -> usize {
+        self.slots.len().saturating_sub(self.uni_count as usize)
     }
 
     /// The bounds for readers of request streams.
@@ -146,7 +204,7 @@ impl Session {
                 Read::Chunk(bytes) => {
                     for event in self.h3.uni_data(id, bytes, false)? {
                         if let H3Event::StopSending { code, .. } = event {
-                            self.slots.remove(&stream);
+                            self.uni_over(stream);
                             conn.stop(stream, quic_code(code));
                             return Ok(events);
                         }
@@ -155,12 +213,12 @@ impl Session {
                     }
                 }
                 Read::Fin => {
-                    self.slots.remove(&stream);
+                    self.uni_over(stream);
                     events.extend(self.h3.uni_data(id, Bytes::new(), true)?);
                     return Ok(events);
                 }
                 Read::Reset(_) => {
-                    self.slots.remove(&stream);
+                    self.uni_over(stream);
                     self.h3.uni_reset(id)?;
                     return Ok(events);
                 }
@@ -181,6 +239,12 @@ impl Session {
 /// What either end announces. Both have QUIC datagrams among their transport parameters (`tunnel::transport`).
 pub(crate) fn h3_config() -> masque::Config {
     masque::Config { h3_datagram: true, ..masque::Config::default() }
+}
+
+/// What a client announces: its tunnel's id, if it may sleep.
+pub(super) fn client_h3_config(id: Option<TunnelId>) -> masque::Config {
+    let extra_settings = id.iter().map(|id| (BEAM_SLEEP, id.get())).collect();
+    masque::Config { extra_settings, ..h3_config() }
 }
 
 /// What a gateway announces: `-R`, too.

@@ -46,6 +46,8 @@ pub(crate) struct WorkerSnapshot {
     pub(crate) up: bool,
     /// A client's tunnels: how many are up, of how many.
     pub(crate) tunnels: Option<(usize, usize)>,
+    /// Of those, without a connection.
+    pub(crate) asleep: u64,
     /// What it waits for, where `up` is false.
     pub(crate) waits_for: Option<String>,
 }

@@ -7,6 +7,7 @@ use super::{
     datagrams,
     flows::{Flow, Phase},
     ip::IpSession,
+    sleepers::{Moved, Sleeper},
     udp::{Outside, Phase as UdpPhase, UdpFlow},
 };
 use crate::orders::tunnel_id;
@@ -30,6 +31,12 @@ pub(crate) struct Slice<T> {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct TunnelRow {
     pub(crate) tunnel: String,
+    /// Of one that may sleep: the same whatever connection it has.
+    #[serde(default)]
+    pub(crate) id: Option<String>,
+    /// `live` or `asleep`.
+    #[serde(default)]
+    pub(crate) state: String,
     /// `None`: it has not shown who it is; or this is a client.
     pub(crate) client: Option<String>,
     pub(crate) remote: String,
@@ -42,9 +49,13 @@ pub(crate) struct TunnelRow {
     pub(crate) datagram_mtu: Option<usize>,
     pub(crate) sent_packets: u64,
     pub(crate) lost_packets: u64,
-    /// UDP payload, by this end.
+    /// Flows opened since it first came.
+    #[serde(default)]
+    pub(crate) flows_opened: u32,
+    /// UDP payload, by this end, since it first came.
     pub(crate) tx_bytes: u64,
     pub(crate) rx_bytes: u64,
+    /// Since its connection came; of one asleep, since it fell asleep.
     pub(crate) age_s: Option<u64>,
 }
 
@@ -85,19 +96,55 @@ pub(crate) struct FlowRow {
     pub(crate) age_s: Option<u64>,
 }
 
+impl TunnelRow {
+    /// A tunnel without a connection. What only a connection has is not known of it.
+    pub(crate) fn asleep(sleeper: &Sleeper, worker: u8) -> Self {
+        Self {
+            tunnel: "-".to_owned(),
+            id: Some(format!("{:016x}", sleeper.id)),
+            state: "asleep".to_owned(),
+            client: Some(sleeper.client.to_string()).filter(|name| !name.is_empty()),
+            remote: "-".to_owned(),
+            worker,
+            flows: 0,
+            rtt_ms: 0.0,
+            mtu: 0,
+            datagram_mtu: None,
+            sent_packets: 0,
+            lost_packets: 0,
+            flows_opened: sleeper.moved.flows_opened,
+            tx_bytes: sleeper.moved.tx_bytes,
+            rx_bytes: sleeper.moved.rx_bytes,
+            age_s: Some(sleeper.asleep_s),
+        }
+    }
+}
+
 impl Worker {
     pub(super) fn tunnels(&mut self, from: usize) -> Slice<TunnelRow> {
         let ids: Vec<ConnId> = self.core.engine.connection_ids().skip(from).take(SLICE_MAX).collect();
         let next = (ids.len() == SLICE_MAX).then_some(from + SLICE_MAX);
-        let rows = ids.into_iter().filter_map(|conn| self.tunnel(conn)).collect();
+        let mut rows: Vec<_> = ids.into_iter().filter_map(|conn| self.tunnel(conn)).collect();
+        if let (Role::Client(client), None) = (&self.role, next) {
+            rows.extend(
+                client.sleepers(self.core.now).map(|sleeper| TunnelRow::asleep(&sleeper, self.core.id)),
+            );
+        }
         Slice { rows, next }
     }
 
     fn tunnel(&mut self, conn: ConnId) -> Option<TunnelRow> {
         let (client, since) = match &self.role {
             Role::Gateway(gateway) => gateway.about(conn),
-            Role::Client(_) => (None, None),
+            Role::Client(_) | Role::Bench(_) => (None, None),
         };
+        let (id, before) = match &self.role {
+            Role::Gateway(gateway) => gateway.dozer(conn).map(|awake| (awake.id(), awake.before)),
+            Role::Client(client) => client.dozer(conn),
+            Role::Bench(_) => None,
+        }
+        .map_or((None, Moved::default()), |(id, before)| (Some(id), before));
+        let flows_opened = before.flows_opened.saturating_add(self.core.flows_opened_on(conn));
         let core = &mut self.core;
         let (flows, now, worker) = (core.flow_count(conn), core.now, core.id);
         let mut quic = core.engine.connection(conn).filter(|quic| !quic.is_closed())?;
@@ -105,6 +152,8 @@ impl Worker {
         let path = stats.path;
         Some(TunnelRow {
             tunnel: tunnel_id(worker, conn),
+            id: id.map(|id| format!("{:016x}", id.get())),
+            state: "live".to_owned(),
             client,
             remote: quic.remote_address().to_string(),
             worker,
@@ -114,15 +163,16 @@ impl Worker {
             datagram_mtu: datagrams::payload_max_bytes(&mut quic),
             sent_packets: path.sent_packets,
             lost_packets: path.lost_packets,
-            tx_bytes: stats.udp_tx.bytes,
-            rx_bytes: stats.udp_rx.bytes,
+            flows_opened,
+            tx_bytes: before.tx_bytes.saturating_add(stats.udp_tx.bytes),
+            rx_bytes: before.rx_bytes.saturating_add(stats.udp_rx.bytes),
             age_s: since.map(|since| seconds(since, now)),
         })
     }
 
     /// What packets to the clients of a gateway's worker have for destinations.
     pub(super) fn routes(&self, from: usize) -> Slice<RouteRow> {
-        if matches!(self.role, Role::Client(_)) {
+        if !matches!(self.role, Role::Gateway(_)) {
             return Slice { rows: Vec::new(), next: None };
         }
         let (sessions, next) = self.core.ip.slice(from, SLICE_MAX);

@@ -92,6 +92,7 @@ fn values(setting: &Value, default: Option<&str>) -> [String; 3] {
         "stdio" => &["a:1", "a:2", "a:3"],
         "ip-pool" | "ip-route" | "route" | "announce" => &["10.0.0.0/8", "10.0.0.0/9", "10.0.0.0/10"],
         "allow-listen" => &["1", "2", "3"],
+        "memory-limit" => &["1MiB", "2MiB", "3GiB"],
         // Names, paths, numbers and times read well as numbers.
         _ => &["11", "12", "13"],
     };

@@ -111,18 +111,21 @@ impl QuicClient {
         }
     }
 
-    /// The handshake, and the three streams that HTTP/3 begins with.
+    /// The handshake, and the stream that HTTP/3 begins with.
     pub(crate) fn established(&mut self) {
         self.until("the handshake", |_, event| match event {
             Some(Event::Connected { .. }) => Some(()),
             Some(Event::HandshakeFailed { reason } | Event::Closed { reason }) => panic!("{reason}"),
             _ => None,
         });
+        self.begin();
+    }
+
+    /// The stream that HTTP/3 begins with.
+    pub(crate) fn begin(&mut self) {
         let h3 = masque::Connection::client(masque::Config::default());
-        for (_, mut bytes) in h3.opening() {
-            let stream = self.engine.connection(self.conn).unwrap().open_uni().unwrap();
-            self.write(stream, &mut bytes);
-        }
+        let stream = self.engine.connection(self.conn).unwrap().open_uni().unwrap();
+        self.write(stream, &mut h3.opening());
     }
 
     /// CONNECT to `authority` with a bearer token; returns once the gateway has answered 200.
@@ -160,6 +163,28 @@ impl QuicClient {
             let read = client.engine.connection(client.conn)?.read(stream, usize::MAX);
             (read != Read::Blocked).then_some(read)
         })
+    }
+
+    /// Sends DATA on a flow.
+    pub(crate) fn say(&mut self, stream: StreamId, words: &str) {
+        let mut bytes = vec![0, words.len() as u8];
+        assert!(words.len() < 64, "the length of a DATA frame is one byte here");
+        bytes.extend(words.as_bytes());
+        self.write(stream, &mut bytes.into());
+    }
+
+    /// Returns once this has come on a flow, in DATA frames, and nothing else.
+    pub(crate) fn hear(&mut self, stream: StreamId, wanted: &[u8]) {
+        let mut heard: Vec<u8> = Vec::new();
+        while heard.len() < wanted.len() {
+            let Read::Chunk(mut bytes) = self.read(stream) else { panic!("the flow has ended") };
+            while !bytes.is_empty() {
+                assert!(bytes.len() >= 2 && bytes[0] == 0 && bytes[1] < 64, "a short DATA frame: {bytes:?}");
+                let frame = bytes.split_to(2 + usize::from(bytes[1]));
+                heard.extend(&frame[2..]);
+            }
+        }
+        assert_eq!(heard, wanted);
     }
 
     /// Answers whatever comes, for so long.

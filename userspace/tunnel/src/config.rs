@@ -78,20 +78,24 @@ pub struct EngineConfig {
     pub connections_max: usize,
     /// Handshakes begun in one `run`: each costs about 200 us.
     pub handshakes_per_run: usize,
-    /// First Initials that wait for that budget; further ones are dropped.
+    /// First Initials from unproven addresses that wait for that budget; further ones are dropped.
     pub incoming_queue_max: usize,
+    /// The same of addresses that a token has proved: clients that come back, all at once after a power cut.
+    pub incoming_proven_max: usize,
     /// A server-side handshake that takes longer is dropped.
     pub handshake_timeout: Duration,
     /// Addresses that the three-times limit remembers; the least recently heard is forgotten.
     pub unvalidated_paths_max: usize,
     /// Largest UDP payload that peers may send us.
     pub udp_payload_max_bytes: u16,
-    /// Permitted remote streams are doubled on demand up to this, in each direction.
+    /// Permitted remote streams are raised on demand up to this, in each direction.
     pub remote_streams_max: u32,
     /// How packets are sealed and opened.
     pub protection: Protection,
     /// Keeps [`crate::Batches`]; off only to measure what that costs.
     pub count_batches: bool,
+    /// Copies each batch once more on its way, in and out, as if the cipher weren't the copy; only to measure what that costs.
+    pub extra_copy: bool,
     /// Makes quinn's and the CIDs' random numbers repeatable: for simulation only.
     pub rng_seed: Option<[u8; 32]>,
 }
@@ -108,12 +112,14 @@ impl EngineConfig {
             connections_max: 100_000,
             handshakes_per_run: 4,
             incoming_queue_max: 1024,
+            incoming_proven_max: 12_288,
             handshake_timeout: Duration::from_secs(10),
             unvalidated_paths_max: 16_384,
             udp_payload_max_bytes: 1472,
             remote_streams_max: 4096,
             protection: Protection::default(),
             count_batches: true,
+            extra_copy: false,
             rng_seed: None,
         }
     }

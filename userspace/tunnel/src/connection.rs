@@ -40,8 +40,8 @@ pub(crate) struct Conn {
     pub(crate) quic: Connection,
     /// The addresses in use, as the peer's last move left them.
     pub(crate) path: Path,
-    /// Other addresses that a datagram for this connection came over most recently.
-    pub(crate) other_path: Option<Path>,
+    /// Other addresses that a datagram for this connection came over most recently. Boxed: most never have any.
+    pub(crate) other_path: Option<Box<Path>>,
     /// The peer's address that has proved itself.
     pub(crate) validated: Option<SocketAddr>,
     pub(crate) phase: Phase,
@@ -51,10 +51,12 @@ pub(crate) struct Conn {
     pub(crate) heard: bool,
     /// On the engine's list of connections to poll.
     pub(crate) touched: bool,
-    /// How far the engine may double the permitted remote streams.
+    /// How far the engine may raise the permitted remote streams.
     pub(crate) streams_max: u32,
     /// Counted among the unvalidated handshakes.
     pub(crate) unvalidated_handshake: bool,
+    /// What its windows were lowered to, and stay below.
+    pub(crate) window_max: Option<u32>,
 }
 
 impl Conn {
@@ -70,14 +72,14 @@ impl Conn {
             return false;
         }
         let path = self.path_to(remote);
-        self.other_path = Some(std::mem::replace(&mut self.path, path));
+        self.other_path = Some(Box::new(std::mem::replace(&mut self.path, path)));
         true
     }
 
     /// Our address for a packet to `remote`: the one that the peer last used from there.
     pub(crate) fn path_to(&self, remote: SocketAddr) -> Path {
-        match self.other_path {
-            Some(other) if other.remote == remote && self.path.remote != remote => other,
+        match self.other_path.as_deref() {
+            Some(&other) if other.remote == remote && self.path.remote != remote => other,
             _ => Path { local: self.path.local, remote },
         }
     }
@@ -386,8 +388,11 @@ impl ConnMut<'_> {
         self.conn.quic.ping();
     }
 
-    /// Bytes that the peer may have outstanding: lower it under memory pressure.
+    /// Bytes that the peer may have outstanding; no more than [`Self::lower_windows`] has left.
     pub fn set_receive_window(&mut self, bytes: u32) {
+        if self.conn.window_max.is_some_and(|max| bytes > max) {
+            return;
+        }
         self.touch();
         self.conn.quic.set_receive_window(bytes.into());
     }
@@ -397,7 +402,18 @@ impl ConnMut<'_> {
         self.conn.quic.set_send_window(bytes);
     }
 
-    /// Lets the engine double the permitted remote streams on demand, up to `max`. Before, it is
+    /// Lowers both windows for as long as the connection lives, because memory is short. False: they were lowered before.
+    pub(crate) fn lower_windows(&mut self, bytes: u32) -> bool {
+        if self.conn.window_max.is_some_and(|max| max <= bytes) {
+            return false;
+        }
+        self.set_receive_window(bytes);
+        self.conn.window_max = Some(bytes);
+        self.set_send_window(bytes.into());
+        true
+    }
+
+    /// Lets the engine raise the permitted remote streams on demand, up to `max`. Before, it is
     /// `EngineConfig::remote_streams_max`: a stranger gets less than somebody known.
     pub fn permit_streams(&mut self, max: u32) {
         if max <= self.conn.streams_max {
@@ -411,7 +427,16 @@ impl ConnMut<'_> {
         self.touch();
     }
 
-    /// Remote streams permitted at once; the engine also doubles it on demand.
+    /// Permits at least so many remote streams now, and not only once half of fewer are open: for a peer that will need
+    /// them all of a sudden.
+    pub fn permit_at_once(&mut self, dir: Dir, count: u32) {
+        let count = count.min(self.conn.streams_max);
+        if self.conn.quic.max_concurrent_streams(dir) < count.into() {
+            self.set_remote_streams(dir, count);
+        }
+    }
+
+    /// Remote streams permitted at once; the engine also raises it on demand.
     pub fn set_remote_streams(&mut self, dir: Dir, count: u32) {
         self.touch();
         self.conn.quic.set_max_concurrent_streams(dir, count.into());
@@ -437,14 +462,14 @@ impl ConnMut<'_> {
     }
 }
 
-/// Doubles the permitted remote streams once half of them are open. True if it did.
+/// Permits four times as many remote streams as are open once half of those permitted are. True if it did.
 pub(crate) fn raise_streams(conn: &mut Conn, dir: Dir) -> bool {
     let permitted = conn.quic.max_concurrent_streams(dir);
     let open = conn.quic.streams().remote_open_streams(dir);
     let raise = open * 2 >= permitted && permitted < conn.streams_max.into();
     if raise {
-        let more = (permitted as u32).saturating_mul(2).clamp(1, conn.streams_max);
-        conn.quic.set_max_concurrent_streams(dir, more.into());
+        let more = (4 * open).clamp(1, conn.streams_max.into());
+        conn.quic.set_max_concurrent_streams(dir, VarInt::from_u64(more).unwrap_or(VarInt::MAX));
     }
     raise
 }

@@ -147,7 +147,9 @@ impl fmt::Display for CloseReason {
             Self::Peer { code, reason } => {
                 write!(f, "closed by the peer (code {code}): {}", String::from_utf8_lossy(reason))
             }
-            Self::Refused => f.write_str("refused by the peer: it has too many connections or is draining"),
+            Self::Refused => f.write_str(
+                "refused by the peer: it has too many connections, too little memory, or is draining",
+            ),
             Self::PeerTransport { code, reason } => {
                 write!(f, "closed by the peer's QUIC stack (error {code:#x}): {reason}")
             }

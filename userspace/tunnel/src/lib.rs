@@ -43,7 +43,9 @@ pub use admission::RetryPolicy;
 pub use cid::{CidKey, WorkerId};
 pub use config::{EngineConfig, Secrets};
 pub use connection::{ConnId, ConnMut, DatagramSend, Read, Write};
-pub use engine::{Batches, Engine, Inbound, Memory, Outlet, Owner, Qlog, Reserved, Sink, Transmit};
+pub use engine::{
+    Batches, CONNECTION_BYTES, Engine, Inbound, Memory, Outlet, Owner, Qlog, Reserved, Sink, Transmit,
+};
 pub use event::{CloseReason, Event};
 pub use protection::Protection;
 pub use quinn_proto::{

@@ -61,6 +61,8 @@ counters! {
     connections_closed,
     /// Connection attempts answered with CONNECTION_REFUSED (too many connections, or draining).
     refused,
+    /// Connection attempts answered so because memory is short (see `Engine::set_room`).
+    refused_memory,
     /// Stateless Retry packets sent.
     retries_sent,
     /// Times that the automatic Retry policy turned on.

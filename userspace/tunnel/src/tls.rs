@@ -3,13 +3,15 @@
 //! Callers read the files; nothing here touches the disk.
 
 mod clients;
+mod session;
 
 pub use clients::{Authorities, ClientAuth};
+pub use session::GatewayTls;
 
 use crate::protection::suites;
 use crate::resume::verifier::Rejudging;
 use crate::resume::{ResumingClient, Store, Vault};
-use quinn_proto::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use quinn_proto::crypto::rustls::QuicClientConfig;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::ring::default_provider;
@@ -240,8 +242,8 @@ pub fn client_tls(
 }
 
 /// quinn's form of [`server_tls`].
-pub fn quic_server(tls: rustls::ServerConfig) -> Result<QuicServerConfig, TlsError> {
-    QuicServerConfig::try_from(tls).map_err(|_| TlsError::NoInitialSuite)
+pub fn quic_server(tls: rustls::ServerConfig) -> Result<GatewayTls, TlsError> {
+    GatewayTls::new(tls).map_err(|_| TlsError::NoInitialSuite)
 }
 
 /// quinn's form of [`client_tls`], with the vault that its tickets come from and go to. It sends early data where a
@@ -252,6 +254,20 @@ pub fn resuming_client(
 ) -> Result<ResumingClient, TlsError> {
     tls.enable_early_data = true;
     ResumingClient::new(tls, vault).map_err(|_| TlsError::NoInitialSuite)
+}
+
+/// The same, but no early data is offered.
+pub fn resuming_client_without_early_data(
+    mut tls: rustls::ClientConfig,
+    vault: Arc<dyn Vault>,
+) -> Result<ResumingClient, TlsError> {
+    tls.enable_early_data = false;
+    ResumingClient::new(tls, vault).map_err(|_| TlsError::NoInitialSuite)
+}
+
+/// Certificates that servers have shown to this process: one in each full handshake, none where a session was resumed.
+pub fn certificates_judged() -> u64 {
+    crate::resume::verifier::judged()
 }
 
 /// quinn's form of [`client_tls`], without resumption.

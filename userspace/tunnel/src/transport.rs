@@ -22,7 +22,9 @@
 //! `ConnMut::set_receive_window`, `set_send_window`.
 //!
 //! Streams: quinn keeps a map entry for each *permitted* remote stream (100 + 100 by default, 8.6 KB
-//! a connection), so few are permitted, and the engine doubles the number when half are open.
+//! a connection; 4 + 3, all that the smallest map has
+//! room for: 0.4 KB), so few are permitted at first. Once half of them are open, the engine permits four times
+//! as many as are open: a hundred flows at once have their streams after two round trips.
 //!
 //! ACK frequency: 830 ns to build an ACK and 920 to consume it, each second packet by default. Peers
 //! that know the extension (our own ends) are asked for one each 10 packets or 5 ms, and at once
@@ -30,7 +32,7 @@
 
 use crate::config::Secrets;
 use quinn_proto::congestion::{BbrConfig, ControllerFactory, CubicConfig, NewRenoConfig};
-use quinn_proto::crypto::{self, rustls::QuicServerConfig};
+use quinn_proto::crypto;
 use quinn_proto::{
     AckFrequencyConfig, ClientConfig, IdleTimeout, MtuDiscoveryConfig, NoneTokenLog, NoneTokenStore,
     ServerConfig, TokenLog, TokenStore, TransportConfig, ValidationTokenConfig, VarInt,
@@ -40,6 +42,9 @@ use std::time::Duration;
 
 /// Flows of one connection that bring their own share of its receive window.
 const FLOWS_WITH_A_SHARE_MAX: u32 = 32;
+
+/// Bidirectional streams that a gateway permits a client that hasn't shown who it is, at most.
+pub const STRANGER_STREAMS_MAX: u32 = 32;
 
 /// Which congestion controller paces a connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -87,12 +92,13 @@ impl TransportOptions {
             stream_window_bytes: 4 << 20,
             connection_window_bytes: 8 << 20,
             send_window_bytes: 8 << 20,
-            bidi_streams: 32,
-            // HTTP/3 needs three (control, QPACK encoder and decoder); some peers grease a few more.
-            uni_streams: 8,
+            bidi_streams: 4,
+            // RFC 9114 section 6.2: at least three.
+            uni_streams: 3,
             datagram_buffer_bytes: 512 << 10,
             mtu_max_bytes: 1452,
-            idle_timeout: Duration::from_secs(60),
+            // So that a client may sleep after a minute of silence: see masque's `sleep`.
+            idle_timeout: Duration::from_secs(62),
             keep_alive: None,
             congestion: Congestion::Cubic,
             ack_each_packets: Some(10),
@@ -106,6 +112,7 @@ impl TransportOptions {
             connection_window_bytes: 16 << 20,
             // HTTP/3 servers open no bidirectional streams (RFC 9114 6.1).
             bidi_streams: 0,
+            idle_timeout: Duration::from_secs(60),
             datagram_buffer_bytes: 1 << 20,
             keep_alive: Some(Duration::from_secs(25)),
             ..Self::gateway()
@@ -160,7 +167,7 @@ fn ack_frequency(each_packets: u32) -> AckFrequencyConfig {
 ///
 /// The incoming limits here are the endpoint's own; the engine's queue is stricter in count.
 pub fn server_config(
-    tls: QuicServerConfig,
+    tls: impl crypto::ServerConfig + 'static,
     transport: Arc<TransportConfig>,
     secrets: &Secrets,
 ) -> ServerConfig {
@@ -172,10 +179,10 @@ pub fn server_config(
         .validation_token_config(tokens)
         .retry_token_lifetime(Duration::from_secs(15))
         .migration(true)
-        .max_incoming(4096)
+        .max_incoming(16_384)
         // A large ClientHello needs two or three datagrams; more can be sent again.
         .incoming_buffer_size(16 << 10)
-        .incoming_buffer_size_total(4 << 20);
+        .incoming_buffer_size_total(16 << 20);
     server
 }
 

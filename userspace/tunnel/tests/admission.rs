@@ -183,3 +183,31 @@ fn received_datagrams_are_conserved() {
     assert!(unauthenticated > 0);
     assert!(server.memory().total_bytes() > 0);
 }
+
+// Goal: strangers who have filled their places keep no client out whose address is proved. Method: a flood fills the queue;
+// four clients prove themselves by Retry, and all come in.
+#[test]
+fn proven_addresses_have_places_of_their_own() {
+    let mut server = server_engine(0, &chain(0), |c| {
+        c.incoming_queue_max = 5;
+        c.incoming_proven_max = 3;
+        c.retry = RetryPolicy::Off;
+    });
+    let now = Instant::now();
+    for (path, hello) in hellos(now, 20) {
+        server.receive(now, path, None, &hello);
+    }
+    assert_eq!(
+        (server.stats().initials_queued, server.stats().dropped(DropReason::InitialQueueFull)),
+        (5, 15)
+    );
+    // The places of strangers are taken: with Retry, they are asked to prove themselves instead.
+    server.set_limits(1_000, RetryPolicy::Always);
+    let mut pair = Pair::new(server);
+    for n in 100..104 {
+        connect(&mut pair.client, pair.now, client_address(n));
+    }
+    pair.run(Duration::from_secs(3));
+    assert_eq!(pair.server.stats().retries_sent, 4);
+    assert_eq!(pair.server.stats().handshakes_completed, 4, "{:?}", pair.server.stats());
+}

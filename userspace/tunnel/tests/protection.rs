@@ -76,6 +76,8 @@ impl Ends {
             rng: StdRng::seed_from_u64(seed),
             client: Engine::new(EngineConfig {
                 protection: client,
+                // Of some pairs, one end copies as `scripts/bench ablation` has it do: nothing may come of that.
+                extra_copy: client == server,
                 ..EngineConfig::new(WorkerId(0), client_secrets, None)
             }),
             server: server_engine_of(server, accept),

@@ -53,32 +53,49 @@ pub(crate) fn bind(
     let needed_bytes = config.umem_bytes as u64 * queue_count as u64;
     let mut steps = Vec::new();
     let (umem, descriptors) = umem(config, needed_bytes, &mut steps)?;
-    let (tx, rx, rings) = socket(config, nic, &umem, queue, hook, &mut steps)?;
-    let Some((fill, completion)) = rings else {
-        let source = io::Error::other("libxdp returned no fill and completion ring");
-        return Err(system(config, "creating the XDP socket", source));
-    };
-    let frames = frames(config, &umem, &descriptors);
-    let chunk_bytes = config.frame_bytes as usize;
-    let rings = Rings::new(Parts {
-        fill,
-        rx,
-        tx,
-        completion,
-        umem,
-        descriptors,
-        chunk_bytes,
-        tx_size: config.ring_size,
-    });
+    let queues = socket(config, nic, &umem, queue, hook, &mut steps)?;
+    let (rings, frames) = assemble(config, umem, descriptors, queues)?;
     let zero_copy =
         sys::is_zero_copy(rings.as_fd()).map_err(|source| system(config, "reading XDP_OPTIONS", source))?;
     if let Some(usec) = config.busy_poll_usec {
         sys::set_busy_poll(rings.as_fd(), usec, BUSY_POLL_BUDGET)
             .map_err(|source| system(config, "turning busy polling on", source))?;
     }
-    // Too small a send buffer only makes a flush take more calls.
-    let _ = sys::set_send_buffer(rings.as_fd(), config.ring_size as usize * SKB_BYTES_MAX);
+    enlarge_send_buffer(config, &rings);
     Ok(Bound { rings, frames, zero_copy, steps })
+}
+
+/// Binds `queue` in copy mode, for a socket that only sends: the driver isn't asked for anything, so nothing that it does
+/// changes, and no XDP program is needed.
+pub(crate) fn bind_to_send(config: &Config, queue: u32) -> Result<(Rings, Vec<Frame>), OpenError> {
+    let (umem, descriptors) = umem(config, config.umem_bytes as u64, &mut Vec::new())?;
+    let queues = patiently(config, &umem, queue, BindFlags::XDP_COPY);
+    let queues = queues.map_err(|error| refused(config, queue, error))?;
+    let (rings, frames) = assemble(config, umem, descriptors, queues)?;
+    enlarge_send_buffer(config, &rings);
+    Ok((rings, frames))
+}
+
+fn assemble(
+    config: &Config,
+    umem: Umem,
+    descriptors: Vec<FrameDesc>,
+    (tx, rx, rings): Queues,
+) -> Result<(Rings, Vec<Frame>), OpenError> {
+    let Some((fill, completion)) = rings else {
+        let source = io::Error::other("libxdp returned no fill and completion ring");
+        return Err(system(config, "creating the XDP socket", source));
+    };
+    let frames = frames(config, &umem, &descriptors);
+    let chunk_bytes = config.frame_bytes as usize;
+    let tx_size = config.ring_size;
+    let rings = Rings::new(Parts { fill, rx, tx, completion, umem, descriptors, chunk_bytes, tx_size });
+    Ok((rings, frames))
+}
+
+/// Too small a send buffer only makes a flush take more calls.
+fn enlarge_send_buffer(config: &Config, rings: &Rings) {
+    let _ = sys::set_send_buffer(rings.as_fd(), config.ring_size as usize * SKB_BYTES_MAX);
 }
 
 fn umem(

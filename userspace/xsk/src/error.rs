@@ -98,6 +98,27 @@ pub enum OpenError {
         /// Path of this program.
         executable: String,
     },
+    /// The process may not open a socket that sends frames.
+    #[error(
+        "this process lacks CAP_NET_RAW, and a socket that sends frames on an interface needs it. Run it as root, or once: \
+         setcap cap_net_raw,cap_ipc_lock+ep {executable}"
+    )]
+    NoRawSocket {
+        /// Path of this program.
+        executable: String,
+    },
+    /// A queue was asked for that the NIC doesn't send on.
+    #[error("interface {interface} sends on {count} queue(s), and queue {queue} is none of them. {more}")]
+    NoSuchTxQueue {
+        /// The interface.
+        interface: String,
+        /// The queue asked for.
+        queue: u32,
+        /// Queues there are.
+        count: u32,
+        /// What to do.
+        more: String,
+    },
     /// The UMEM doesn't fit into the memory that the process may lock.
     #[error(
         "the kernel refused {needed_bytes} bytes of UMEM ({source}): RLIMIT_MEMLOCK is {limit}, and \

@@ -11,7 +11,8 @@
 //!             └─► completion ring ──► XskPort::send_room
 //! ```
 //!
-//! The LAN side of a tunnel ([`open_lan`], [`LanPort`]) stands on the same rings; its figure is in `lan/mod.rs`.
+//! The LAN side of a tunnel ([`open_lan`], [`LanPort`]) stands on the same rings; its figure is in `lan/mod.rs`. A packet
+//! generator's [`RawSocket`] does, too: it only sends, whole frames, and needs no XDP program.
 //!
 //! Called by the binary at start ([`open`]), by workers on the data path ([`XskPort`]), by housekeeping
 //! ([`Interface`]). Keep the `Interface` alive as long as its ports are wanted: dropping it detaches the XDP program,
@@ -43,6 +44,7 @@ mod port;
 mod preflight;
 mod queue;
 mod quirks;
+mod raw;
 mod report;
 mod rings;
 mod stall;
@@ -57,4 +59,5 @@ pub use error::{OpenError, TargetsError};
 pub use interface::{Interface, open};
 pub use lan::{LanInterface, LanPort, LanPrefixes, open_lan};
 pub use port::XskPort;
+pub use raw::{Flush, RawSocket, RawTally, tx_queue_count};
 pub use report::{LinkState, QueueMode, QueueReport, SocketStatistics, Step, Unmirrored};

@@ -139,12 +139,7 @@ impl Nic {
     /// Refuses an interface that can't serve, and says which queues are meant.
     pub(crate) fn check(&self, config: &Config) -> Result<Vec<u32>, OpenError> {
         let interface = || self.name.clone();
-        if !matches!(self.layer, LinkLayerType::Ether) {
-            return Err(OpenError::NotEthernet { interface: interface(), seen: format!("{:?}", self.layer) });
-        }
-        if !self.up {
-            return Err(OpenError::InterfaceDown { interface: interface() });
-        }
+        self.check_link()?;
         let max = config.mtu_max();
         if self.mtu > max {
             let frame_bytes = config.frame_bytes;
@@ -165,6 +160,18 @@ impl Nic {
             }
             None => Ok(queues),
         }
+    }
+
+    /// Refuses what is no Ethernet, or is down.
+    pub(crate) fn check_link(&self) -> Result<(), OpenError> {
+        let interface = self.name.clone();
+        if !matches!(self.layer, LinkLayerType::Ether) {
+            return Err(OpenError::NotEthernet { interface, seen: format!("{:?}", self.layer) });
+        }
+        if !self.up {
+            return Err(OpenError::InterfaceDown { interface });
+        }
+        Ok(())
     }
 
     /// Names the program in the way and the command that removes it.
@@ -205,9 +212,21 @@ pub(crate) fn check_capabilities() -> Result<(), OpenError> {
     if missing.is_empty() {
         return Ok(());
     }
-    let executable =
-        std::env::current_exe().map_or_else(|_| "beam".into(), |path| path.display().to_string());
-    Err(OpenError::MissingCapability { missing, executable })
+    Err(OpenError::MissingCapability { missing, executable: executable() })
+}
+
+/// Refuses a process that may not open a socket that only sends.
+pub(crate) fn check_raw_capability() -> Result<(), OpenError> {
+    match capabilities(None) {
+        Ok(sets) if !sets.effective.contains(CapabilitySet::NET_RAW) => {
+            Err(OpenError::NoRawSocket { executable: executable() })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn executable() -> String {
+    std::env::current_exe().map_or_else(|_| "beam".into(), |path| path.display().to_string())
 }
 
 /// Raises the soft limit on locked memory as far as that may help; the kernel judges at UMEM creation.

@@ -9,7 +9,7 @@
 //! moves it into `held`, under its chunk's number, and only an address that names a chunk held for that very ring
 //! gives it back. So an address that the kernel never had, or one that comes twice, is found out and named.
 
-use crate::{SocketStatistics, held::Held, lan::Addressed};
+use crate::{SocketStatistics, held::Held, lan::Addressed, raw::Made};
 use port::{Frame, Sealed};
 use std::{
     io,
@@ -132,8 +132,8 @@ impl Rings {
     /// there are in front of the payload, fills those, and says how long the packet is. `None` from it gives the frame
     /// back.
     ///
-    /// TX descriptors are made of sealed frames here and of the LAN's own [`Addressed`] packets below: nothing else can
-    /// be sent, by its type.
+    /// TX descriptors are made of sealed frames here, of the LAN's own [`Addressed`] packets below, and of what a generator
+    /// makes ([`Made`]), which has no tunnel: nothing else can be sent, by its type.
     pub(crate) fn stage(
         &mut self,
         sealed: Sealed<Frame>,
@@ -152,6 +152,12 @@ impl Rings {
     pub(crate) fn stage_addressed(&mut self, packet: Addressed) {
         let (mut frame, length) = packet.into_parts();
         frame.set_window(self.tx_window(frame.chunk()));
+        self.put(frame, length);
+    }
+
+    /// Queues a frame of a packet generator.
+    pub(crate) fn stage_made(&mut self, made: Made) {
+        let (frame, length) = made.into_parts();
         self.put(frame, length);
     }
 

@@ -10,8 +10,8 @@ use super::{
     lanes::{Lanes, QUAD},
     state::{POWERS, PacketState, RoundKeys},
 };
-use crate::{MASK_BYTES, MaskJob, NONCE_BYTES, OpenJob, PacketKey, SealJob, TAG_BYTES};
-use std::arch::x86_64::__m128i;
+use crate::{MASK_BYTES, MaskJob, NONCE_BYTES, OpenJob, PacketKey, SealJob, TAG_BYTES, expanded};
+use std::{arch::x86_64::__m128i, array, rc::Rc};
 
 /// A part of four lanes as a vector. Not a function of a closure: one that isn't inlined would lack the instructions.
 macro_rules! lanes {
@@ -39,6 +39,18 @@ macro_rules! lanes {
     }};
 }
 
+/// The expanded keys of up to four packets, held while they are worked with; the rest repeat the first.
+type Held = [Rc<expanded::Packet>; QUAD];
+
+#[inline(always)]
+fn hold<'a>(first: &'a PacketKey, key: impl Fn(usize) -> Option<&'a PacketKey>) -> Held {
+    let expanded = first.expanded();
+    array::from_fn(|lane| match key(lane) {
+        Some(key) if !std::ptr::eq(key, first) => key.expanded(),
+        _ => expanded.clone(),
+    })
+}
+
 /// Four packets, of which the last may be dummies: they repeat the first one's key, and nobody looks at them.
 struct Quad<'a> {
     keys: [&'a PacketState; QUAD],
@@ -52,16 +64,20 @@ struct Quad<'a> {
 impl<'a> Quad<'a> {
     /// From keys, packet numbers, and the lengths of header and payload.
     #[inline(always)]
-    fn new(first: &'a PacketKey, jobs: impl Iterator<Item = (&'a PacketKey, u64, usize, usize)>) -> Self {
+    fn new<'k>(
+        held: &'a Held,
+        first: &'k PacketKey,
+        jobs: impl Iterator<Item = (&'k PacketKey, u64, usize, usize)>,
+    ) -> Self {
         let mut quad = Self {
-            keys: [first.gcm(); QUAD],
+            keys: [first.gcm(&held[0]); QUAD],
             same: true,
             nonces: [block(0, 0); QUAD],
             lengths: [block(0, 0); QUAD],
         };
         for (lane, (key, packet_number, header, payload)) in jobs.take(QUAD).enumerate() {
             quad.same &= std::ptr::eq(key, first);
-            quad.keys[lane] = key.gcm();
+            quad.keys[lane] = key.gcm(&held[lane]);
             quad.nonces[lane] = nonce(key.nonce(packet_number));
             quad.lengths[lane] = block(8 * header as u64, 8 * payload as u64);
         }
@@ -128,7 +144,8 @@ pub(super) fn seal<I: Lanes, const ROUNDS: usize>(isa: I, jobs: &mut [SealJob<'_
         let mut sums = [Sum::new(isa); QUAD];
         let fixed =
             jobs.iter().map(|job| (job.key, job.packet_number, job.header.len(), job.plaintext.len()));
-        let quad = Quad::new(jobs[0].key, fixed);
+        let held = hold(jobs[0].key, |lane| jobs.get(lane).map(|job| job.key));
+        let quad = Quad::new(&held, jobs[0].key, fixed);
         let blinds = quad.blinds::<I, ROUNDS>(isa);
         for (lane, job) in jobs.iter_mut().enumerate() {
             let texts = (job.plaintext, &mut *job.dst);
@@ -148,7 +165,8 @@ pub(super) fn open<I: Lanes, const ROUNDS: usize>(isa: I, jobs: &mut [OpenJob<'_
     for jobs in jobs.chunks_mut(QUAD) {
         let mut sums = [Sum::new(isa); QUAD];
         let fixed = jobs.iter().map(|job| (job.key, job.packet_number, job.header.len(), job.dst.len()));
-        let quad = Quad::new(jobs[0].key, fixed);
+        let held = hold(jobs[0].key, |lane| jobs.get(lane).map(|job| job.key));
+        let quad = Quad::new(&held, jobs[0].key, fixed);
         let blinds = quad.blinds::<I, ROUNDS>(isa);
         for (lane, job) in jobs.iter_mut().enumerate() {
             let len = job.dst.len();
@@ -173,17 +191,21 @@ const MASKS: usize = 8;
 #[inline(always)]
 pub(super) fn mask<I: Lanes, const ROUNDS: usize>(isa: I, narrow: AesNi, jobs: &mut [MaskJob<'_>]) {
     for jobs in jobs.chunks_mut(MASKS) {
-        let mut keys = [jobs[0].key.gcm().keys(); MASKS];
+        let first = jobs[0].key;
+        let expanded = first.expanded();
         let mut samples = [block(0, 0); MASKS];
         let mut same = true;
-        for (i, job) in jobs.iter().enumerate() {
-            same &= std::ptr::eq(job.key, jobs[0].key);
-            keys[i] = job.key.gcm().keys();
-            samples[i] = from_number(u128::from_le_bytes(job.sample));
+        for (job, sample) in jobs.iter().zip(&mut samples) {
+            same &= std::ptr::eq(job.key, first);
+            *sample = from_number(u128::from_le_bytes(job.sample));
         }
-        match same {
-            true => encrypt_same::<I, ROUNDS>(isa, keys[0], &mut samples),
-            false => encrypt_each::<ROUNDS>(narrow, keys, &mut samples),
+        if same {
+            encrypt_same::<I, ROUNDS>(isa, first.gcm(&expanded).keys(), &mut samples);
+        } else {
+            let held: [Rc<expanded::Header>; MASKS] =
+                array::from_fn(|i| jobs.get(i).map_or_else(|| expanded.clone(), |job| job.key.expanded()));
+            let keys = array::from_fn(|i| jobs.get(i).map_or(first, |job| job.key).gcm(&held[i]).keys());
+            encrypt_each::<ROUNDS>(narrow, keys, &mut samples);
         }
         for (job, made) in jobs.iter_mut().zip(samples) {
             job.mask.copy_from_slice(&number(made).to_le_bytes()[..MASK_BYTES]);

@@ -6,8 +6,9 @@
 use super::{Client, ClientConfig};
 use crate::worker::{
     core::Core,
-    session::{Session, h3_config},
+    session::{Session, client_h3_config},
 };
+use masque::TunnelId;
 use tunnel::ConnId;
 
 /// Where a stream can be opened.
@@ -20,6 +21,11 @@ pub(super) struct Way<'a> {
 }
 
 impl Way<'_> {
+    /// Nothing is asked on it.
+    pub(super) fn is_free(&self) -> bool {
+        self.session.request_count() == 0
+    }
+
     /// Whether the gateway has said that it has this, now or when it gave the ticket.
     pub(super) fn offers(&self, what: fn(&masque::Settings) -> bool) -> bool {
         self.session.peer_settings().is_some_and(what)
@@ -70,9 +76,14 @@ impl Client {
 }
 
 /// A session in early data, where a ticket permits it.
-pub(super) fn early_session(core: &mut Core, config: &ClientConfig, conn: ConnId) -> Option<Box<Session>> {
+pub(super) fn early_session(
+    core: &mut Core,
+    config: &ClientConfig,
+    conn: ConnId,
+    id: Option<TunnelId>,
+) -> Option<Box<Session>> {
     let mut quic = core.engine.connection(conn).filter(|quic| quic.has_early_data())?;
-    let h3 = masque::Connection::client(h3_config()).remembering(config.early.settings.get());
+    let h3 = masque::Connection::client(client_h3_config(id)).remembering(config.early.settings.get());
     match Session::open(h3, &mut quic) {
         Ok(session) => Some(Box::new(session)),
         Err(error) => {

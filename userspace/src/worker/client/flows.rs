@@ -152,6 +152,7 @@ impl Client {
                 self.waiting.pop_front();
                 continue;
             }
+            self.rouse(core);
             let Some((conn, stream)) = self.pool.open(core) else { return };
             self.waiting.pop_front();
             self.ask(core, key, conn, stream);

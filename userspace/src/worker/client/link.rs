@@ -2,6 +2,8 @@
 //!
 //! ```text
 //!  Resolving ─► Connecting ─► Up ─(lost)─► Pause ─► Resolving …      Over: nothing more is tried
+//!                   ▲         └─(idle)─► Asleep
+//!                   └──────(a flow)────────┘
 //! ```
 //! With a ticket of an earlier connection it has a session while it is connecting, and requests go out before the gateway
 //! has said a word (early data). If the gateway refuses them, nobody has read them: they are asked again, see
@@ -13,14 +15,16 @@ use super::{
     ClientConfig,
     early::{Established, Way, early_session},
     paths::source_towards,
+    sleep::{Drowse, Due},
     trouble::{explain, is_handshake_failure, is_verification_failure, no_answer},
 };
 use crate::worker::{
     core::Core,
     mail::Command,
-    session::{Session, close, h3_config, quic_code},
+    session::{Session, client_h3_config, close, quic_code},
+    sleepers::Moved,
 };
-use masque::Code;
+use masque::{Code, TunnelId};
 use std::{
     collections::VecDeque,
     net::{IpAddr, SocketAddr},
@@ -33,6 +37,8 @@ use upstream::resolver::ResolveError;
 const PAUSE_FIRST: Duration = Duration::from_millis(500);
 /// A gateway that has not finished the handshake by then is taken for absent.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
+/// The same where it was at an address before: its name may lead elsewhere by now.
+const WAKE_LIMIT: Duration = Duration::from_secs(5);
 
 /// See the module.
 pub(super) struct Link {
@@ -48,6 +54,12 @@ pub(super) struct Link {
     attempts: u32,
     last_error: Option<String>,
     was_up: bool,
+    /// Which tunnel it is, over all of its connections, if it may sleep.
+    id: Option<TunnelId>,
+    /// It was woken, and the gateway has not answered yet.
+    waking: bool,
+    /// What its connections before this one have moved.
+    moved: Moved,
 }
 
 /// What a link is doing.
@@ -56,6 +68,7 @@ pub(super) enum State {
     Connecting {
         conn: ConnId,
         remote: SocketAddr,
+        since: Instant,
         until: Instant,
         rest: VecDeque<SocketAddr>,
         /// With a ticket: what was opened in early data.
@@ -64,6 +77,10 @@ pub(super) enum State {
     Up(Up),
     Pause {
         until: Instant,
+    },
+    /// It has no connection, and needs none until the next flow.
+    Asleep {
+        since: Instant,
     },
     /// Nothing more is tried.
     Over,
@@ -78,11 +95,13 @@ pub(super) struct Up {
     /// before its certificate is judged.
     pub(super) accepted: bool,
     pub(super) going_away: bool,
+    /// Of one that may sleep, since the gateway has spoken.
+    drowse: Option<Drowse>,
 }
 
 impl Link {
     /// One that is about to make its first attempt.
-    pub(super) fn new(index: u8, local: SocketAddr, now: Instant) -> Self {
+    pub(super) fn new(index: u8, local: SocketAddr, now: Instant, id: Option<TunnelId>) -> Self {
         let state = State::Pause { until: now };
         Self {
             index,
@@ -93,6 +112,9 @@ impl Link {
             attempts: 0,
             last_error: None,
             was_up: false,
+            id,
+            waking: false,
+            moved: Moved::default(),
         }
     }
 
@@ -100,7 +122,7 @@ impl Link {
     pub(super) fn conn(&self) -> Option<ConnId> {
         match &self.state {
             State::Connecting { conn, .. } | State::Up(Up { conn, .. }) => Some(*conn),
-            State::Resolving | State::Pause { .. } | State::Over => None,
+            State::Resolving | State::Pause { .. } | State::Asleep { .. } | State::Over => None,
         }
     }
 
@@ -125,9 +147,63 @@ impl Link {
         }
     }
 
-    /// The gateway has taken us.
-    pub(super) fn is_accepted(&self) -> bool {
-        matches!(self.state, State::Up(Up { accepted: true, .. }))
+    /// The gateway has taken us, or had and will again once there is a flow.
+    pub(super) fn is_usable(&self) -> bool {
+        matches!(self.state, State::Up(Up { accepted: true, .. }) | State::Asleep { .. }) || self.waking
+    }
+
+    /// It will be up soon, or say why not, and takes no streams yet.
+    pub(super) fn is_on_its_way(&self) -> bool {
+        matches!(self.state, State::Resolving | State::Connecting { early: None, .. })
+    }
+
+    pub(super) fn asleep_since(&self) -> Option<Instant> {
+        match self.state {
+            State::Asleep { since } => Some(since),
+            _ => None,
+        }
+    }
+
+    /// If it may sleep: which tunnel it is, and what it had moved before this connection.
+    pub(super) fn dozer(&self) -> Option<(TunnelId, Moved)> {
+        self.id.map(|id| (id, self.moved))
+    }
+
+    /// Falls asleep if it is time to, without a word.
+    pub(super) fn drowse(&mut self, core: &mut Core, now: Instant) {
+        let State::Up(Up { conn, session, drowse: Some(drowse), .. }) = &mut self.state else { return };
+        let conn = *conn;
+        match drowse.look(now, session.request_count() > 0) {
+            Due::Nothing => {}
+            Due::Ping => {
+                if let Some(mut quic) = core.engine.connection(conn) {
+                    quic.ping();
+                }
+            }
+            Due::Sleep => {
+                self.note_moved(core, conn);
+                self.state = State::Asleep { since: now };
+                core.engine.forget(conn);
+                core.totals.tunnel_lapses += 1;
+                tracing::debug!("the tunnel sleeps until there is a flow");
+            }
+        }
+    }
+
+    fn note_moved(&mut self, core: &mut Core, conn: ConnId) {
+        let (tx_bytes, rx_bytes) = core.engine.moved_by(conn).unwrap_or_default();
+        self.moved = self.moved.and(Moved { tx_bytes, rx_bytes, flows_opened: core.flows_opened_on(conn) });
+    }
+
+    /// A flow waits: comes back to where it was, with the flow's request in the first flight if there is a ticket.
+    pub(super) fn wake(&mut self, core: &mut Core, config: &ClientConfig) {
+        let now = core.now;
+        self.waking = true;
+        core.totals.tunnel_wakes += 1;
+        match self.last_remote {
+            Some(remote) => self.connect(core, now, config, VecDeque::from([remote])),
+            None => self.resolve(core, now, config),
+        }
     }
 
     pub(super) fn is_over(&self) -> bool {
@@ -139,6 +215,7 @@ impl Link {
         let waits = match &self.state {
             State::Up(Up { accepted: true, .. }) => return None,
             State::Up(Up { remote, .. }) => format!("a word from {remote}"),
+            State::Asleep { .. } => return None,
             State::Over => "the end".to_owned(),
             State::Resolving => format!("resolving {}", config.host),
             State::Connecting { remote, .. } => format!("handshake with {remote}"),
@@ -151,7 +228,8 @@ impl Link {
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         match self.state {
             State::Connecting { until, .. } | State::Pause { until } => Some(until),
-            State::Resolving | State::Up(_) | State::Over => None,
+            State::Up(Up { drowse: Some(ref drowse), .. }) => drowse.next(),
+            State::Resolving | State::Up(_) | State::Asleep { .. } | State::Over => None,
         }
     }
 
@@ -220,9 +298,10 @@ impl Link {
             match core.engine.connect(now, config.quic.clone(), remote, self.local, &config.host) {
                 Ok(conn) => {
                     tracing::debug!("handshake with {remote}");
-                    let until = now + HANDSHAKE_LIMIT;
-                    let early = early_session(core, config, conn);
-                    self.state = State::Connecting { conn, remote, until, rest: candidates, early };
+                    let until = now + if self.waking { WAKE_LIMIT } else { HANDSHAKE_LIMIT };
+                    let early = early_session(core, config, conn, self.id);
+                    self.state =
+                        State::Connecting { conn, remote, since: now, until, rest: candidates, early };
                     return;
                 }
                 Err(error) => last = format!("{remote}: {error}"),
@@ -267,7 +346,7 @@ impl Link {
     /// When the handshake began that is under way, and whether with early data.
     pub(super) fn handshake(&self) -> Option<(Instant, bool)> {
         match &self.state {
-            State::Connecting { until, early, .. } => Some((*until - HANDSHAKE_LIMIT, early.is_some())),
+            State::Connecting { since, early, .. } => Some((*since, early.is_some())),
             _ => None,
         }
     }
@@ -288,11 +367,14 @@ impl Link {
         let refused = early.is_some() && !quic.early_data_accepted();
         let session = match early.filter(|_| !refused) {
             Some(session) => Ok(session),
-            None => Session::open(masque::Connection::client(h3_config()), &mut quic).map(Box::new),
+            None => {
+                Session::open(masque::Connection::client(client_h3_config(self.id)), &mut quic).map(Box::new)
+            }
         };
         match session {
             Ok(session) => {
-                self.state = State::Up(Up { conn, session, remote, accepted: false, going_away: false });
+                let up = Up { conn, session, remote, accepted: false, going_away: false, drowse: None };
+                self.state = State::Up(up);
                 if refused { Established::UpAnew } else { Established::Up }
             }
             Err(error) => {
@@ -302,10 +384,17 @@ impl Link {
         }
     }
 
-    /// The gateway's first word: counts and says that the tunnel is up.
-    pub(super) fn heard(&mut self, core: &mut Core, config: &ClientConfig) {
-        let State::Up(up) = &mut self.state else { return };
+    /// The gateway's first word: counts and says that the tunnel is up. True if it has only slept.
+    pub(super) fn heard(&mut self, core: &mut Core, now: Instant, config: &ClientConfig) -> bool {
+        let State::Up(up) = &mut self.state else { return false };
         up.accepted = true;
+        up.drowse = config.sleep.map(|habit| Drowse::new(habit, now));
+        if std::mem::take(&mut self.waking) {
+            tracing::debug!("the tunnel is awake");
+            self.attempts = 0;
+            self.last_error = None;
+            return true;
+        }
         core.totals.reconnects += u64::from(self.was_up);
         self.was_up = true;
         self.attempts = 0;
@@ -313,6 +402,7 @@ impl Link {
         let is_up = format!("tunnel to {} ({}) is up", config.host, up.remote);
         tracing::info!("ready: {is_up}");
         crate::notify::ready(&is_up);
+        false
     }
 
     /// Its connection has ended.
@@ -324,6 +414,9 @@ impl Link {
         reason: &CloseReason,
     ) {
         let fatal = is_verification_failure(reason);
+        if let Some(conn) = self.conn() {
+            self.note_moved(core, conn);
+        }
         let host = &config.host;
         match &mut self.state {
             State::Connecting { rest, remote, early: Some(_), .. } if is_handshake_failure(reason) => {
@@ -350,7 +443,7 @@ impl Link {
                 };
                 self.lost(now, config, error, fatal);
             }
-            State::Resolving | State::Pause { .. } | State::Over => {}
+            State::Resolving | State::Pause { .. } | State::Asleep { .. } | State::Over => {}
         }
     }
 
@@ -364,6 +457,12 @@ impl Link {
         rest: VecDeque<SocketAddr>,
         fatal: bool,
     ) {
+        if rest.is_empty() && !fatal && std::mem::take(&mut self.waking) {
+            // Where it was before it slept. Its name may lead elsewhere.
+            tracing::info!("{error}; looking up the gateway's name again");
+            self.attempts = self.attempts.max(1);
+            return self.resolve(core, now, config);
+        }
         if rest.is_empty() || fatal {
             self.lost(now, config, error, fatal);
         } else {
@@ -375,7 +474,8 @@ impl Link {
     /// Gives up on a handshake that takes too long.
     fn handshake_expired(&mut self, core: &mut Core, now: Instant, config: &ClientConfig) {
         let State::Connecting { conn, remote, rest, .. } = &mut self.state else { return };
-        let error = no_answer(&config.host, *remote, HANDSHAKE_LIMIT);
+        let limit = if self.waking { WAKE_LIMIT } else { HANDSHAKE_LIMIT };
+        let error = no_answer(&config.host, *remote, limit);
         let (conn, rest) = (*conn, std::mem::take(rest));
         if let Some(mut quic) = core.engine.connection(conn) {
             quic.close(quic_code(Code::H3_NO_ERROR), b"");
@@ -385,6 +485,7 @@ impl Link {
 
     /// Pauses before the next attempt, or gives up.
     fn lost(&mut self, now: Instant, config: &ClientConfig, error: String, fatal: bool) {
+        self.waking = false;
         let exhausted = config.retries_max.is_some_and(|max| self.attempts > max);
         if fatal || config.once || exhausted {
             self.state = State::Over;

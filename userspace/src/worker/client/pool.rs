@@ -14,7 +14,7 @@ use crate::worker::{
     core::Core,
     session::{Session, Slot},
 };
-use masque::Settings;
+use masque::{Settings, TunnelId};
 use std::{net::SocketAddr, time::Instant};
 use tunnel::{CloseReason, ConnId, StreamId};
 use upstream::resolver::ResolveError;
@@ -29,14 +29,23 @@ pub(super) type NothingLeft = Option<String>;
 
 impl Pool {
     /// A link for each local address.
-    pub(super) fn new(locals: &[SocketAddr], now: Instant) -> Self {
-        let links = locals.iter().zip(0..=u8::MAX).map(|(&local, index)| Link::new(index, local, now));
+    pub(super) fn new(locals: &[SocketAddr], now: Instant, sleeps: bool) -> Self {
+        let id = || sleeps.then(|| TunnelId::from_random(rand::random()));
+        let links = locals.iter().zip(0..=u8::MAX).map(|(&local, index)| Link::new(index, local, now, id()));
         Self { links: links.collect() }
     }
 
-    /// How many tunnels are up, of how many.
+    pub(super) fn links(&self) -> impl Iterator<Item = &Link> {
+        self.links.iter()
+    }
+
+    pub(super) fn links_mut(&mut self) -> impl Iterator<Item = &mut Link> {
+        self.links.iter_mut()
+    }
+
+    /// How many tunnels are up, or asleep, of how many.
     pub(super) fn up_count(&self) -> (usize, usize) {
-        (self.links.iter().filter(|link| link.is_accepted()).count(), self.links.len())
+        (self.links.iter().filter(|link| link.is_usable()).count(), self.links.len())
     }
 
     /// What the first link that is not up waits for.
@@ -79,9 +88,9 @@ impl Pool {
     /// The gateway has spoken on a connection for the first time.
     pub(super) fn heard(&mut self, core: &mut Core, now: Instant, config: &ClientConfig, conn: ConnId) {
         if let Some(link) = self.link_of(conn) {
-            link.heard(core, config);
+            let woke = link.heard(core, now, config);
             self.encourage(now, config);
-            if let (up, of @ 2..) = self.up_count() {
+            if !woke && let (up, of @ 2..) = self.up_count() {
                 tracing::info!("{up} of {of} tunnels are up");
             }
         }
@@ -109,6 +118,7 @@ impl Pool {
     pub(super) fn timers(&mut self, core: &mut Core, now: Instant, config: &ClientConfig) -> NothingLeft {
         let mut nothing_left = None;
         for index in 0..self.links.len() {
+            self.links[index].drowse(core, now);
             if self.links[index].next_deadline().is_some_and(|at| at <= now) {
                 self.links[index].timers(core, now, config);
                 nothing_left = self.settle(now, config, index).or(nothing_left);

@@ -21,7 +21,7 @@ pub(super) fn is_handshake_failure(reason: &CloseReason) -> bool {
 }
 
 /// The end of a connection in words, and the next step where there is one.
-pub(super) fn explain(reason: &CloseReason) -> String {
+pub(in crate::worker) fn explain(reason: &CloseReason) -> String {
     let advice = match reason {
         CloseReason::Transport { code: 0x100..=0x1ff, reason } => {
             if let Some(mismatch) = pin_mismatch(reason) {

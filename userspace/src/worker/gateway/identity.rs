@@ -170,6 +170,7 @@ impl Gateway {
         if let Some(mut quic) = core.engine.connection(conn) {
             quic.permit_streams(STREAMS_MAX);
         }
+        self.note_awake(core, conn);
         Ok(member)
     }
 }

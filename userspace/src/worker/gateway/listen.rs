@@ -39,8 +39,10 @@ use std::{
     sync::Arc,
     time::Instant,
 };
-use tunnel::ConnId;
+use tunnel::{ConnId, Dir};
 
+/// Visitors of a client's listeners that it may answer at the same moment; more once half of them are there.
+const VISITORS_AT_ONCE: u32 = 64;
 /// Listeners of one connection.
 const LISTENS_PER_CONNECTION_MAX: usize = 64;
 
@@ -227,6 +229,11 @@ impl Gateway {
         self.listens.table.insert(on, listening);
         if let Some(session) = self.sessions.get_mut(&conn) {
             session.slots.insert(stream, Slot::Listen);
+        }
+        // The client answers each visitor by a request, and declines where it may make none: so they aren't permitted one
+        // by one as they come.
+        if let Some(mut quic) = core.engine.connection(conn) {
+            quic.permit_at_once(Dir::Bi, VISITORS_AT_ONCE);
         }
         self.pump_listen(core, on);
         Ok(())

@@ -69,9 +69,26 @@ impl Gateway {
         let networks = self.cut_networks(core) + self.narrow_networks(core);
         let listens_and_networks = self.revoke_listens(core) + networks;
         let flows = self.cut_forbidden(core, &changed) + listens_and_networks;
+        self.forget_sleepers(&old);
         core.totals.closed_revoked += connections;
         core.totals.flows_revoked += flows;
         Revoked { connections, flows }
+    }
+
+    /// The sleepers of clients that are no longer let in go: of those that the users file no longer has or has disabled; and
+    /// all, with other authorities. Who has another token wakes by that, or not at all.
+    fn forget_sleepers(&self, old: &GatewayConfig) {
+        let is_new_ca = old.authorities.file != self.config.authorities.file;
+        let has = |config: &GatewayConfig, name: &str| {
+            config.users.as_ref().is_some_and(|users| users.policies().any(|(of, _)| **of == *name))
+        };
+        for account in self.config.accounts.all().iter().filter(|account| account.asleep.count() > 0) {
+            let name = &account.name;
+            let is_gone = || has(old, name) && !has(&self.config, name);
+            if is_new_ca || self.config.client_policy(name).disabled || is_gone() {
+                self.config.sleepers.forget(account);
+            }
+        }
     }
 
     /// Closes the connections of one client, or one connection. How many.

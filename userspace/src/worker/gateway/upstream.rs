@@ -62,7 +62,7 @@ impl Gateway {
             return;
         }
         let Some(Slot::Resolving(resolving)) = session.slots.remove(&stream) else { return };
-        let Resolving { reader, host, port, asker, permit, transport, since } = *resolving;
+        let Resolving { reader, host, port, asker, permit, transport, since, _pending } = *resolving;
         // A reload may have come meanwhile.
         let policy = self.config.client_policy(&asker.identity.name);
         let failure = match outcome {

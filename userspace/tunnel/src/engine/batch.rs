@@ -51,6 +51,13 @@ impl Batch {
         self.spare.push(bytes);
     }
 
+    /// Gives back the buffers of batches long sent.
+    pub(super) fn release(&mut self) {
+        if self.pending.is_empty() {
+            *self = Self::default();
+        }
+    }
+
     /// How many packets have been noted so far.
     pub(super) fn noted_count(&self) -> usize {
         self.notes.packets.len()
@@ -149,6 +156,17 @@ impl Batch {
                 }
             }
         })
+    }
+
+    /// Copies what is pending into other buffers: what [`EngineConfig::extra_copy`](crate::EngineConfig::extra_copy) measures.
+    pub(super) fn copy_once_more(&mut self) {
+        for pending in &mut self.pending {
+            let mut copy = self.spare.pop().unwrap_or_default();
+            copy.extend_from_slice(&pending.bytes);
+            let mut copied = std::mem::replace(&mut pending.bytes, copy);
+            copied.clear();
+            self.spare.push(copied);
+        }
     }
 
     /// Forgets what was pending, and keeps its buffers.

@@ -134,6 +134,7 @@ impl Engine {
         self.now = Some(now);
         let datagrams = burst.iter().map(|inbound| inbound.bytes);
         match self.batched {
+            true if self.extra_copy => self.open_copies(datagrams),
             true => {
                 let opened_count = self.ahead.open(datagrams, &self.mirror, &mut self.guard, &mut self.slab);
                 self.count_opened(opened_count);
@@ -147,6 +148,27 @@ impl Engine {
             let ahead = self.ahead.opened.get_mut(at).and_then(Option::take);
             self.receive_one(now, *inbound, ahead);
         }
+    }
+
+    /// Opens a burst from a copy of it: what [`EngineConfig::extra_copy`](crate::EngineConfig::extra_copy) measures.
+    fn open_copies<'a>(&mut self, datagrams: impl Iterator<Item = &'a [u8]>) {
+        let mut staging = std::mem::take(&mut self.staging);
+        staging.clear();
+        let lengths: Vec<usize> = datagrams
+            .map(|datagram| {
+                staging.extend_from_slice(datagram);
+                datagram.len()
+            })
+            .collect();
+        let mut rest = staging.as_slice();
+        let copies = lengths.into_iter().map(|length| {
+            let (copy, behind) = rest.split_at(length);
+            rest = behind;
+            copy
+        });
+        let opened_count = self.ahead.open(copies, &self.mirror, &mut self.guard, &mut self.slab);
+        self.count_opened(opened_count);
+        self.staging = staging;
     }
 
     /// Notes which datagrams of each burst are dropped, for [`take_dropped`](Self::take_dropped), or doesn't any longer.
@@ -295,19 +317,37 @@ impl Engine {
             if self.answer(path, datagram_bytes) {
                 self.stats.refused += 1;
             }
+        } else if self.room == Some(0) {
+            let _ = self.endpoint.refuse(incoming, &mut self.out);
+            if self.answer(path, datagram_bytes) {
+                self.stats.refused_memory += 1;
+            }
         } else if !validated && self.retry.active() && incoming.may_retry() {
             // It cannot fail: `may_retry` was asked.
             if self.endpoint.retry(incoming, &mut self.out).is_ok() && self.answer(path, datagram_bytes) {
                 self.stats.retries_sent += 1;
             }
-        } else if self.incoming.len() >= self.config.incoming_queue_max {
+        } else if self.incoming_is_full(validated) {
             self.endpoint.ignore(incoming);
             self.stats.drop(DropReason::InitialQueueFull);
         } else {
             self.stats.initials_queued += 1;
+            if let Some(room) = &mut self.room {
+                *room -= 1;
+            }
             self.incoming_unvalidated += usize::from(!validated);
             self.incoming.push_back(Waiting { incoming, path, datagram_bytes });
             self.update_retry();
+        }
+    }
+
+    /// Whether no further first Initial is taken. Strangers have places of their own, so that a flood of them keeps nobody
+    /// out who has shown his address before; and nobody gets a token for an address that isn't his.
+    fn incoming_is_full(&self, validated: bool) -> bool {
+        if validated {
+            self.incoming.len() - self.incoming_unvalidated >= self.config.incoming_proven_max
+        } else {
+            self.incoming_unvalidated >= self.config.incoming_queue_max
         }
     }
 
@@ -344,6 +384,7 @@ impl Engine {
         self.now = Some(now);
         self.handle_burst(now);
         self.expire_timers(now);
+        self.tidy(now);
         self.begin_handshakes(now);
         let lost = self.budget.expire(now);
         self.stats.drop_many(DropReason::AmplificationExpired, lost);
@@ -396,7 +437,7 @@ impl Engine {
         };
         // The handshake is under way; or the peer has moved, or someone forges its address.
         if path.remote != conn.path.remote {
-            conn.other_path = Some(path);
+            conn.other_path = Some(Box::new(path));
         }
         let before = conn.quic.stats().frame_rx;
         handle(conn);

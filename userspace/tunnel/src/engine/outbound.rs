@@ -244,6 +244,9 @@ impl Engine {
         }
         let mut batch = std::mem::take(&mut self.batch);
         self.count_sealed(batch.datagram_count);
+        if self.extra_copy {
+            batch.copy_once_more();
+        }
         match batch.packets() {
             Some(packets) => self.send(room, &batch.pending, &packets),
             None => self.give_batches_up(batch.datagram_count),

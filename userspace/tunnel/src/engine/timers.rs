@@ -3,7 +3,12 @@
 use super::Engine;
 use crate::connection::{Phase, touch};
 use crate::event::CloseReason;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// Memory that a burst took is given back so often, if nobody has used it since.
+const TIDY_INTERVAL: Duration = Duration::from_secs(10);
+/// What queues keep room for.
+const QUEUE_KEPT: usize = 64;
 
 impl Engine {
     /// When `run` should be called next, if nothing arrives before.
@@ -33,6 +38,31 @@ impl Engine {
         }
         self.due = due;
         self.expire_handshakes(now);
+    }
+
+    /// Gives back what bursts have left: expanded keys that nobody uses, room in queues, buffers.
+    pub(super) fn tidy(&mut self, now: Instant) {
+        if self.tidy_at.is_some_and(|at| now < at) {
+            return;
+        }
+        self.tidy_at = Some(now + TIDY_INTERVAL);
+        simd::release_idle_keys();
+        self.touched.shrink_to(QUEUE_KEPT);
+        self.events.shrink_to(QUEUE_KEPT);
+        self.burst.shrink_to(QUEUE_KEPT);
+        self.order.shrink_to(QUEUE_KEPT);
+        self.ahead.opened.shrink_to(QUEUE_KEPT);
+        self.ahead.keys.shrink_to(QUEUE_KEPT);
+        self.incoming.shrink_to(QUEUE_KEPT);
+        self.due.shrink_to(QUEUE_KEPT);
+        self.handshakes.shrink_to(QUEUE_KEPT);
+        self.answers.shrink_to(QUEUE_KEPT);
+        self.parked.shrink_to(QUEUE_KEPT);
+        if self.sealed_before_tidy == self.guard.stats().sealed {
+            self.batch.release();
+            self.out = Vec::new();
+        }
+        self.sealed_before_tidy = self.guard.stats().sealed;
     }
 
     /// Drops handshakes over the limit without a word: their addresses may be forged.

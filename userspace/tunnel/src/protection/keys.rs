@@ -3,7 +3,7 @@
 use super::context::{self, Opened};
 use rustls::Error;
 use rustls::quic::{self, Tag};
-use simd::{SAMPLE_BYTES, TAG_BYTES};
+use simd::{Cipher, SAMPLE_BYTES, TAG_BYTES};
 use std::sync::Arc;
 
 const LONG_HEADER_FORM: u8 = 0x80;
@@ -17,13 +17,11 @@ fn is_short(first: u8) -> bool {
 /// Seals or opens the packets of one level, direction and key phase.
 pub(super) struct PacketKey {
     key: Arc<simd::PacketKey>,
-    confidentiality_limit: u64,
-    integrity_limit: u64,
 }
 
 impl PacketKey {
-    pub(super) fn new(key: simd::PacketKey, confidentiality_limit: u64, integrity_limit: u64) -> Self {
-        Self { key: Arc::new(key), confidentiality_limit, integrity_limit }
+    pub(super) fn new(key: simd::PacketKey) -> Self {
+        Self { key: Arc::new(key) }
     }
 
     fn open_eagerly<'a>(
@@ -80,12 +78,20 @@ impl quic::PacketKey for PacketKey {
         TAG_BYTES
     }
 
+    // Packets that one key may seal, and forgeries that it may refuse (RFC 9001 section 6.6).
     fn confidentiality_limit(&self) -> u64 {
-        self.confidentiality_limit
+        match self.key.cipher() {
+            Cipher::Aes128Gcm | Cipher::Aes256Gcm => 1 << 23,
+            // Above the number of packets that there can be.
+            Cipher::ChaCha20Poly1305 => u64::MAX,
+        }
     }
 
     fn integrity_limit(&self) -> u64 {
-        self.integrity_limit
+        match self.key.cipher() {
+            Cipher::Aes128Gcm | Cipher::Aes256Gcm => 1 << 52,
+            Cipher::ChaCha20Poly1305 => 1 << 36,
+        }
     }
 }
 

@@ -27,8 +27,14 @@ pub(crate) struct RxKeys {
     pub(crate) phase: bool,
     /// The largest packet number that was authentic.
     pub(crate) largest: u64,
-    cids: Vec<Cid>,
+    /// The one in use; few peers ever use a second.
+    cid: Option<Cid>,
+    /// Those before it, oldest first.
+    older: Vec<Cid>,
 }
+
+#[cfg(target_pointer_width = "64")]
+const _: () = assert!(size_of::<RxKeys>() <= 72);
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -62,17 +68,25 @@ impl Mirror {
                 }
             }
             (None, Some((packet, phase)), Some(header)) => {
-                *place = Some(Box::new(RxKeys { header, packet, phase, largest: number, cids: Vec::new() }));
+                *place = Some(Box::new(RxKeys {
+                    header,
+                    packet,
+                    phase,
+                    largest: number,
+                    cid: None,
+                    older: Vec::new(),
+                }));
             }
             (None, ..) => return,
         }
         if let (Some(cid), Some(known)) = (cid, place)
-            && !known.cids.contains(cid)
+            && known.cid != Some(*cid)
+            && !known.older.contains(cid)
         {
-            if known.cids.len() == CIDS_MAX {
-                self.by_cid.remove(&known.cids.remove(0));
+            known.older.extend(known.cid.replace(*cid));
+            if known.older.len() == CIDS_MAX {
+                self.by_cid.remove(&known.older.remove(0));
             }
-            known.cids.push(*cid);
             self.by_cid.insert(*cid, index);
         }
     }
@@ -80,14 +94,14 @@ impl Mirror {
     /// Forgets a connection that has ended: its index may be another's next.
     pub(crate) fn forget(&mut self, index: u32) {
         let Some(known) = self.connections.get_mut(index as usize).and_then(Option::take) else { return };
-        for cid in &known.cids {
+        for cid in known.cid.iter().chain(&known.older) {
             self.by_cid.remove(cid);
         }
     }
 
     /// Bytes held.
     pub(crate) fn memory_bytes(&self) -> usize {
-        let known = self.connections.iter().flatten().map(|known| known.cids.capacity() * CID_LEN_BYTES);
+        let known = self.connections.iter().flatten().map(|known| known.older.capacity() * CID_LEN_BYTES);
         known.map(|cids| cids + size_of::<RxKeys>()).sum::<usize>()
             + self.connections.capacity() * size_of::<Option<Box<RxKeys>>>()
             + self.by_cid.capacity() * size_of::<(Cid, u32)>()

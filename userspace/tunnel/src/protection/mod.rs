@@ -24,12 +24,14 @@ mod context;
 mod directory;
 mod keys;
 mod mirror;
+mod phases;
 mod suites;
 
 pub(crate) use ahead::{Ahead, Burst, short_cid};
 pub(crate) use context::{Noted, Notes, Reading, Verdict, sealing};
 pub use directory::Directory;
 pub(crate) use mirror::{Cid, Mirror};
+pub(crate) use phases::Phases;
 pub(crate) use suites::suites;
 
 use simd::Level;

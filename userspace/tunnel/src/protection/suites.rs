@@ -13,35 +13,25 @@ use simd::Cipher;
 use std::sync::OnceLock;
 
 /// Makes the keys of one suite.
-struct Algorithm {
-    cipher: Cipher,
-    /// Packets that one key may seal, and forgeries that it may refuse (RFC 9001 section 6.6).
-    confidentiality_limit: u64,
-    integrity_limit: u64,
-}
+struct Algorithm(Cipher);
 
-static AES_128: Algorithm =
-    Algorithm { cipher: Cipher::Aes128Gcm, confidentiality_limit: 1 << 23, integrity_limit: 1 << 52 };
-static AES_256: Algorithm =
-    Algorithm { cipher: Cipher::Aes256Gcm, confidentiality_limit: 1 << 23, integrity_limit: 1 << 52 };
-/// Its confidentiality limit is above the number of packets that there can be (RFC 9001 section 6.6).
-static CHACHA20: Algorithm =
-    Algorithm { cipher: Cipher::ChaCha20Poly1305, confidentiality_limit: u64::MAX, integrity_limit: 1 << 36 };
+static AES_128: Algorithm = Algorithm(Cipher::Aes128Gcm);
+static AES_256: Algorithm = Algorithm(Cipher::Aes256Gcm);
+static CHACHA20: Algorithm = Algorithm(Cipher::ChaCha20Poly1305);
 
 impl quic::Algorithm for Algorithm {
     fn packet_key(&self, key: AeadKey, iv: Iv) -> Box<dyn quic::PacketKey> {
         let mut nonce = [0; simd::NONCE_BYTES];
         nonce.copy_from_slice(iv.as_ref());
-        let key = simd::PacketKey::new(self.cipher, key.as_ref(), nonce);
-        Box::new(PacketKey::new(key, self.confidentiality_limit, self.integrity_limit))
+        Box::new(PacketKey::new(simd::PacketKey::new(self.0, key.as_ref(), nonce)))
     }
 
     fn header_protection_key(&self, key: AeadKey) -> Box<dyn quic::HeaderProtectionKey> {
-        Box::new(HeaderKey::new(simd::HeaderKey::new(self.cipher, key.as_ref())))
+        Box::new(HeaderKey::new(simd::HeaderKey::new(self.0, key.as_ref())))
     }
 
     fn aead_key_len(&self) -> usize {
-        self.cipher.key_bytes()
+        self.0.key_bytes()
     }
 }
 

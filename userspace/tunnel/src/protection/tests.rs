@@ -34,7 +34,7 @@ fn a_verdict_about_another_packet_is_undone() {
         for (same_key, same_number, payload_bytes) in
             [(true, false, 1200), (false, true, 3), (false, false, 77), (true, true, 500)]
         {
-            let right = keys::PacketKey::new(key(cipher, 5), u64::MAX, u64::MAX);
+            let right = keys::PacketKey::new(key(cipher, 5));
             let tried = Arc::new(key(cipher, if same_key { 5 } else { 6 }));
             let (number, tried_number) = (1200, if same_number { 1200 } else { 944 });
             let payload: Vec<u8> = (0..payload_bytes).map(|i| i as u8).collect();
@@ -64,7 +64,7 @@ fn a_forgery_is_refused_and_restored_exactly() {
     for (cipher, &level) in
         Cipher::ALL.into_iter().flat_map(|c| Level::available().iter().map(move |l| (c, l)))
     {
-        let right = keys::PacketKey::new(key(cipher, 5), u64::MAX, u64::MAX);
+        let right = keys::PacketKey::new(key(cipher, 5));
         let tried = Arc::new(key(cipher, 5));
         let mut sealed = vec![9; 100];
         let tag = key(cipher, 5).seal_in_place(7, &HEADER, &mut sealed).unwrap();
@@ -92,7 +92,7 @@ fn a_forgery_is_refused_and_restored_exactly() {
 #[test]
 fn calls_out_of_order_are_noticed() {
     let cipher = Cipher::Aes128Gcm;
-    let packet = keys::PacketKey::new(key(cipher, 5), u64::MAX, u64::MAX);
+    let packet = keys::PacketKey::new(key(cipher, 5));
     let header = keys::HeaderKey::new(simd::HeaderKey::new(cipher, &[1; 16]));
     let seal = || {
         let mut payload = vec![1; 50];

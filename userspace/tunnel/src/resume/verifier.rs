@@ -5,6 +5,7 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 use std::cell::Cell;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 thread_local! {
     /// During a rehydration: today's date.
@@ -25,6 +26,13 @@ pub(super) fn rehydrating<R>(now: UnixTime, work: impl FnOnce() -> R) -> R {
     work()
 }
 
+/// Certificates that servers have shown to this process: one a full handshake, none where a session was resumed.
+static JUDGED: AtomicU64 = AtomicU64::new(0);
+
+pub(crate) fn judged() -> u64 {
+    JUDGED.load(Ordering::Relaxed)
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Rejudging(pub(crate) Arc<dyn ServerCertVerifier>);
@@ -38,7 +46,11 @@ impl ServerCertVerifier for Rejudging {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let now = REHYDRATING.get().unwrap_or(now);
+        let rehydrating = REHYDRATING.get();
+        if rehydrating.is_none() {
+            JUDGED.fetch_add(1, Ordering::Relaxed);
+        }
+        let now = rehydrating.unwrap_or(now);
         self.0.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
     }
 

@@ -19,8 +19,8 @@ use super::{
     token::{self, TokenHash},
 };
 
-/// Room for [`USERS_MAX`] users and as much again of comments.
-pub(super) const FILE_BYTES_MAX: u64 = 16 << 20;
+/// Room for [`USERS_MAX`] users, at 80 bytes and a few options each, and as much again of comments.
+pub(super) const FILE_BYTES_MAX: u64 = 32 << 20;
 /// In the place of the token's hash: this client comes with a certificate.
 const CERTIFICATE: &str = "cert";
 /// In that place, before the hash of a key.

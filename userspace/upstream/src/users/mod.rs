@@ -33,8 +33,8 @@ pub use token::{TokenHash, generate_token, hash_line};
 
 use file::entries;
 
-/// Users of one gateway.
-pub const USERS_MAX: usize = 65_536;
+/// Users of one gateway: more than the connections that a worker takes by default, should each be another user's.
+pub const USERS_MAX: usize = 131_072;
 /// Longest token that is hashed at all; ours are 48 bytes, operators may bring their own.
 pub const TOKEN_BYTES_MAX: usize = 1024;
 /// Longest name of a user.

@@ -7,6 +7,7 @@ use netlink_packet_route::{
     link::{LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage},
 };
 use std::{io, net::IpAddr};
+use wire::datagram::Mac;
 
 /// A network interface, as rtnetlink tells.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,6 +20,8 @@ pub struct Link {
     pub driver: Option<String>,
     /// The largest IP packet.
     pub mtu: u32,
+    /// Its Ethernet address.
+    pub mac: Option<Mac>,
     /// Whether frames on it are Ethernet's, and it isn't the loopback.
     pub is_ethernet: bool,
     /// Administratively up.
@@ -73,6 +76,7 @@ fn link(message: &LinkMessage) -> Link {
         match attribute {
             LinkAttribute::IfName(name) => link.name.clone_from(name),
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+            LinkAttribute::Address(bytes) => link.mac = Mac::try_from(bytes.as_slice()).ok(),
             LinkAttribute::Controller(master) => link.master = (*master != 0).then_some(*master),
             LinkAttribute::Link(below) => link.below = Some(*below),
             // A veth's peer, or a device below, that lives in another namespace.

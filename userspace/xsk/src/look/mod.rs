@@ -18,4 +18,4 @@ pub use crate::{
 };
 pub use link::{Link, addresses, links};
 pub use trial::{Trial, program_loads, trial};
-pub use way::{Way, neighbour, way};
+pub use way::{Way, neighbour, neighbour_mac, way};

@@ -7,6 +7,7 @@ use netlink_packet_route::{
     route::{RouteAddress, RouteAttribute, RouteMessage, RouteType},
 };
 use std::{io, net::IpAddr};
+use wire::datagram::Mac;
 
 /// The kernel's choice for one destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +83,27 @@ pub fn neighbour(link: u32, ip: IpAddr) -> io::Result<Option<bool>> {
         NeighbourState::Incomplete | NeighbourState::None => None,
         _ => Some(true),
     }))
+}
+
+/// The link-layer address that the kernel has for `ip` on an interface; `None` where it has none that is an Ethernet
+/// station's own.
+///
+/// # Errors
+/// The kernel can't be asked.
+pub fn neighbour_mac(link: u32, ip: IpAddr) -> io::Result<Option<Mac>> {
+    let messages = Requests::open()?.dump(&RouteNetlinkMessage::GetNeighbour(NeighbourMessage::default()))?;
+    Ok(messages
+        .iter()
+        .find_map(|message| match message {
+            RouteNetlinkMessage::NewNeighbour(message) if is_of(message, link, ip) => {
+                message.attributes.iter().find_map(|attribute| match attribute {
+                    NeighbourAttribute::LinkLayerAddress(bytes) => Mac::try_from(bytes.as_slice()).ok(),
+                    _ => None,
+                })
+            }
+            _ => None,
+        })
+        .filter(|mac| mac[0] & 1 == 0 && *mac != [0; 6]))
 }
 
 fn is_of(message: &NeighbourMessage, link: u32, ip: IpAddr) -> bool {

@@ -25,6 +25,7 @@ impl Client {
                 self.udp.waiting.pop_front();
                 continue;
             }
+            self.rouse(core);
             let Some((conn, stream)) = self.pool.open_extended_early(core) else {
                 return self.say_missing();
             };

@@ -1,0 +1,215 @@
+"""scripts/bench ablation: what each optimisation of the design brings, with it and without it in turn on one rig.
+
+A row compares two arms, `off` and `on`. What the rig hides, because the kernel's part doesn't change, is told by the path in
+memory beside it."""
+
+import json
+import os
+import subprocess
+
+from demolib import report as demo
+from demolib.rig import DemoError, say
+from tunnellib import forwards, tunnels
+from tunnellib import report as reporting
+
+from . import why
+from .rigging import Group, Load, arm, background, run_group, summaries
+from .wide import Path
+
+SCHEMA = "beam.bench.ablation.v1"
+POOL = 4
+LOSSY = Path(delay_ms=20, loss_percent=1)
+LOSSY_NAME = "QUIC instead of TCP + TLS, lossy wide area"
+METHOD = (
+    "each row compares a part switched off with the same switched on, all arms of a group in turn, run after run, each tunnel "
+    "put up afresh; beam -L by AF_XDP at both ends, veth offloads off. latency_percent: the median of 64-byte round trips, one at "
+    "a time (p95_percent, p99_percent: those quantiles), medians of the runs; throughput_percent: one iperf3 TCP stream (of the "
+    "pool: four), medians of the runs; 100 x (on / off - 1), so less latency is negative; *_runs: run by run, in which the spread "
+    "shows. memory_*: the path in memory (no kernel), out and in together, a packet of 1,452 bytes. promised_*: the design "
+    "document's. The lossy path is a middlebox of ours: " + LOSSY.text() + ", eight round trips in flight"
+)
+# What the design promised: latency, throughput, in percent.
+ROWS = (
+    # optimisation, promised latency, promised throughput, group, off, on
+    ("QUIC instead of TCP + TLS", -30, 50, "one flow", "TCP + TLS", "beam"),
+    (LOSSY_NAME, -30, 50, "lossy path", "TCP + TLS", "beam"),
+    ("SIMD", -20, 300, "one flow", "ring", "beam"),
+    ("fused copy", -15, 100, "one flow", "no fused copy", "beam"),
+    ("allocator and arenas", -10, 50, "one flow", "system allocator, no arenas", "beam"),
+    ("allocator alone", None, None, "one flow", "system allocator", "beam"),
+    ("arenas alone", None, None, "one flow", "no arenas", "beam"),
+    ("pool 1/N", -5, 25, "four flows", "pool 1", f"pool {POOL}"),
+)
+
+
+def without(*parts):
+    return {"environment": {"BEAM_ABLATION": ",".join(parts)}}
+
+
+def groups(flags):
+    """All arms by their groups, less what `--only` leaves out."""
+    both = ["--simd", "ring"]
+    # Empty where a binary was given: of that one there is no other build.
+    other = os.environ.get("BEAM_SYSTEM_ALLOCATOR") or "without"
+    system = {"needs": ("beam", "beam-system-allocator"), "beam": other}
+    tls = {"start": tunnels.forwarded(forwards.tls), "needs": ("tls-forward",), "xdp": None}
+    plain = Load(flags.probes, flags.time)
+    every = [
+        Group("one flow", [
+            arm("beam"), arm("TCP + TLS", **tls), arm("ring", serve=both, connect=both), arm("no fused copy", **without("no-fused-copy")),
+            arm("no arenas", **without("no-arenas")), arm("system allocator", **system),
+            arm("system allocator, no arenas", **system, **without("no-arenas")),
+        ], plain),
+        Group("four flows", [arm("pool 1", connect=["--pool", "1"]), arm(f"pool {POOL}", connect=["--pool", str(POOL)])],
+              Load(flags.probes, flags.time, flows=POOL)),
+        Group("lossy path", [arm("beam"), arm("TCP + TLS", **tls)],
+              Load(max(flags.probes * 2 // 5, 8), flags.time * 2, connections=8), LOSSY),
+    ]  # fmt: skip
+    wanted = chosen(flags.only)
+    for group in every:
+        names = {name for row in wanted if row[3] == group.name for name in row[4:]}
+        group.arms = [row for row in group.arms if row.name in names]
+    return [group for group in every if group.arms]
+
+
+def chosen(only):
+    texts = [text.strip() for text in only.split(",") if text.strip()]
+    return [row for row in ROWS if not texts or any(text in row[0] for text in texts)]
+
+
+def names():
+    return [row[0] for row in ROWS]
+
+
+def needs(flags):
+    programs = {"bench-aead", "bench-engine", "bench-overhead"}
+    return programs | {need for group in groups(flags) for row in group.arms for need in row.needs}
+
+
+def measured(flags, hold):
+    """The report, less the last check."""
+    memory, samples, arms, facts, checks = in_memory(flags), [], [], {}, []
+    for group in groups(flags):
+        of_group, place = run_group(hold, group, flags.runs)
+        samples += of_group
+        arms += summaries(group, of_group)
+        facts[group.name] = place
+        checks += [check for one in arms if one["group"] == group.name for check in reporting.row_checks(one, flags.runs)]
+    host = demo.host_facts(os.environ["BEAM_BIN"], flags.repository)
+    host.update(background(samples))
+    host.update({key: value for key, value in facts[next(iter(facts))].items() if key != "middle"})
+    if "lossy path" in facts:
+        host["lossy_path"], host["middle"] = LOSSY.text(), facts["lossy path"]["middle"]
+    rows = [built(row, arms, memory, host["cores"]) for row in chosen(flags.only)]
+    return {
+        "schema": SCHEMA, "ok": False, "checks": checks, "host": host, "versions": {"rustls": reporting.locked_crate("rustls")},
+        "runs": flags.runs, "rows": rows, "arms": arms, "method": METHOD,
+    }  # fmt: skip
+
+
+def built(row, arms, memory, cores):
+    """One row of the table, of its two arms."""
+    optimisation, latency, throughput, group, *pair = row
+    off, on = (next(one for one in arms if (one["group"], one["name"]) == (group, name)) for name in pair)
+    change = lambda metric: why.change_percent(off[metric], on[metric])  # noqa: E731
+    out = {
+        "optimisation": optimisation, "off": pair[0], "on": pair[1],
+        "promised_latency_percent": latency, "latency_percent": change("p50_ms"),
+        "promised_throughput_percent": throughput, "throughput_percent": change("goodput_gbps"),
+        "p95_percent": change("p95_ms"), "p99_percent": change("p99_ms"), "cpu_percent": change("cpu_daemons_s_per_gb"),
+        "latency_percent_runs": by_run(off["p50_ms_runs"], on["p50_ms_runs"]),
+        "throughput_percent_runs": by_run(off["goodput_gbps_runs"], on["goodput_gbps_runs"]),
+    }  # fmt: skip
+    out.update(memory.get(optimisation, {}))
+    measured_pair = (out["latency_percent"], out["throughput_percent"])
+    out["why"] = why.judged(optimisation, (latency, throughput), measured_pair, facts(out, off, on, memory, cores))
+    return out
+
+
+def by_run(off, on):
+    """Runs in turn are pairs: the change in each."""
+    return [why.change_percent(*pair) for pair in zip(off, on)]
+
+
+def facts(row, off, on, memory, cores):
+    """Numbers that the sentences may name, or depend on."""
+    out = {**memory.get("facts", {}), "cores": cores}
+    for name in ("latency_percent", "throughput_percent", "p95_percent", "p99_percent"):
+        out[name] = row[name]
+    for side, one in (("off", off), ("on", on)):
+        busy = one["busy_cpus"]
+        out[f"{side}_cpu_daemons"], out[f"{side}_busy_cpus"] = one["cpu_daemons_s_per_gb"], busy
+        out[f"{side}_busy_share"] = busy and busy / cores
+        out[f"{side}_p99_ms"] = one["p99_ms"]
+        out[f"{side}_goodput_mbps"] = one["goodput_gbps"] and one["goodput_gbps"] * 1e3
+    if off["cpu_daemons_s_per_gb"] and on["cpu_daemons_s_per_gb"]:
+        out["cpu_ratio"] = on["cpu_daemons_s_per_gb"] / off["cpu_daemons_s_per_gb"]
+    return {name: value for name, value in out.items() if value is not None}
+
+
+def in_memory(flags):
+    """The same without a kernel: further keys of rows, and facts for their sentences."""
+    wanted = {row[0] for row in chosen(flags.only)}
+    out = {"facts": {}}
+    if "SIMD" in wanted:
+        out["SIMD"], facts_of_simd = simd(program("bench-aead", "aes128gcm/protect/1400/1", flags), program("bench-engine", "aes128gcm/1452", flags))
+        out["facts"].update(facts_of_simd)
+    if "fused copy" in wanted:
+        out["fused copy"], facts_of_copy = fused_copy(program("bench-overhead", "fused-copy", flags))
+        out["facts"].update(facts_of_copy)
+    return out
+
+
+def program(name, only, flags):
+    """The JSON of a program of benches/."""
+    argv = [os.path.join(os.environ["BEAM_BENCHES"], name), "--json", "--only", only, *(["--quick"] if flags.quick else [])]
+    say(f"in memory: {name} --only {only}")
+    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600, check=False)
+    if done.returncode:
+        raise DemoError(f"{name}: exit {done.returncode}: {done.stderr.strip()[-300:]}")
+    return json.loads(done.stdout)
+
+
+def simd(aead, engine):
+    """Packet protection alone, ring against the best level; and the engine, packet by packet against batches."""
+    batch = max(row["batch"] for row in aead["rows"])
+    cycles = {row["impl"]: row["cycles"] for row in aead["rows"] if row["batch"] == batch}
+    best = engine["simd_level"]
+    modes = {row["mode"]: row for row in engine["rows"] if row["mtu"] == 1452}
+    whole = {name: row["ns_out"] + row["ns_in"] for name, row in modes.items()}
+    crypto = modes["eager"]["crypto_ns_out"] + modes["eager"]["crypto_ns_in"]
+    share = crypto / whole["eager"]
+    row = {
+        "memory_latency_percent": why.change_percent(whole["eager"], whole["batched"]),
+        "memory_throughput_percent": why.change_percent(whole["batched"], whole["eager"]),
+        "protection_latency_percent": why.change_percent(cycles["ring"], cycles[best]) if best in cycles else None,
+        "protection_throughput_percent": why.change_percent(cycles[best], cycles["ring"]) if best in cycles else None,
+        "level": best,
+    }  # fmt: skip
+    facts_of_simd = {"crypto_share_percent": 100 * share, "crypto_bound_percent": 100 * (1 / (1 - share) - 1)}
+    if best in cycles:
+        facts_of_simd["protection_ratio"] = cycles["ring"] / cycles[best]
+    return row, facts_of_simd
+
+
+def fused_copy(overhead):
+    row = next(row for row in overhead["rows"] if row["part"] == "fused-copy" and row["mtu"] == 1452)
+    off, on = (sum(row[side][f"ns_{state}"] for side in ("out", "in")) for state in ("off", "on"))
+    out = {"memory_latency_percent": why.change_percent(off, on), "memory_throughput_percent": why.change_percent(on, off)}
+    return out, {"copy_ns": off - on, "packet_ns": off, "copy_percent": 100 * (off - on) / off}
+
+
+def table(report):
+    head = ("", "latency %", "promised", "throughput %", "promised", "in memory %", "why")
+    lines = [head]
+    for row in report["rows"]:
+        figures = [row[name] for name in ("latency_percent", "promised_latency_percent", "throughput_percent", "promised_throughput_percent")]
+        lines.append((row["optimisation"], *map(signed, [*figures, row.get("memory_throughput_percent")]), ""))
+    out = demo.aligned(lines)
+    for row in report["rows"]:
+        out += demo.paragraph("", f"{row['optimisation']}: {row['why']}")
+    return out
+
+
+def signed(value):
+    return "-" if value is None else f"{value:+.1f}" if isinstance(value, float) else f"{value:+d}"

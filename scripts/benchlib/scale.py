@@ -1,0 +1,107 @@
+"""scripts/bench scale: thousands of tunnels held by one gateway, by the program bench-scale of benches/ on the rig."""
+
+import json
+import os
+import subprocess
+
+from demolib import report as demo
+from demolib.rig import DemoError, run, say
+from tunnellib import load
+from tunnellib.site import Site
+
+SCHEMA = "beam.bench.scale.v1"
+# Source addresses of the tunnels, all the client's.
+SOURCES = "198.18.128.0/17"
+# name, arguments of bench-scale, seconds that it may take
+WHOLE = (
+    ("1,000 live", ("hold", "1000", "--idle", "5"), 120),
+    ("10,000 live", ("hold", "10000", "--idle", "5"), 180),
+    ("100,000 live", ("hold", "100000", "--hold", "30"), 600),
+    ("100,000 asleep, 1,000 live", ("asleep", "100000", "--live", "1000", "--storm", "10000"), 600),
+    ("beyond the limit", ("limit", "1200", "--max-connections", "1000"), 120),
+)
+QUICK = (
+    ("1,000 live", ("hold", "50", "--hold", "2"), 60),
+    ("100,000 asleep, 1,000 live", ("asleep", "100", "--live", "10", "--lapse", "1", "--hold", "2", "--wakes", "5", "--storm", "50"), 90),
+    ("beyond the limit", ("limit", "40", "--max-connections", "30"), 60),
+)
+METRICS = ("live", "asleep", "rss_bytes", "umem_bytes", "bytes_per_tunnel", "setup_per_s", "p95_ms", "cpu_percent")
+
+
+def plan(flags):
+    texts = [text.strip() for text in flags.only.split(",") if text.strip()]
+    return [one for one in (QUICK if flags.quick else WHOLE) if not texts or any(text in one[0] for text in texts)]
+
+
+def names():
+    return [one[0] for one in WHOLE]
+
+
+def needs(_flags):
+    return {"beam", "bench-scale"}
+
+
+class ScaleSite(Site):
+    """The rig, with a network of source addresses at the client."""
+
+    def build(self):
+        super().build()
+        run("ip", "-n", self.names["client"], "route", "add", "local", SOURCES, "dev", "lo")
+        run("ip", "-n", self.names["gateway"], "route", "add", SOURCES, "via", self.client)
+
+
+def bench_scale(place, arguments, limit_s):
+    """One run of the program in the client's namespace; it starts its gateway in the gateway's, by AF_XDP."""
+    where = ["--listen", f"{place.gateway}:{place.listen_port}", "--interface", "g0", "--netns", place.names["gateway"]]
+    argv = [os.path.join(os.environ["BEAM_BENCHES"], "bench-scale"), *arguments, "--json", "--beam", os.environ["BEAM_BIN"], *where,
+            "--sources", SOURCES]  # fmt: skip
+    path = place.path("bench-scale.json")
+    with open(path, "wb") as file:
+        child = place.spawn("client", "bench-scale", *argv, stdout=file)
+    try:
+        code = child.process.wait(limit_s)
+    except subprocess.TimeoutExpired:
+        code = f"nothing within {limit_s} s"
+    place.stop(child)
+    with open(path, encoding="utf-8") as file:
+        text = file.read()
+    try:
+        # Rows with problems end the program with 1, and are told all the same.
+        return json.loads(text)
+    except ValueError:
+        raise DemoError(f"bench-scale {' '.join(arguments)}: exit {code}, no result: {child.tail(5).strip()}") from None
+
+
+def measured(flags, hold):
+    place = ScaleSite("off")
+    hold(place)
+    background_cpus = load.background()
+    place.build()
+    rows, checks, method = [], [], ""
+    for name, arguments, limit_s in plan(flags):
+        say(f"{name}: bench-scale {' '.join(arguments)}")
+        try:
+            seen = bench_scale(place, arguments, limit_s)
+            method = seen["method"]
+            rows += [{"name": name, **row} for row in seen["rows"]]
+            problems = [problem for row in seen["rows"] for problem in row["problems"]]
+        except DemoError as error:
+            say(f"{name} FAILED: {error}")
+            problems = [str(error)]
+            rows.append({"name": name, **dict.fromkeys(METRICS), "problems": problems})
+        checks.append(demo.check(f"{name}: everything as it must be", not problems, problems, []))
+    host = demo.host_facts(os.environ["BEAM_BIN"], flags.repository)
+    host.update(place.facts())
+    host.update({"background_cpus": round(background_cpus, 3), "background_cpus_max": round(background_cpus, 3)})
+    place.close()
+    return {"schema": SCHEMA, "ok": False, "checks": checks, "host": host, "rows": rows, "runs": 1,
+            "method": method + f" On the rig of scripts/bench tunnel: AF_XDP at the gateway, source addresses {SOURCES}."}  # fmt: skip
+
+
+def table(report):
+    lines = [("", "live", "asleep", "RSS MiB", "UMEM MiB", "B a tunnel", "setup/s", "P95 ms", "CPU %")]
+    for row in report["rows"]:
+        mib = lambda name: "-" if row[name] is None else f"{row[name] / 2**20:.1f}"  # noqa: E731, B023
+        lines.append((row["name"], str(row["live"]), str(row["asleep"]), mib("rss_bytes"), mib("umem_bytes"),
+                      *(demo.show(row[name]) for name in ("bytes_per_tunnel", "setup_per_s", "p95_ms", "cpu_percent"))))  # fmt: skip
+    return demo.aligned(lines)

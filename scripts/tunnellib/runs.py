@@ -1,0 +1,61 @@
+"""One run of one row, for scripts/bench tunnel, ablation and targets; and what their flags and results have in common."""
+
+import argparse
+import json
+import os
+
+from demolib.rig import DemoError
+
+from . import load
+from . import report as reporting
+
+# Of an error in the report; the whole of it, logs included, has been said.
+ERROR_CHARS = 300
+
+
+def number(most):
+    def parsed(text):
+        if not text.isdigit() or not 1 <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to {most}")
+        return int(text)
+
+    return parsed
+
+
+def measure(place, row, flags):
+    """One run of one row; an error of its daemons comes with the end of their logs."""
+    background_cpus = load.background()
+    mark, codes = len(place.children), {}
+    try:
+        up = row.start(place)
+        sent_before = place.sent_bytes("client", up.device) if up.device else 0
+        times_ms = load.round_trips_ms(place, up.host, up.echo_port, flags.probes, getattr(flags, "connections", 1))
+        meter = load.Meter(daemon.pid for daemon in up.daemons)
+        seen = load.stream(place, up.host, up.iperf_port, flags.time, getattr(flags, "flows", 1))
+        spent = meter.read()
+        up.must_live()
+        out = reporting.sample(row, place.offloads, times_ms, seen, spent, background_cpus)
+        if up.device:
+            out["device_bytes"] = place.sent_bytes("client", up.device) - sent_before
+        out["facts"], out["notes"] = up.facts(), up.notes
+    except DemoError as error:
+        logs = [f"  {child.name}:\n{child.tail()}" for child in place.children[mark:] if child.tail() not in str(error)]
+        raise DemoError("\n".join([str(error), *logs])) from None
+    finally:
+        codes.update(place.stop_since(mark))
+    return {**out, "exits": list(codes.values())}
+
+
+def error_sample(place, row, error):
+    return {"name": row.name, "offloads": place.offloads, "error": " ".join(str(error).split())[:ERROR_CHARS]}
+
+
+def write_result(subject, report):
+    """Leaves the report where scripts/bench makes the report of all subjects from."""
+    directory = os.environ.get("BEAM_BENCH_RESULTS")
+    if not directory:
+        return
+    os.makedirs(directory, exist_ok=True)
+    with open(os.path.join(directory, f"{subject}.json"), "w", encoding="utf-8") as file:
+        json.dump(report, file)
+        file.write("\n")
