@@ -60,6 +60,18 @@ TEXTS = {
             {"throughput_percent": (50, ANY), "latency_percent": (-10, 10)},
         ),
     ),
+    "QUIC instead of TCP + TLS, lossy wide area, BBR": (
+        Why(
+            "BBR takes a lost packet for no sign of congestion, so TLS over TCP fills {off_goodput_mbps:.1f} of the path's 100 Mbit/s and "
+            "leaves QUIC nothing to win; quinn-proto's BBR, which its authors call experimental, fills {on_goodput_mbps:.1f}",
+            {"throughput_percent": (-ANY, 0), "off_goodput_mbps": (50, 100)},
+        ),
+        Why(
+            "BBR takes a lost packet for no sign of congestion, in the kernel or in QUIC: {off_goodput_mbps:.1f} and "
+            "{on_goodput_mbps:.1f} of the path's 100 Mbit/s, and the median round trip is the path's own",
+            {"throughput_percent": (0, 49.9), "latency_percent": (-10, 10), "off_goodput_mbps": (50, 100)},
+        ),
+    ),
     "SIMD": (
         Why(
             "vectors make protection alone {protection_ratio:.1f} times as fast as ring at 1,400 bytes, but ring is assembly with AES "
