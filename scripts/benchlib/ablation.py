@@ -19,8 +19,7 @@ from .wide import Path
 SCHEMA = "beam.bench.ablation.v1"
 POOL = 4
 LOSSY = Path(delay_ms=20, loss_percent=1)
-LOSSY_NAME = "QUIC instead of TCP + TLS, lossy wide area"
-LOSSY_BBR_NAME = f"{LOSSY_NAME}, BBR"
+LOSSY_NAME, LOSSY_BBR_NAME = "QUIC, lossy wide area, CUBIC", "QUIC, lossy wide area, BBR"
 METHOD = (
     "each row compares a part switched off with the same switched on, all arms of a group in turn, run after run, each tunnel "
     "put up afresh; beam -L by AF_XDP at both ends, veth offloads off. latency_percent: the median of 64-byte round trips, one at "
