@@ -8,8 +8,8 @@ use std::fmt;
 pub const SCHEMA: &str = "beam.bench.instructions.v1";
 /// An operation that moved by more than this is marked.
 pub const MARKED_PERCENT: f64 = 1.0;
-/// Allocations a unit that differ by less are the same: a table that grows once in some passes.
-const ALLOCATIONS_SAME: f64 = 0.01;
+/// Allocations a unit that differ by less are the same, as is a hundredth of them: some come once in some passes.
+const ALLOCATIONS_SAME: f64 = 0.05;
 
 /// What `scripts/bench instructions` keeps.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -84,7 +84,7 @@ impl Moved {
     pub fn is_beyond(&self, percent: f64) -> bool {
         let moved = self.percent().is_none_or(|moved| moved.abs() > percent);
         let (Some(more), Some(before)) = (self.allocations(), &self.before) else { return true };
-        moved || more.abs() > ALLOCATIONS_SAME.max(before.allocations * percent / 100.0)
+        moved || more.abs() > ALLOCATIONS_SAME.max(before.allocations * percent.max(1.0) / 100.0)
     }
 }
 

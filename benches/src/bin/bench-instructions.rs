@@ -22,11 +22,11 @@ use std::{
 static ALLOCATOR: Counting = Counting;
 
 /// Passes of an operation: those before it is counted, and those that are.
-const PASSES: (u64, u64) = (2, 4);
+const PASSES: (u64, u64) = (3, 12);
 const QUICK_PASSES: (u64, u64) = (1, 1);
 
-const METHOD: &str = "callgrind: instructions of the operation alone, its set-up apart, after two passes that warm it up; \
-    a unit's share of four passes. allocations: calls of the allocator in the same passes, and the bytes that they ask for";
+const METHOD: &str = "callgrind: instructions of the operation alone, its set-up apart, after three passes that warm it up; \
+    a unit's share of twelve passes. allocations: calls of the allocator in the same passes, and the bytes that they ask for";
 
 #[derive(Parser)]
 #[command(about = "Instructions and allocations of each operation, beside the baseline that is kept")]
