@@ -77,7 +77,9 @@ fn senders(args: &PktgenArgs) -> Result<Vec<Sender>, Failure> {
         .map(|cpu| {
             if !cpus.contains(&(cpu as usize)) {
                 return Err(Failure::Preflight(anyhow!(
-                    "there is no CPU {cpu} for a thread: lower -t or -f"
+                    "-t {} -f {}: there is no CPU {cpu} for a thread, only {cpus:?}; lower -t or -f",
+                    args.threads,
+                    args.first_cpu
                 )));
             }
             let queue = cpu % queue_count;
