@@ -15,7 +15,7 @@ def bench(*arguments):
 class Refusals(unittest.TestCase):
     def test_wrong_command_lines(self):
         for arguments, needed in (
-            (("des",), "known: aead engine tunnel ablation scale targets, metrics, report, all"),
+            (("des",), "known: aead engine tunnel ablation scale targets, instructions, metrics, report, all"),
             (("--only", "none"), "of all subjects together: --json, --save, --quick"),
             (("all", "--save", "--quick"), "--save keeps whole runs"),
             (("report", "--json"), "report takes none"),
@@ -24,6 +24,12 @@ class Refusals(unittest.TestCase):
             (("aead", "--no-instructions"), "is for engine"),
             (("engine", "--save", "--quick"), "--save keeps whole runs"),
             (("aead", "--save", "--only", "seal"), "--save keeps whole runs"),
+            (("instructions", "--yaml"), "known: --json, --save, --quick, --only TEXT, --check PERCENT"),
+            (("instructions", "--only"), "--only wants a text"),
+            (("instructions", "--check"), "--check wants a percentage, such as 3, not ''"),
+            (("instructions", "--check", "much"), "not 'much'"),
+            (("instructions", "--check", "3", "--quick"), "--check judges whole passes"),
+            (("instructions", "--save", "--only", "timers"), "--save keeps whole runs"),
             (("tunnel", "--yaml"), "unrecognized arguments: --yaml"),
             (("tunnel", "--runs", "0"), "'0' is not a number from 1 to 99"),
             (("tunnel", "--only", "sneakernet"), "there are: none, beam --tun"),
