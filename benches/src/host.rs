@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use std::{fmt, fs, process::Command};
 
 /// The machine, as far as it bears on the figures.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Host {
     /// The CPU's name.
     pub cpu: String,

@@ -139,7 +139,9 @@ fn what_parts_cost_has_every_part() {
     host(&report);
     assert_eq!(
         combinations(&report, &["part", "mtu"]),
-        BTreeSet::from(["metrics/1200", "metrics/1452"].map(String::from))
+        BTreeSet::from(
+            ["fused-copy/1200", "fused-copy/1452", "metrics/1200", "metrics/1452"].map(String::from)
+        )
     );
     for row in report["rows"].as_array().unwrap() {
         for side in [&row["out"], &row["in"]] {

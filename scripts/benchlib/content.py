@@ -40,7 +40,9 @@ class Section:
     subject: str
     tables: list = dataclasses.field(default_factory=list)
     plots: list = dataclasses.field(default_factory=list)
+    # What is wrong or missing; and what is to be said besides.
     notes: list = dataclasses.field(default_factory=list)
+    remarks: list = dataclasses.field(default_factory=list)
     host: dict = dataclasses.field(default_factory=dict)
     method: str = ""
 
@@ -83,7 +85,7 @@ def extremes(row, name, digits=2):
 
 
 def signed(value):
-    return "–" if value is None else f"{value:+,.1f} %"
+    return "–" if value is None else f"{value:+,.1f}\u00a0%"
 
 
 def tunnel_name(row, versions):
@@ -159,9 +161,9 @@ def ablation(report):
     )  # fmt: skip
     plots = [ablation_plot(report, metric) for metric in ("throughput", "latency")]
     alone = next((row for row in report["rows"] if row.get("protection_throughput_percent") is not None), None)
-    notes = [f"Packet protection alone, {alone['level']} against ring: {signed(alone['protection_throughput_percent'])} packets, "
+    remarks = [f"Packet protection alone, {alone['level']} against ring: {signed(alone['protection_throughput_percent'])} packets, "
              f"{signed(alone['protection_latency_percent'])} time."] if alone else []  # fmt: skip
-    return Section("ablation", [table], plots, notes)
+    return Section("ablation", [table], plots, remarks=remarks)
 
 
 def ablation_plot(report, metric):

@@ -77,6 +77,7 @@ def html(sections):
             out.append(f"<p>{escape(one.intro)}</p>")
         out += [f"<figure>{drawn(picture)}</figure>" for picture in one.plots]
         out += [html_table(table) for table in one.tables]
+        out += [f"<p>{escape(remark)}</p>" for remark in one.remarks]
         if one.host:
             out.append(f'<p class="small">Host: {escape(facts(one.host))}.</p>')
             out.append(f'<p class="small">Method: {escape(one.method.rstrip("."))}.</p>')
@@ -123,6 +124,7 @@ def markdown(sections, with_plot):
             out += [f"![goodput of tunnels]({PLOT})", ""]
         for table in one.tables:
             out += [*markdown_table(table), ""]
+        out += [line for remark in one.remarks for line in (plain(remark), "")]
         if one.host:
             out += [f"Host: {plain(facts(one.host))}.", "", f"Method: {plain(one.method.rstrip('.'))}."]
     return "\n".join(out) + "\n"

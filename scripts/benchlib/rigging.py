@@ -33,9 +33,10 @@ class Group:
     arms: list
     load: Load
     path: object = None
+    congestion: str = "cubic"
 
     def site(self):
-        return WideSite(self.path) if self.path else Site("off")
+        return WideSite(self.path, self.congestion) if self.path else Site("off")
 
 
 def arm(name, *, needs=("beam",), start=None, xdp="native", **how):

@@ -28,9 +28,9 @@ def percentile(values, percent):
     return ordered[max(rank, 1) - 1]
 
 
-def median(values):
+def median(values, digits=3):
     values = [value for value in values if value is not None]
-    return round(statistics.median(values), 3) if values else None
+    return round(statistics.median(values), digits) if values else None
 
 
 def summary(samples):

@@ -5,11 +5,16 @@
 #   script_option L V    takes one of those letters
 #   script_check         looks at all options together; may call `usage_error`
 #   script_device DEV    writes what is its own to a device of pktgen: `send "$DEV" "parameter value"`
+#   script_beam          adds what is its own to `beam_words`, the flags of `beam pktgen`
+#   script_payload       what only `beam pktgen` can put into packets; empty: the kernel's pktgen will do
+#
+# Two generators, the same letters: the kernel's pktgen where it is there or can be loaded, else `beam pktgen`, which is
+# BEAM_BIN, or target/release/beam of this checkout, or beam in the PATH. Which one it is and why is printed.
 #
 # Needs bash, flock, awk, and ip for what isn't given; busybox's awk and ip will do. The letters are those of the kernel's
 # samples.
 #
-# How a run goes: every command is one write(2) to a file in /proc/net/pktgen, whose errno *and* whose `Result:` line are
+# How a run of the kernel's goes: every command is one write(2) to a file in /proc/net/pktgen, whose errno *and* whose `Result:` line are
 # looked at, since pktgen reports some refusals by one of them only. `start` blocks in the kernel until all threads are
 # done; a signal ends it there and stops the threads, also SIGKILL. What was sent is read from the devices' files.
 
@@ -21,14 +26,16 @@ readonly name=${0##*/}
 interface='' destination='' mac='' ports='443' size='' threads=1 first_thread=0 clones=0 count=100000 burst=1 delay_ns=0
 ipv6=0 verbose=0 json=0
 # Extra bytes of a frame for VLAN tags. The largest frame, where that isn't -s.
-tag_bytes=0 largest=''
+tag_bytes=0 largest='' size_given=''
 declare -a devices=() prefix=()
-interrupted='' owns_pktgen=0
+interrupted='' owns_pktgen=0 why_beam=''
 
-script_letters=''
+script_letters='' script_payload=''
+declare -a beam_words=()
 script_option() { :; }
 script_check() { :; }
 script_device() { :; }
+script_beam() { :; }
 
 say() { printf '%s: %s\n' "$name" "$*" >&2; }
 
@@ -126,6 +133,7 @@ check() {
     script_check
     local smallest=$(((ipv6 ? 78 : 58) + tag_bytes))
     ((smallest >= 60)) || smallest=60
+    size_given=$size
     size=${size:-$smallest}
     # pktgen silently sends more than asked for where its own 16 bytes don't fit.
     number s size "$smallest" 65535
@@ -210,16 +218,53 @@ groups6() {
     echo "$out"
 }
 
-# Makes sure that pktgen is there, ours to use, and idle.
-prepare() {
-    local complaint='' running
+# Leaves in `why_beam` why `beam pktgen` has to send; empty where the kernel's pktgen does.
+choose() {
+    local complaint=''
     [[ $(id -u) -eq 0 ]] || unfit "pktgen needs root; run: sudo $name ..."
-    if [[ ! -e $proc/pgctrl ]]; then
+    if [[ -n $script_payload ]]; then
+        why_beam="the kernel's pktgen can't make $script_payload"
+    elif [[ ! -e $proc/pgctrl ]]; then
         complaint=$(modprobe pktgen 2>&1) || true
-        [[ -e $proc/pgctrl ]] || unfit "$proc is not there, and loading the module failed:" \
-            "${complaint:-modprobe said nothing}. This kernel ($(uname -r)) needs CONFIG_NET_PKTGEN (Debian's stock" \
-            "kernels have it; scripts/kernels boots some). A generator of beam's own, 'beam pktgen', is to come"
+        [[ -e $proc/pgctrl ]] || why_beam="$proc is not there, and loading the module failed: ${complaint:-modprobe said nothing}"
     fi
+}
+
+# Prints the beam that sends; fails with why there is none.
+beam_program() {
+    local built=$(dirname "${BASH_SOURCE[0]}")/../../target/release/beam
+    if [[ -n ${BEAM_BIN:-} ]]; then
+        command -v -- "$BEAM_BIN" || { echo "BEAM_BIN=$BEAM_BIN can't be run" && return 1; }
+    elif [[ -x $built ]]; then
+        realpath "$built"
+    else
+        command -v beam || { echo "there is no beam in target/release nor in the PATH" && return 1; }
+    fi
+}
+
+# Becomes `beam pktgen`: signals, exit code and output are its own.
+run_beam() {
+    local beam
+    beam=$(beam_program) || unfit "$why_beam. Instead of it 'beam pktgen' could send, but $beam. Build one: cargo build" \
+        "--release -p beam; or boot a kernel with CONFIG_NET_PKTGEN, which this one ($(uname -r)) needs (Debian's stock" \
+        "kernels have it; scripts/kernels boots some)"
+    beam_words+=(-i "$interface" -d "$destination" -p "$ports" -n "$count" -t "$threads" -f "$first_thread" -w "$delay_ns")
+    beam_words+=(--script "$name")
+    [[ -z $mac ]] || beam_words+=(-m "$mac")
+    [[ -z $size_given ]] || beam_words+=(-s "$size")
+    ((clones == 0)) || beam_words+=(-c "$clones")
+    ((burst == 1)) || beam_words+=(-b "$burst")
+    ((!ipv6)) || beam_words+=(-6)
+    ((!verbose)) || beam_words+=(-v)
+    ((!json)) || beam_words+=(-j)
+    script_beam
+    say "drives 'beam pktgen' ($beam), because $why_beam"
+    exec "$beam" pktgen "${beam_words[@]}"
+}
+
+# Makes sure that pktgen is ours to use, and idle.
+prepare() {
+    local running
     check_mtu
     take_lock
     running=$(devices_in Running)
@@ -423,6 +468,8 @@ clean_up() {
 pktgen_main() {
     parse "$@"
     check
+    choose
+    [[ -z $why_beam ]] || run_beam
     prepare
     trap 'interrupted=INT' INT
     trap 'interrupted=TERM' TERM

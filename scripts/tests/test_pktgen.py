@@ -13,7 +13,7 @@ import time
 import unittest
 
 SCRIPTS = pathlib.Path(__file__).resolve().parents[1] / "pktgen"
-NAMES = ["single-flow", "many-flows", "imix", "vlan", "version-flood"]
+NAMES = ["single-flow", "many-flows", "imix", "vlan", "version-flood", "quic-flood"]
 MAC = "02:00:00:00:00:01"
 WHERE = ["-i", "eth9", "-d", "198.18.0.1", "-m", MAC]
 
@@ -60,6 +60,7 @@ class Fake:
                 self.write(
                     f"eth9@{thread}", DONE.format(packets=packets, errors=errors, sizes=sizes, result=result)
                 )
+        self.beam = str(top / "no-beam")
         self.start = {path.name: path.read_text() for path in self.proc.glob("*")}
         for tool, text in (
             ("modprobe", "echo 'modprobe: FATAL: Module pktgen not found' >&2; exit 1"),
@@ -67,6 +68,12 @@ class Fake:
             ("ip", "exit 1"),
         ):
             self.tool(tool, text)
+
+    def with_beam(self, code=0):
+        """A beam that prints its words, one a line."""
+        self.tool("beam-of-ours", f"""printf '%s\\n' "$@"; exit {code}""")
+        self.beam = str(self.tools / "beam-of-ours")
+        return self
 
     def tool(self, name, text):
         path = self.tools / name
@@ -78,7 +85,7 @@ class Fake:
 
     def environment(self):
         path = f"{self.tools}:{os.environ['PATH']}"
-        return {**os.environ, "BEAM_PKTGEN_PROC": str(self.proc), "PATH": path}
+        return {**os.environ, "BEAM_PKTGEN_PROC": str(self.proc), "PATH": path, "BEAM_BIN": self.beam}
 
     def run(self, script, *arguments):
         command = [*ALONE, SCRIPTS / script, *arguments]
@@ -229,6 +236,70 @@ class Refusals(unittest.TestCase):
         self.assertEqual((result.returncode, result.stdout), (1, ""), result.stderr)
         self.assertIn("refused 'add_device eth9@0' for kpktgend_0: No space left on device", result.stderr)
         self.assertIn("ip link set dev eth9 up", result.stderr)
+
+
+class Choice(unittest.TestCase):
+    """Which generator sends: the kernel's where it is there, else beam's with the same letters; and which is said."""
+
+    COMMON = "pktgen -i eth9 -d 198.18.0.1 -p 443 -n 100000 -t 1 -f 0 -w 0 --script".split()
+
+    def words(self, script, *arguments):
+        result = Fake(present=False).with_beam().run(script, *WHERE, *arguments)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertIn("drives 'beam pktgen'", result.stderr)
+        said = result.stdout.splitlines()
+        head = [*self.COMMON, script, "-m", MAC]
+        self.assertEqual(said[: len(head)], head)
+        return said[len(head) :]
+
+    def test_what_each_script_asks_beam_for(self):
+        ports = ["--source-ports", "1024-65534"]
+        self.assertEqual(self.words("single-flow"), [])
+        self.assertEqual(self.words("many-flows"), [*ports, "--sources", "198.18.0.0/15"])
+        self.assertEqual(self.words("imix"), ["--imix"])
+        self.assertEqual(self.words("vlan", "-V", "5"), ["--vlan", "5"])
+        self.assertEqual(self.words("vlan", "-V", "5", "-Q", "7"), ["--vlan", "5", "--outer-vlan", "7"])
+        self.assertEqual(self.words("version-flood"), ["-s", "1242", *ports])
+        self.assertEqual(self.words("quic-flood"), ["--quic", "mixed", *ports])
+        self.assertEqual(self.words("quic-flood", "-k", "short", "-s", "100"), ["-s", "100", "--quic", "short", *ports])
+
+    def test_each_letter_goes_to_beam(self):
+        letters = ["-p", "080-99", "-n", "5", "-t", "2", "-f", "1", "-w", "1000"]
+        letters += ["-s", "128", "-c", "7", "-b", "16", "-v", "-j"]
+        result = Fake(present=False).with_beam().run("single-flow", "-i", "eth9", "-d", "2001:db8::/64", "-6", *letters)
+        expected = "pktgen -i eth9 -d 2001:db8::/64 -p 80-99 -n 5 -t 2 -f 1 -w 1000 --script single-flow"
+        expected += " -s 128 -c 7 -b 16 -6 -v -j"
+        self.assertEqual(result.stdout.splitlines(), expected.split())
+
+    def test_why_is_said(self):
+        result = Fake(present=False).with_beam().run("single-flow", *WHERE)
+        self.assertIn("loading the module failed: modprobe: FATAL: Module pktgen not found", result.stderr)
+        fake = Fake().with_beam()
+        result = fake.run("quic-flood", *WHERE)
+        self.assertIn("because the kernel's pktgen can't make payloads that look like QUIC", result.stderr)
+        self.assertEqual(fake.written("pgctrl"), [])
+
+    def test_the_kernels_comes_first(self):
+        fake = Fake().with_beam()
+        result = fake.run("single-flow", *WHERE)
+        self.assertIn("drives the kernel's pktgen through /proc/net/pktgen", result.stderr)
+        self.assertEqual(fake.written("pgctrl"), ["start", "stop", "reset"])
+
+    def test_beams_exit_code_is_the_scripts(self):
+        self.assertEqual(Fake(present=False).with_beam(code=4).run("single-flow", *WHERE).returncode, 4)
+
+    def test_no_beam_either(self):
+        fake = Fake()
+        for script in ("single-flow", "quic-flood"):
+            fake = Fake(present=False)
+            result = fake.run(script, *WHERE)
+            self.assertEqual((result.returncode, result.stdout), (4, ""))
+            self.assertIn(f"BEAM_BIN={fake.beam} can't be run", result.stderr)
+
+    def test_kinds(self):
+        result = Fake().with_beam().run("quic-flood", *WHERE, "-k", "long")
+        self.assertEqual(result.returncode, 2)
+        self.assertIn("not 'long'", result.stderr)
 
 
 class Commands(unittest.TestCase):

@@ -82,7 +82,7 @@ def parse_iperf(out):
         raise DemoError(f"iperf3 wrote no result: {iperf_error(out) or repr(error)}: {out[:200]!r}") from None
     if not seen["bytes"] or not seen["seconds"]:
         raise DemoError(f"iperf3 carried {seen['bytes']} bytes in {seen['seconds']} s")
-    return {**seen, "goodput_gbps": round(seen["bytes"] * 8 / seen["seconds"] / 1e9, 3)}
+    return {**seen, "goodput_gbps": round(seen["bytes"] * 8 / seen["seconds"] / 1e9, 6)}
 
 
 class Meter:

@@ -28,6 +28,10 @@ class Site(Namespaces):
         self._address("origin", "o0", self.lan_host, "2001:db8:3::2")
         run("ip", "-n", self.names["origin"], "route", "add", self.inner_networks, "via", self.lan_gateway)
 
+    def facts(self):
+        with open("/proc/sys/net/ipv4/tcp_congestion_control", encoding="ascii") as file:
+            return {**super().facts(), "tcp_congestion_control": file.read().strip()}
+
     def interface_name(self, side):
         """A TUN device's name that no other run has, for control sockets are named by it."""
         return f"bb{os.getpid()}{side[0]}"

@@ -6,7 +6,7 @@ use beam_benches::{
     allocations::Counting,
     baseline::{self, Report, Row, SCHEMA, Tools},
     callgrind::{self, COUNTED_LEVEL, Callgrind},
-    host::{Host, commit, rounded},
+    host::{commit, rounded},
     ops::{self, Counter, Done, Effort, Meter, Op},
 };
 use clap::Parser;
@@ -22,11 +22,11 @@ use std::{
 static ALLOCATOR: Counting = Counting;
 
 /// Passes of an operation: those before it is counted, and those that are.
-const PASSES: (u64, u64) = (2, 4);
+const PASSES: (u64, u64) = (3, 12);
 const QUICK_PASSES: (u64, u64) = (1, 1);
 
-const METHOD: &str = "callgrind: instructions of the operation alone, its set-up apart, after passes that warm it up; \
-    a unit's share. allocations: calls of the allocator in the same passes, and the bytes that they ask for";
+const METHOD: &str = "callgrind: instructions of the operation alone, its set-up apart, after three passes that warm it up; \
+    a unit's share of twelve passes. allocations: calls of the allocator in the same passes, and the bytes that they ask for";
 
 #[derive(Parser)]
 #[command(about = "Instructions and allocations of each operation, beside the baseline that is kept")]
@@ -37,9 +37,6 @@ struct Arguments {
     /// Fewer passes: shows that it works; the counts are less settled.
     #[arg(long)]
     quick: bool,
-    /// So often; the medians are reported, and how far the runs lie apart.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=9))]
-    runs: u8,
     /// Only operations whose name contains this.
     #[arg(long, value_name = "TEXT", default_value = "")]
     only: String,
@@ -149,42 +146,6 @@ fn count(mut out: impl Write, arguments: &Arguments) -> Result<()> {
 fn counted(arguments: &Arguments) -> Result<Report> {
     let Some(valgrind) = &arguments.valgrind else { bail!("--valgrind is needed to count") };
     ensure!(!wanted(arguments).is_empty(), "no operation is named like `{}`", arguments.only);
-    let runs: Vec<_> = (0..arguments.runs).map(|_| run(valgrind, arguments)).collect::<Result<_>>()?;
-    let rows = baseline::medians(&runs)?;
-    Ok(Report {
-        schema: SCHEMA.into(),
-        method: method(&rows, arguments),
-        commit: commit(),
-        host: Host::seen(),
-        tools: Tools {
-            rustc: version("rustc"),
-            valgrind: version(valgrind),
-            simd_level: COUNTED_LEVEL.into(),
-            machine: machine(),
-        },
-        rows,
-    })
-}
-
-/// How it was done, and how far the runs lie apart where there are several.
-fn method(rows: &[Row], arguments: &Arguments) -> String {
-    let passes = if arguments.quick { QUICK_PASSES } else { PASSES };
-    let mut text = format!("{METHOD}; passes before and counted: {} and {}", passes.0, passes.1);
-    let widest = rows.iter().max_by(|a, b| a.spread_percent.total_cmp(&b.spread_percent));
-    if let Some(Row { operation, spread_percent, .. }) = widest.filter(|_| arguments.runs > 1) {
-        let same = rows.iter().filter(|row| row.spread_percent == 0.0).count();
-        text += &format!(
-            "; medians of {} runs: {same} of {} operations counted the same in each, and none lies further apart than \
-             {spread_percent} % ({operation})",
-            arguments.runs,
-            rows.len()
-        );
-    }
-    text
-}
-
-/// Every operation, once under callgrind.
-fn run(valgrind: &Path, arguments: &Arguments) -> Result<Vec<Row>> {
     let mut own = vec!["--count", "--only", &arguments.only];
     own.extend(arguments.quick.then_some("--quick"));
     let (said, totals) = callgrind::each(valgrind, &own)?;
@@ -195,7 +156,19 @@ fn run(valgrind: &Path, arguments: &Arguments) -> Result<Vec<Row>> {
         counted.len(),
         totals.len()
     );
-    counted.into_iter().zip(totals).map(|(it, total)| row(it, total)).collect()
+    let rows = counted.into_iter().zip(totals).map(|(it, total)| row(it, total)).collect::<Result<_>>()?;
+    Ok(Report {
+        schema: SCHEMA.into(),
+        method: METHOD.into(),
+        commit: commit(),
+        tools: Tools {
+            rustc: version("rustc"),
+            valgrind: version(valgrind),
+            simd_level: COUNTED_LEVEL.into(),
+            machine: machine(),
+        },
+        rows,
+    })
 }
 
 fn row(counted: Counted, instructions: u64) -> Result<Row> {
@@ -208,7 +181,6 @@ fn row(counted: Counted, instructions: u64) -> Result<Row> {
         instructions: share(instructions),
         allocations: share(allocations),
         allocated_bytes: share(allocated_bytes),
-        spread_percent: 0.0,
     })
 }
 

@@ -109,7 +109,8 @@ fn mac(text: &str) -> Result<Mac, String> {
     let mut mac = Mac::default();
     let mut parts = text.split(':');
     for byte in &mut mac {
-        let part = parts.next().filter(|part| part.len() == 2).ok_or_else(refuse)?;
+        let part =
+            parts.next().filter(|part| part.len() == 2 && !part.starts_with('+')).ok_or_else(refuse)?;
         *byte = u8::from_str_radix(part, 16).map_err(|_| refuse())?;
     }
     if parts.next().is_some() { Err(refuse()) } else { Ok(mac) }

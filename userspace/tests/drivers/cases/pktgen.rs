@@ -1,4 +1,5 @@
-//! The kernel's own packet generator against a gateway, by the scripts of `scripts/pktgen`: what was sent is what arrived
+//! The kernel's own packet generator against a gateway, by the scripts of `scripts/pktgen`, and beam's for what looks like
+//! QUIC: what was sent is what arrived
 //! at the sockets and what was dropped under a name, to the packet.
 
 use crate::{
@@ -13,6 +14,8 @@ use std::path::PathBuf;
 /// One a millisecond: slow enough for every ring.
 const PACED: &[&str] = &["-n", "400", "-w", "1000000"];
 const PACED_TAGGED: &[&str] = &["-n", "400", "-w", "1000000", "-V", "5"];
+/// What the kernel's pktgen can't make: these come from `beam pktgen`, by AF_XDP out of the other NIC.
+const PACED_SHORT: &[&str] = &["-n", "400", "-w", "1000000", "-k", "short"];
 /// As fast as it goes, with more packets than any ring holds.
 const UNPACED: &[&str] = &["-n", "12000"];
 
@@ -27,12 +30,13 @@ pub(crate) fn pktgen(bench: &mut Bench) -> Verdict {
     bench.in_gateway("ip", &["link", "set", "g0", "promisc", "on"]);
     let gateway = bench.gateway(GATEWAY_V4);
     let mac = bench.in_gateway("cat", &["/sys/class/net/g0/address"]);
-    let runs: [(&str, &[&str]); 6] = [
+    let runs: [(&str, &[&str]); 7] = [
         ("single-flow", PACED),
         ("many-flows", PACED),
         ("imix", PACED),
         ("vlan", PACED_TAGGED),
         ("version-flood", PACED),
+        ("quic-flood", PACED_SHORT),
         ("single-flow", UNPACED),
     ];
     let mut before = settled(&gateway);
