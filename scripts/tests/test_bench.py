@@ -15,7 +15,7 @@ def bench(*arguments):
 class Refusals(unittest.TestCase):
     def test_wrong_command_lines(self):
         for arguments, needed in (
-            (("des",), "known: aead engine tunnel ablation scale targets, metrics, report, all"),
+            (("des",), "known: aead engine tunnel ablation scale targets, metrics, instructions, report, all"),
             (("--only", "none"), "of all subjects together: --json, --save, --quick"),
             (("all", "--save", "--quick"), "--save keeps whole runs"),
             (("report", "--json"), "report takes none"),
