@@ -47,12 +47,16 @@ def without(*parts):
     return {"environment": {"BEAM_ABLATION": ",".join(parts)}}
 
 
+def no_other_build(_place):
+    raise DemoError("BEAM_BIN was given, and no build of it with the system's allocator; name one by BEAM_SYSTEM_ALLOCATOR")
+
+
 def groups(flags):
     """All arms by their groups, less what `--only` leaves out."""
     both = ["--simd", "ring"]
-    # Empty where a binary was given: of that one there is no other build.
-    other = os.environ.get("BEAM_SYSTEM_ALLOCATOR") or "without"
-    system = {"needs": ("beam", "beam-system-allocator"), "beam": other}
+    other = os.environ.get("BEAM_SYSTEM_ALLOCATOR")
+    # Where a binary was given there is no other build of it, and the arms say so.
+    system = {"needs": ("beam", "beam-system-allocator"), **({"beam": other} if other else {"start": no_other_build})}
     tls = {"start": tunnels.forwarded(forwards.tls), "needs": ("tls-forward",), "xdp": None}
     plain = Load(flags.probes, flags.time)
     far = Load(max(flags.probes * 2 // 5, 8), flags.time * 2, connections=8)
