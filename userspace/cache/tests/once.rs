@@ -43,7 +43,13 @@ fn each_is_taken_once_by_its_tag_in_its_time() {
                     let mut value = vec![0; length];
                     rng.fill_bytes(&mut value);
                     let (tag, ttl_s) = (rng.random_range(0..3), rng.random_range(1..5_000));
-                    assert!(store.put(Stamp(now_s * 1000), &name, &[tag; 32], &value, Duration::from_secs(ttl_s)));
+                    assert!(store.put(
+                        Stamp(now_s * 1000),
+                        &name,
+                        &[tag; 32],
+                        &value,
+                        Duration::from_secs(ttl_s)
+                    ));
                     oracle.insert(name, (tag, value, now_s + ttl_s.min(HOUR.as_secs())));
                     names.push(name);
                     puts += 1;
@@ -95,7 +101,10 @@ fn the_oldest_make_room() {
             gone_since[part] |= !is_there;
         }
         assert!(store.is_empty());
-        assert!(!store.put(Stamp(1_000_000), &names[0], &[1; 32], &vec![0; 70_000], HOUR), "too long for any");
+        assert!(
+            !store.put(Stamp(1_000_000), &names[0], &[1; 32], &vec![0; 70_000], HOUR),
+            "too long for any"
+        );
     }
 }
 
@@ -125,7 +134,8 @@ fn places_are_used_again() {
 #[test]
 fn the_disk_keeps_them_for_the_next_process() {
     let scratch = Scratch::new();
-    let open = || Once::new("things", limits(1000, 1 << 20), Some(Disk::new(&scratch.file(), Loudness::Warning)));
+    let open =
+        || Once::new("things", limits(1000, 1 << 20), Some(Disk::new(&scratch.file(), Loudness::Warning)));
     let now = Stamp(1_000_000_000);
     let name = |n: u8| [n; 16];
     let first = open();

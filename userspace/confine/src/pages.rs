@@ -10,7 +10,11 @@ use std::{fs, io, ops::Range};
 /// If the process can't read its own map. Mappings that the kernel keeps (locked ones) stay, and are no error.
 pub fn release_program() -> io::Result<usize> {
     let map = fs::read_to_string("/proc/self/smaps")?;
-    Ok(of_files(&map).into_iter().filter(|mapping| release(&mapping.pages)).map(|mapping| mapping.resident).sum())
+    Ok(of_files(&map)
+        .into_iter()
+        .filter(|mapping| release(&mapping.pages))
+        .map(|mapping| mapping.resident)
+        .sum())
 }
 
 /// A mapping whose pages are all its file's.

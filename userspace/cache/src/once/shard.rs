@@ -1,7 +1,7 @@
 //! A part of the store in memory: slots of fixed sizes in chunks, an index over them, and a list from oldest to newest.
 //!
 //! ```text
-//!  index: id ─► place ─► class (how long values may be) ─► chunk: [Head; 256], [value; 256]
+//!  index: id ─► place ─► class (how long values may be) ─► chunk: [Head; 128], [value; 128]
 //!  oldest ─► … ─► newest: places, linked through the heads
 //! ```
 //! What is kept for a day must not lie among what lives for a minute: one such value in a page of the allocator keeps all
@@ -12,7 +12,7 @@ use hashbrown::HashTable;
 use zeroize::{Zeroize, Zeroizing};
 
 /// Slots of a chunk.
-const CHUNK_SLOTS: usize = 256;
+const CHUNK_SLOTS: usize = 128;
 /// Bytes that values of each class may have. Longer ones are kept apart, each in an allocation of its own.
 const CLASS_BYTES: [usize; 8] = [48, 64, 80, 96, 128, 160, 208, 256];
 /// The class that the heads of those are in.
@@ -200,7 +200,8 @@ impl Class {
         if self.free == NONE {
             let first = (self.chunks.len() * CHUNK_SLOTS) as u32 | class << CLASS_SHIFT;
             let newer = |at: usize| if at + 1 == CHUNK_SLOTS { NONE } else { first + at as u32 + 1 };
-            let free = |at| Head { id: [0; 16], older: NONE, newer: newer(at), expires_s: 0, length: 0, tag: 0 };
+            let free =
+                |at| Head { id: [0; 16], older: NONE, newer: newer(at), expires_s: 0, length: 0, tag: 0 };
             self.chunks.push(Chunk {
                 heads: (0..CHUNK_SLOTS).map(free).collect(),
                 values: Zeroizing::new(vec![0; CHUNK_SLOTS * self.value_bytes].into()),
