@@ -14,7 +14,7 @@ use zeroize::{Zeroize, Zeroizing};
 /// Slots of a chunk.
 const CHUNK_SLOTS: usize = 128;
 /// Bytes that values of each class may have. Longer ones are kept apart, each in an allocation of its own.
-const CLASS_BYTES: [usize; 8] = [48, 64, 80, 96, 128, 160, 208, 256];
+const CLASS_BYTES: [usize; 12] = [48, 56, 64, 72, 80, 88, 96, 112, 128, 160, 208, 256];
 /// The class that the heads of those are in.
 const APART: u32 = CLASS_BYTES.len() as u32;
 const CLASS_SHIFT: u32 = 28;
