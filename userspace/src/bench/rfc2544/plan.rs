@@ -8,6 +8,7 @@ use crate::{
     generate::host::{link, mac_text, own_address},
 };
 use anyhow::anyhow;
+use socket2::{Domain, Socket, Type};
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     time::{Duration, Instant},
@@ -195,6 +196,20 @@ fn mac_of(gateway: IpAddr, source: IpAddr, link: &Link) -> Result<Mac, Failure> 
         let _ = UdpSocket::bind(local).and_then(|socket| socket.send_to(&[0], (gateway, DISCARD_PORT)));
         std::thread::sleep(NEIGHBOUR_LOOK);
     }
+}
+
+/// One byte from this interface to everybody's discard port.
+pub(super) fn send_to_all(interface: &str, ipv6: bool) -> std::io::Result<()> {
+    let (domain, to): (_, IpAddr) = match ipv6 {
+        false => (Domain::IPV4, Ipv4Addr::BROADCAST.into()),
+        true => (Domain::IPV6, Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1).into()),
+    };
+    let socket = Socket::new(domain, Type::DGRAM, None)?;
+    socket.bind_device(Some(interface.as_bytes()))?;
+    if !ipv6 {
+        socket.set_broadcast(true)?;
+    }
+    socket.send_to(&[0], &SocketAddr::new(to, DISCARD_PORT).into()).map(|_| ())
 }
 
 impl Flow {

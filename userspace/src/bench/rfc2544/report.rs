@@ -279,7 +279,7 @@ pub(super) mod tests {
     #[test]
     fn every_figure_is_there() {
         let mut device = MadeUp { mtu: 1300, ..MadeUp::new(1e8) };
-        let said = told(&mut device, "-s 64,1518 --runs 3", Told::json);
+        let said = told(&mut device, "-s 64,1518 --runs 3", |told| told.json());
         assert_eq!(said["schema"], SCHEMA);
         let [small, large] = [&said["sizes"][0], &said["sizes"][1]];
         assert_eq!((&small["frame_size"], &small["forwarded"]), (&"64".into(), &true.into()));

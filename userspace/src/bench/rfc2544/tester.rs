@@ -2,7 +2,7 @@
 
 use super::{
     count::{Expected, Tally},
-    plan::Flow,
+    plan::{self, Flow},
     procedure::{Ask, Tester, Trial},
     receiver::Receiver,
     report::Receiving,
@@ -48,6 +48,8 @@ pub(super) struct Live {
     receiver: Receiver,
     template: Template,
     ipv6: bool,
+    /// The interface whose MAC address a bridge is to learn.
+    taught: Option<String>,
     time: Duration,
     settle: Duration,
     magic: u32,
@@ -70,7 +72,21 @@ impl Live {
         let progress = Progress::begin("rfc2544");
         let (time, settle) = (args.time, args.settle);
         let (magic, ipv6) = (rand::random(), args.ipv6);
-        Ok(Self { socket, receiver, template, ipv6, time, settle, magic, trial: 0, epoch, stop, progress })
+        let taught = flow.is_bridged.then(|| args.receive.clone());
+        Ok(Self {
+            socket,
+            receiver,
+            template,
+            ipv6,
+            taught,
+            time,
+            settle,
+            magic,
+            trial: 0,
+            epoch,
+            stop,
+            progress,
+        })
     }
 
     pub(super) fn receiving(&self) -> Receiving {
@@ -105,8 +121,20 @@ impl Live {
         }
     }
 
+    /// A frame from behind the bridge shows it where the receiving interface is, so that it needn't flood the test's.
+    fn teach(&self) {
+        let Some(interface) = &self.taught else { return };
+        let sent = plan::send_to_all(interface, self.ipv6);
+        if let Err(error) = sent {
+            tracing::warn!(
+                "the bridge isn't shown where {interface} is, and floods at first: sending a frame from it: {error}"
+            );
+        }
+    }
+
     /// Whether a frame of this size comes through. Ends with the first that does.
     fn comes_through(&mut self, size: FrameSize) -> Result<bool, Failure> {
+        self.teach();
         let mut frames = self.begin(size, LEARN_COUNT, false)?;
         let plan = Plan { count: 1, burst: 1, gap_ns: 0.0 };
         for _ in 0..LEARN_COUNT {
