@@ -27,8 +27,12 @@ use std::{
 };
 use xsk::XskPort;
 
-/// Room for what comes while the thread doesn't run: 16,384 frames a queue, 11 ms of 64-byte frames at 1 Gbit/s.
-const RING_SIZE: u32 = 16_384;
+/// Room for what comes while the thread doesn't run: 16,384 frames, 11 ms of 64-byte frames at 1 Gbit/s. Which queue the
+/// flow lands on isn't known beforehand, so each has that, until all together have [`FRAMES_MAX`].
+const RING_SIZE_MAX: u32 = 16_384;
+const RING_SIZE_MIN: u32 = 2048;
+/// With twice as many chunks of UMEM, 256 MiB of 2 KiB chunks. A NIC of more than 32 queues has more.
+const FRAMES_MAX: u32 = 65_536;
 /// Frames of one look at a port.
 const BURST_MAX: usize = 64;
 /// Awake for so long after the last frame: going to sleep would add to the latency of the next one.
@@ -190,19 +194,25 @@ fn open(args: &Rfc2544Args) -> Result<(xsk::Interface, Vec<XskPort>), Failure> {
             // `plan` has refused `off`.
             XdpMode::Auto | XdpMode::Off => xsk::Mode::Auto,
         },
-        ring_size: RING_SIZE,
+        ring_size: ring_size(xsk::ethtool::channels(&args.receive).map_or(1, |has| has.combined + has.rx)),
         frame_bytes: 2048,
         ..xsk::Config::new(&args.receive)
     };
     if xsk::ethtool::mtu(&args.receive).is_ok_and(|mtu| mtu > config.mtu_max()) {
         config.frame_bytes = 4096;
     }
-    config.umem_bytes = 2 * RING_SIZE as usize * config.frame_bytes as usize;
+    config.umem_bytes = 2 * config.ring_size as usize * config.frame_bytes as usize;
     xsk::open(&config).map_err(|error| match error {
         xsk::OpenError::Config { .. } => Failure::config(error),
         // The errors speak of `--interface`, which here is the other one.
         error => Failure::Preflight(anyhow!("-r {}: {error}", args.receive)),
     })
+}
+
+/// A power of two.
+fn ring_size(queue_count: u32) -> u32 {
+    let share = FRAMES_MAX / queue_count.max(1);
+    (1 << share.max(1).ilog2()).clamp(RING_SIZE_MIN, RING_SIZE_MAX)
 }
 
 /// The thread's own.
@@ -298,5 +308,18 @@ impl Counting {
                 .sum::<u64>()
         };
         self.ports.iter().map(of).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    //! Goal: the UMEM of all queues together stays within bounds.
+    use super::*;
+
+    #[test]
+    fn many_queues_have_smaller_rings() {
+        for (queues, size) in [(0, 16_384), (1, 16_384), (4, 16_384), (5, 8192), (32, 2048), (128, 2048)] {
+            assert_eq!(ring_size(queues), size, "{queues}");
+        }
     }
 }
