@@ -15,6 +15,8 @@ mod key;
 mod operate;
 mod ping;
 mod pktgen;
+mod rfc2544;
+mod scale;
 mod serve;
 mod top;
 mod user;
@@ -36,6 +38,9 @@ pub(crate) use gateway::GatewayArgs;
 pub(crate) use key::{KeyArgs, KeyVerb};
 pub(crate) use operate::{ClearArgs, Clearable, ControlArgs, DoctorArgs, KickArgs, ShowArgs, StatusArgs};
 pub(crate) use ping::PingArgs;
+#[cfg(test)]
+pub(crate) use rfc2544::tests as tests_of_rfc2544;
+pub(crate) use rfc2544::{FrameSize, Rfc2544Args};
 pub(crate) use serve::{EarlyData, Retry, ServeArgs};
 pub(crate) use top::TopArgs;
 pub(crate) use user::{UserArgs, UserVerb};
