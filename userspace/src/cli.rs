@@ -36,7 +36,7 @@ pub(crate) use gateway::GatewayArgs;
 pub(crate) use key::{KeyArgs, KeyVerb};
 pub(crate) use operate::{ClearArgs, Clearable, ControlArgs, DoctorArgs, KickArgs, ShowArgs, StatusArgs};
 pub(crate) use ping::PingArgs;
-pub(crate) use serve::{EarlyData, Retry, ServeArgs};
+pub(crate) use serve::{CertificateArgs, EarlyData, Retry, ServeArgs};
 pub(crate) use top::TopArgs;
 pub(crate) use user::{UserArgs, UserVerb};
 pub(crate) use values::{NumberList, Queues, Size, duration};

@@ -1,7 +1,10 @@
 //! `beam bench`: load over the same engine and the same ports as tunnels, and what comes of it. iperf3's letters where it
 //! has one.
 
-use super::{Congestion, EarlyData, Endpoint, GatewayArgs, LogFormat, PathArgs, Sandbox, values::duration};
+use super::{
+    CertificateArgs, Congestion, EarlyData, Endpoint, GatewayArgs, LogFormat, PathArgs, Sandbox,
+    values::duration,
+};
 use crate::worker::bench::{DatagramsAre, Handshake};
 use clap::{ArgGroup, Args, Subcommand};
 use std::{path::PathBuf, str::FromStr, time::Duration};
@@ -27,18 +30,8 @@ pub(crate) struct BenchServeArgs {
     pub(crate) listen: Endpoint,
     #[command(flatten)]
     pub(crate) path: PathArgs,
-    /// PEM file with the certificate chain, leaf first
-    #[arg(
-        long,
-        value_name = "FILE",
-        requires = "tls_key",
-        conflicts_with = "self_signed",
-        env = "BEAM_TLS_CERT"
-    )]
-    pub(crate) tls_cert: Option<PathBuf>,
-    /// PEM file with the private key of the leaf
-    #[arg(long, value_name = "FILE", requires = "tls_cert", env = "BEAM_TLS_KEY")]
-    pub(crate) tls_key: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) certificate: CertificateArgs,
     /// Make a certificate for this run and print its fingerprint for `--pin`
     #[arg(long, env = "BEAM_SELF_SIGNED")]
     pub(crate) self_signed: bool,
