@@ -118,7 +118,9 @@ def measured(flags, hold):
         samples += of_group
         arms += summaries(group, of_group)
         facts[group.name], hows[group.name] = place, how(group)
-        checks += [check for one in arms if one["group"] == group.name for check in reporting.row_checks(one, flags.runs)]
+        # Groups have arms of the same name.
+        of_rows = [check for one in arms if one["group"] == group.name for check in reporting.row_checks(one, flags.runs)]
+        checks += [{**one, "check": f"{group.name}: {one['check']}"} for one in of_rows]
     host = demo.host_facts(os.environ["BEAM_BIN"], flags.repository)
     host.update(background(samples))
     for place in reversed(facts.values()):

@@ -126,8 +126,8 @@ def local_run(place, flags, values):
         for key, meter in costs.items():
             values.add(key, 100 * meter.read()["daemons_s"] / carried["seconds"])
         values.add("carried_at_1g", carried["goodput_gbps"])
-        values.add("rss_peak", memory(up)[1] / 1e6)
-        values.add("rss_peak_client", memory(up, "client")[1] / 1e6)
+        for key, side in (("rss_peak", "gateway"), ("rss_peak_client", "client")):
+            values.add(key, memory(up, side)[1] / 1e6)
         up.must_live()
     finally:
         place.stop_since(mark)

@@ -142,6 +142,9 @@ class Sentences(unittest.TestCase):
         self.assertEqual(self.judged(), "re-judge: protection_ratio is 1.1, the sentence is true from 1.2 to 5")
         del self.facts["protection_ratio"]
         self.assertEqual(self.judged(), "re-judge: protection_ratio was not measured")
+        self.facts["protection_ratio"] = 2.0
+        del self.facts["crypto_share_percent"]
+        self.assertEqual(self.judged(), "re-judge: crypto_share_percent was not measured", "named, and no condition")
         self.assertEqual(self.judged(optimisation="magic"), "re-judge: no sentence was written for it")
 
     def test_a_promise_that_is_kept_needs_no_sentence(self):
@@ -180,6 +183,10 @@ class Targets(unittest.TestCase):
         self.assertEqual([promises.verdict(fast, value) for value in (0.9, 1, 1.1)], [False, True, True])
         self.assertIsNone(promises.verdict(promises.TARGETS["far_added_p95"], 90.0))
         self.assertIsNone(promises.verdict(fast, None))
+
+    def test_round_trips_are_whole(self):
+        early = promises.TARGETS["first_byte_early"]
+        self.assertEqual([promises.verdict(early, value) for value in (0.9, 1.04, 1.49, 1.51, 2.0)], [True, True, True, False, False])
 
     def test_a_row_is_the_median_of_its_runs(self):
         values = promises.Values()

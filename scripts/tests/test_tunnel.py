@@ -152,6 +152,14 @@ class Failures(unittest.TestCase):
             self.assertIn("run 1 of 3: quincy FAILED", said)
             self.assertEqual("Traceback" in said or "Error:" in said, not isinstance(error, DemoError))
 
+    def test_each_is_noted_when_it_is_done(self):
+        with tempfile.TemporaryDirectory() as directory, mock.patch.dict(os.environ, {"BEAM_BENCH_RESULTS": directory}):
+            self.measured(DemoError("first"))
+            self.measured(DemoError("second"))
+            with open(os.path.join(directory, "samples.jsonl"), encoding="utf-8") as file:
+                seen = [json.loads(line) for line in file]
+        self.assertEqual([(one["where"], one["name"], one["error"]) for one in seen], [("run 1 of 3", "quincy", text) for text in ("first", "second")])
+
     def test_a_signal_ends_it_all(self):
         with self.assertRaises(Stopped):
             self.measured(Stopped(2))

@@ -52,9 +52,19 @@ def measured_or_why(place, row, flags, where, digits=2):
         one = measure(place, row, flags)
     except Exception as error:
         say(f"{where}: {row.name} FAILED: {reason(error)}")
-        return error_sample(place, row, error)
-    say(f"{where}: {row.name}: {one['goodput_gbps']:.{digits}f} Gbit/s, P50 {one['p50_ms']:.3f} ms")
+        one = error_sample(place, row, error)
+    else:
+        say(f"{where}: {row.name}: {one['goodput_gbps']:.{digits}f} Gbit/s, P50 {one['p50_ms']:.3f} ms")
+    note(where, one)
     return one
+
+
+def note(where, sample):
+    """Appends it to what a run that is ended too early leaves: target/bench/samples.jsonl."""
+    if directory := os.environ.get("BEAM_BENCH_RESULTS"):
+        os.makedirs(directory, exist_ok=True)
+        with open(os.path.join(directory, "samples.jsonl"), "a", encoding="utf-8") as file:
+            file.write(json.dumps({"where": where, **sample}) + "\n")
 
 
 def error_sample(place, row, error):
