@@ -111,7 +111,8 @@ impl Shared {
             // The gateway's last turn, had it been quicker.
             answered(&waiting(back), &mut is_asked, client);
             let mut answer = Vec::new();
-            while !said.is_empty() && !self.stop.load(Ordering::SeqCst) {
+            // Of what was held when the relay is ended, too: a client's farewell.
+            while !said.is_empty() {
                 said.iter().for_each(|datagram| drop(back.send(datagram)));
                 is_asked = true;
                 answer.extend(self.listen(back, patiently(SILENCE)).0);
