@@ -3,6 +3,7 @@
 pub(crate) mod facts;
 mod plan;
 mod report;
+mod rfc2544;
 mod run;
 mod serve;
 mod spread;
@@ -16,5 +17,6 @@ pub(crate) fn run(args: BenchArgs) -> Result<(), Failure> {
     match args.verb {
         BenchVerb::Serve(args) => serve::run(*args),
         BenchVerb::Run(args) => run::run(&args),
+        BenchVerb::Rfc2544(args) => rfc2544::run(&args),
     }
 }

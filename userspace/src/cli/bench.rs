@@ -1,7 +1,11 @@
 //! `beam bench`: load over the same engine and the same ports as tunnels, and what comes of it. iperf3's letters where it
 //! has one.
 
-use super::{Congestion, EarlyData, Endpoint, GatewayArgs, LogFormat, PathArgs, Sandbox, values::duration};
+use super::{
+    CertificateArgs, Congestion, EarlyData, Endpoint, GatewayArgs, LogFormat, PathArgs, Rfc2544Args, Sandbox,
+    scale::{rate, size},
+    values::duration,
+};
 use crate::worker::bench::{DatagramsAre, Handshake};
 use clap::{ArgGroup, Args, Subcommand};
 use std::{path::PathBuf, str::FromStr, time::Duration};
@@ -18,6 +22,8 @@ pub(crate) enum BenchVerb {
     Serve(Box<BenchServeArgs>),
     /// Measure a server that speaks ALPN perf: `beam bench serve`, or another stack's
     Run(Box<BenchRunArgs>),
+    /// Measure a device between two interfaces of this host: no-drop and partial-drop rate by frame size, and latency
+    Rfc2544(Box<Rfc2544Args>),
 }
 
 #[derive(Clone, Debug, Args)]
@@ -27,18 +33,8 @@ pub(crate) struct BenchServeArgs {
     pub(crate) listen: Endpoint,
     #[command(flatten)]
     pub(crate) path: PathArgs,
-    /// PEM file with the certificate chain, leaf first
-    #[arg(
-        long,
-        value_name = "FILE",
-        requires = "tls_key",
-        conflicts_with = "self_signed",
-        env = "BEAM_TLS_CERT"
-    )]
-    pub(crate) tls_cert: Option<PathBuf>,
-    /// PEM file with the private key of the leaf
-    #[arg(long, value_name = "FILE", requires = "tls_cert", env = "BEAM_TLS_KEY")]
-    pub(crate) tls_key: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) certificate: CertificateArgs,
     /// Make a certificate for this run and print its fingerprint for `--pin`
     #[arg(long, env = "BEAM_SELF_SIGNED")]
     pub(crate) self_signed: bool,
@@ -171,36 +167,6 @@ impl FromStr for LoadShare {
             _ => Err(format!("`{text}` is not a part such as 50%")),
         }
     }
-}
-
-/// A number with K, M, G or T behind it, in steps of `step`.
-fn scaled(text: &str, step: f64) -> Option<f64> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let power = match &text[digits.len()..] {
-        "" => 0,
-        "k" | "K" => 1,
-        "m" | "M" => 2,
-        "g" | "G" => 3,
-        "t" | "T" => 4,
-        _ => return None,
-    };
-    let number: f64 = digits.parse().ok()?;
-    (number.is_finite() && number >= 0.0).then(|| number * step.powi(power))
-}
-
-/// Bytes: K is 1024, as iperf3 has it.
-fn size(text: &str) -> Result<u64, String> {
-    const LARGEST: f64 = (1_u64 << 60) as f64;
-    match scaled(text, 1024.0) {
-        Some(bytes) if bytes <= LARGEST => Ok(bytes as u64),
-        Some(_) => Err(format!("`{text}` is more than 2^60 bytes")),
-        None => Err(format!("`{text}` is not a size such as 1000, 64K or 1G")),
-    }
-}
-
-/// Things a second: K is 1000.
-fn rate(text: &str) -> Result<f64, String> {
-    scaled(text, 1000.0).ok_or_else(|| format!("`{text}` is not a rate such as 5000, 100K or 1.5G"))
 }
 
 #[cfg(test)]

@@ -104,7 +104,7 @@ impl From<QuicShape> for Shape {
     }
 }
 
-fn mac(text: &str) -> Result<Mac, String> {
+pub(super) fn mac(text: &str) -> Result<Mac, String> {
     let refuse = || format!("`{text}` is not a MAC address such as 02:00:00:00:00:01");
     let mut mac = Mac::default();
     let mut parts = text.split(':');

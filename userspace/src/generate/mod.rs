@@ -3,6 +3,7 @@
 //! `plan` makes of the flags, the interface and the neighbour table what is to be sent; this file opens the sockets, runs the
 //! threads and is asked to stop; `report` says what came of it. Frames and pace are the room `pktgen`'s.
 
+pub(crate) mod host;
 mod plan;
 mod report;
 
@@ -24,7 +25,7 @@ use std::{
     thread,
     time::Instant,
 };
-use xsk::{OpenError, RawSocket};
+use xsk::RawSocket;
 
 /// One thread, ready to start.
 struct Sender {
@@ -83,21 +84,11 @@ fn senders(args: &PktgenArgs) -> Result<Vec<Sender>, Failure> {
                 )));
             }
             let queue = cpu % queue_count;
-            let socket = RawSocket::open(interface, queue).map_err(|error| refused(error, interface))?;
+            let socket =
+                RawSocket::open(interface, queue).map_err(|error| host::refused(error, interface))?;
             Ok(Sender { cpu, queue, socket })
         })
         .collect()
-}
-
-fn refused(error: OpenError, interface: &str) -> Failure {
-    match error {
-        OpenError::QueueBusy { queue, waited_ms, .. } => Failure::Preflight(anyhow!(
-            "queue {queue} of {interface} is still in use by another AF_XDP socket after {waited_ms} ms, as a running beam's are: \
-             a queue has one. Send from another interface, or from another queue by -f, or stop that program (who: ss --xdp -p)"
-        )),
-        OpenError::Config { .. } => Failure::config(error),
-        error => Failure::preflight(error),
-    }
 }
 
 fn first_frame(ready: &Ready, seed: u64) -> String {

@@ -1,9 +1,9 @@
 //! What is to be sent: the flags, and what the interface, its addresses and the neighbour table say.
 
+use super::host::{link, mac_text, own_address};
 use crate::{cli::PktgenArgs, failure::Failure};
 use anyhow::anyhow;
 use pktgen::{Net, Plan, Shape, Sizes, Spec, headers_bytes};
-use std::net::IpAddr;
 use wire::datagram::{Mac, Vlan, Vlans};
 use xsk::look::{self, Link};
 
@@ -33,11 +33,11 @@ impl From<Failure> for Refused {
 
 pub(super) fn ready(args: &PktgenArgs) -> Result<Ready, Refused> {
     let sizes = sizes(args).map_err(Refused::Usage)?;
-    let link = link(&args.interface)?;
+    let link = link("-i", &args.interface)?;
     fits(&link, sizes, tags(args).len())?;
     let source = match args.sources {
         Some(source) => source,
-        None => own_address(&link, args.ipv6)?.into(),
+        None => own_address("--sources", &link, args.ipv6)?.into(),
     };
     let (src_mac, dst_mac) = macs(args, &link)?;
     let spec = Spec {
@@ -87,27 +87,6 @@ fn sizes(args: &PktgenArgs) -> Result<Sizes, String> {
     }
 }
 
-fn link(interface: &str) -> Result<Link, Failure> {
-    let links =
-        look::links().map_err(|error| Failure::Preflight(anyhow!("asking for interfaces: {error}")))?;
-    let names: Vec<String> = links.iter().map(|link| link.name.clone()).collect();
-    let link = links.into_iter().find(|link| link.name == interface).ok_or_else(|| {
-        Failure::Preflight(anyhow!(
-            "-i {interface}: there is no such interface; there are: {}",
-            names.join(", ")
-        ))
-    })?;
-    if !link.is_ethernet {
-        return Err(Failure::Preflight(anyhow!("-i {interface}: not Ethernet; choose another interface")));
-    }
-    if !link.up {
-        return Err(Failure::Preflight(anyhow!(
-            "-i {interface}: it is down, and has to be up: ip link set dev {interface} up"
-        )));
-    }
-    Ok(link)
-}
-
 /// The driver would get larger frames all the same, and what comes of that is its own.
 fn fits(link: &Link, sizes: Sizes, tag_count: usize) -> Result<(), Failure> {
     let (most, largest) = (link.mtu as usize + 14 + 4 * tag_count, sizes.max());
@@ -120,22 +99,6 @@ fn fits(link: &Link, sizes: Sizes, tag_count: usize) -> Result<(), Failure> {
          dev {name} mtu {}",
         largest - 14 - 4 * tag_count
     )))
-}
-
-/// An address of the interface that others can answer to.
-fn own_address(link: &Link, ipv6: bool) -> Result<IpAddr, Failure> {
-    let addresses = look::addresses(link.index)
-        .map_err(|error| Failure::Preflight(anyhow!("asking for addresses: {error}")))?;
-    let fits = |address: &IpAddr| match address {
-        IpAddr::V4(_) => !ipv6,
-        IpAddr::V6(ip) => ipv6 && !ip.is_unicast_link_local(),
-    };
-    addresses.into_iter().find(fits).ok_or_else(|| {
-        let (name, version) = (&link.name, if ipv6 { 6 } else { 4 });
-        Failure::Preflight(anyhow!(
-            "{name} has no IPv{version} address to send from; give one with --sources"
-        ))
-    })
 }
 
 /// Ours, and the next hop's: the destination, or the router towards it.
@@ -184,10 +147,6 @@ impl Ready {
             mac_text(*dst_mac)
         )
     }
-}
-
-fn mac_text(mac: Mac) -> String {
-    mac.map(|byte| format!("{byte:02x}")).join(":")
 }
 
 #[cfg(test)]

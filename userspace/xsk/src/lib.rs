@@ -59,5 +59,6 @@ pub use error::{OpenError, TargetsError};
 pub use interface::{Interface, open};
 pub use lan::{LanInterface, LanPort, LanPrefixes, open_lan};
 pub use port::XskPort;
+pub use preflight::check_capabilities;
 pub use raw::{Flush, RawSocket, RawTally, tx_queue_count};
 pub use report::{LinkState, QueueMode, QueueReport, SocketStatistics, Step, Unmirrored};

@@ -198,8 +198,11 @@ fn more_queues(interface: &str, queue: u32) -> String {
     }
 }
 
-/// Refuses a process that may not do what follows.
-pub(crate) fn check_capabilities() -> Result<(), OpenError> {
+/// Refuses a process that may not do what [`crate::open`] does.
+///
+/// # Errors
+/// The capabilities that it lacks, and how it gets them.
+pub fn check_capabilities() -> Result<(), OpenError> {
     let Ok(sets) = capabilities(None) else { return Ok(()) };
     let effective = sets.effective;
     let needed = [

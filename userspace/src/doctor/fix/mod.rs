@@ -6,7 +6,7 @@
 
 mod journal;
 pub(crate) mod knob;
-mod lifeline;
+pub(crate) mod lifeline;
 mod place;
 mod turn;
 mod undo;
