@@ -149,6 +149,8 @@ pub(crate) fn quic_server(
     let mut tls = server_tls(args, credentials, users)?;
     tls.key_log = Arc::new(crate::capture::keylog::Tee);
     let options = gateway_transport(args.cc);
+    // A client uses one and gets one with each connection; a second one would lie here for a day and never be used.
+    tls.send_tls13_tickets = 1;
     let tls = tls::with_tickets(tls, tickets, args.early_data != EarlyData::Off);
     let quic = tls::quic_server(tls).map_err(Failure::config)?;
     let server = transport::server_config(quic, Arc::new(options.build()), secrets);

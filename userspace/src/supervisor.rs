@@ -235,6 +235,7 @@ pub(crate) fn run(
         return Err(failure);
     }
     notify::watch(&supervisor).map_err(Failure::runtime)?;
+    release_start();
     // A client is ready once its tunnel is up.
     if supervisor.identity.role != "client" {
         let ready = format!("{} on {}", supervisor.identity.role, supervisor.identity.address);
@@ -250,6 +251,16 @@ pub(crate) fn run(
         }
     }
     outcome
+}
+
+/// Gives back the pages of the program that only the start has needed.
+fn release_start() {
+    match confine::release_program() {
+        Ok(bytes) => tracing::debug!("{} KiB of the program were resident, and are given back", bytes >> 10),
+        Err(error) => {
+            tracing::debug!("/proc/self/smaps can't be read ({error}): what the start needed stays resident")
+        }
+    }
 }
 
 pub(crate) fn pin(cpu: Option<u32>) {

@@ -17,6 +17,8 @@
 //! Workers never touch the disk: [`Cache::get`] and [`Cache::put`] end in memory and in a bounded queue, whose overflow
 //! is counted. What reads the disk, or waits for it, says so in its name ([`Cache::get_through`], [`Cache::take_all`]).
 //!
+//! What is only ever put and then taken once, by the hundred thousand, has a store of its own in place of L2: [`Once`].
+//!
 //! A disk level that can't be read, written or locked costs one warning and is empty from then on ([`disk`]).
 
 mod cache;
@@ -24,9 +26,11 @@ mod counters;
 pub mod disk;
 mod kind;
 mod local;
+mod once;
 
 pub use cache::Cache;
 pub use counters::{CacheReport, LevelReport};
 pub use disk::{Disk, Loudness};
 pub use kind::{Bounds, Found, Kind, Limits, Stamp};
 pub use local::Local;
+pub use once::{Id, Once, Tag};

@@ -31,11 +31,13 @@ mod capabilities;
 mod files;
 mod filter;
 mod names;
+mod pages;
 mod sys;
 mod trap;
 
 pub use capabilities::{Capabilities, set_names};
 pub use files::Files;
+pub use pages::release_program;
 
 use filter::Programs;
 use std::{

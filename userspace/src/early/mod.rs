@@ -3,7 +3,7 @@
 //! ```text
 //!  gateway   [`tickets`]  in memory, one store for all workers; on disk only while no gateway runs
 //!            [`tokens`]   which NEW_TOKENs have been used; the key that seals them is among the [`secrets`]
-//!  client    [`vault`]    tickets: the first of each connection to the disk, for the next process; others for this one
+//!  client    [`vault`]    tickets: in memory for this process, a copy on the disk for the next one
 //!            [`tokens`]   tokens, the same way
 //!            [`peers`]    the SETTINGS of the gateway that early data goes by
 //!  both      [`state`]    the directory, and what is done where it can't be used

@@ -2,78 +2,31 @@
 
 use super::{Circumstances, FLUSH_LIMIT, TICKET_LIFETIME, now};
 use crate::cli::EarlyData;
-use cache::{Bounds, Cache, CacheReport, Disk, Kind, Limits};
+use cache::{Bounds, CacheReport, Disk, Id, Limits, Once};
 use rustls::server::StoresServerSessions;
-use std::{cell::RefCell, fmt, sync::Arc};
+use std::{fmt, sync::Arc};
 use zeroize::Zeroizing;
 
-/// Ticket ids of rustls.
-const ID_BYTES: usize = 32;
+/// What `beam show caches` calls it.
+const NAME: &str = "tickets";
+/// A session is some 80 bytes, and a client's certificates where it has some; in the store it takes some 120. So many keep
+/// 200,000 clients resumable for a day, asleep or not. Further ones push out the oldest.
+const LIMITS: Limits = Limits {
+    local_entries_max: 0,
+    shared: Bounds { entries_max: 262_144, bytes_max: 24 << 20 },
+    disk: Bounds { entries_max: 262_144, bytes_max: 64 << 20 },
+    ttl_max: TICKET_LIFETIME,
+};
 
-/// Sessions by ticket.
-pub(crate) struct GatewayTickets;
-
-/// A session, and what was in force when its ticket was given.
-#[derive(Clone)]
-pub(crate) struct Session {
-    of: Arc<Circumstances>,
-    bytes: Zeroizing<Box<[u8]>>,
-}
-
-impl Session {
-    fn new(of: Arc<Circumstances>, bytes: &[u8]) -> Self {
-        Self { of, bytes: Zeroizing::new(bytes.into()) }
-    }
-}
-
-thread_local! {
-    /// Tickets of one run have the same circumstances, as a rule: those that are read in a row share them.
-    static LAST_READ: RefCell<Arc<Circumstances>> = RefCell::new(Arc::new([0; 32]));
-}
-
-fn shared(of: &Circumstances) -> Arc<Circumstances> {
-    LAST_READ.with_borrow_mut(|last| {
-        if **last != *of {
-            *last = Arc::new(*of);
-        }
-        last.clone()
-    })
-}
-
-impl Kind for GatewayTickets {
-    const NAME: &'static str = "tickets";
-    /// A ticket is some 150 bytes, and a client's certificates where it has some: so many keep 80,000 clients resumable for a
-    /// day, asleep or not. Further ones push out those that were not used.
-    const LIMITS: Limits = Limits {
-        local_entries_max: 0,
-        shared: Bounds { entries_max: 262_144, bytes_max: 24 << 20 },
-        disk: Bounds { entries_max: 262_144, bytes_max: 64 << 20 },
-        ttl_max: TICKET_LIFETIME,
-    };
-    type Key = [u8; ID_BYTES];
-    type Value = Session;
-
-    fn weight_bytes(_key: &Self::Key, value: Option<&Session>) -> usize {
-        ID_BYTES + value.map_or(0, |session| 8 + session.bytes.len())
-    }
-
-    fn encode(_key: &Self::Key, value: &Session) -> Option<Vec<u8>> {
-        Some([&value.of[..], &value.bytes[..]].concat())
-    }
-
-    fn encode_key(key: &Self::Key) -> Vec<u8> {
-        key.to_vec()
-    }
-
-    fn decode(key: &[u8], value: &[u8]) -> Option<(Self::Key, Session)> {
-        let (of, bytes) = value.split_first_chunk::<32>()?;
-        Some((key.try_into().ok()?, Session::new(shared(of), bytes)))
-    }
+/// A ticket is 32 random bytes of rustls'. Half of them are as hard to guess as a key, and who has seen a ticket knows all.
+fn id_of(ticket: &[u8]) -> Option<Id> {
+    const TICKET_BYTES: usize = 32;
+    (ticket.len() == TICKET_BYTES).then(|| ticket.first_chunk().copied())?
 }
 
 /// All tickets, whatever they were given under.
 pub(crate) struct Tickets {
-    cache: Arc<Cache<GatewayTickets>>,
+    sessions: Once,
     disk: Option<Arc<Disk>>,
     /// `on`: the disk follows as tickets come and go.
     follows: bool,
@@ -82,13 +35,13 @@ pub(crate) struct Tickets {
 impl Tickets {
     /// An empty store.
     pub(crate) fn new(disk: Option<Arc<Disk>>, early: EarlyData) -> Self {
-        Self { cache: Cache::new(disk.clone()), disk, follows: early == EarlyData::On }
+        Self { sessions: Once::new(NAME, LIMITS, disk.clone()), disk, follows: early == EarlyData::On }
     }
 
     /// Takes over what the last gateway in this directory left. Whatever is here afterwards is nowhere else, unless the
     /// mode is `on`.
     pub(crate) fn load(&self) {
-        let found = if self.follows { self.cache.read_all(now()) } else { self.cache.take_all(now()) };
+        let found = if self.follows { self.sessions.read_all(now()) } else { self.sessions.take_all(now()) };
         tracing::debug!("{found} session tickets of the last run");
     }
 
@@ -99,47 +52,45 @@ impl Tickets {
                 disk.flush(FLUSH_LIMIT);
             }
         } else {
-            let kept = self.cache.save_all(now());
+            let kept = self.sessions.save_all(now());
             tracing::debug!("{kept} session tickets are kept for the next run");
         }
     }
 
     pub(crate) fn report(&self) -> CacheReport {
-        self.cache.report()
+        self.sessions.report()
     }
 }
 
 /// The store as one TLS configuration sees it: a ticket that was given under another one is none.
 pub(crate) struct TicketsOf {
     all: Arc<Tickets>,
-    of: Arc<Circumstances>,
+    of: Circumstances,
 }
 
 impl TicketsOf {
     /// Those of `of`. Tickets of another mode are others', so that `safe` takes none that `on` may have taken before.
     pub(crate) fn new(all: Arc<Tickets>, of: Circumstances) -> Self {
         let of = super::circumstances(&[&of, &[u8::from(all.follows)]]);
-        Self { all, of: Arc::new(of) }
+        Self { all, of }
     }
 }
 
 impl fmt::Debug for TicketsOf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "TicketsOf({})", self.all.cache.len())
+        write!(f, "TicketsOf({})", self.all.sessions.len())
     }
 }
 
 impl StoresServerSessions for TicketsOf {
     fn put(&self, key: Vec<u8>, value: Vec<u8>) -> bool {
-        let Ok(key) = key.try_into() else { return false };
         let value = Zeroizing::new(value);
-        let session = Session::new(self.of.clone(), &value);
-        if self.all.follows {
-            self.all.cache.put_through(now(), key, session, TICKET_LIFETIME);
-        } else {
-            self.all.cache.put(now(), key, session, TICKET_LIFETIME);
+        let Some(id) = id_of(&key) else { return false };
+        let Tickets { sessions, follows, .. } = &*self.all;
+        match follows {
+            true => sessions.put_through(now(), &id, &self.of, &value, TICKET_LIFETIME),
+            false => sessions.put(now(), &id, &self.of, &value, TICKET_LIFETIME),
         }
-        true
     }
 
     /// TLS 1.2 asks this way; beam has none of it.
@@ -148,13 +99,12 @@ impl StoresServerSessions for TicketsOf {
     }
 
     fn take(&self, key: &[u8]) -> Option<Vec<u8>> {
-        let key = key.try_into().ok()?;
-        let session = if self.all.follows {
-            self.all.cache.take_soon_everywhere(now(), &key)
-        } else {
-            self.all.cache.take(now(), &key)
-        };
-        session.filter(|session| session.of == self.of).map(|session| session.bytes.to_vec())
+        let id = id_of(key)?;
+        let Tickets { sessions, follows, .. } = &*self.all;
+        match follows {
+            true => sessions.take_soon_everywhere(now(), &id, &self.of),
+            false => sessions.take(now(), &id, &self.of),
+        }
     }
 
     fn can_cache(&self) -> bool {

@@ -1,10 +1,13 @@
-//! A client's tickets and tokens for one gateway: some for this process, in memory; some for the next, on the disk.
+//! A client's tickets and tokens for one gateway: in memory for this process, a copy on the disk for the next one.
 //!
 //! ```text
-//!  start ─ take_some (the disk's copy is gone for good) ─► memory ─ take ─► a connection
-//!  a connection ─ first ─► disk (by the writer) · others ─► memory ─ clean stop ─► disk
+//!  start ─ take_some (the disk's copy is gone for good) ─► memory ─ take (and the disk's copy goes soon) ─► a connection
+//!  a connection ─► memory, and a copy to the disk (by the writer)
 //! ```
-//! So each is in one place, and used once, whatever happens to the process; and workers wait for no disk.
+//! So one for each connection is enough for a tunnel that sleeps and for a process that was killed, and workers wait for no
+//! disk. This process uses each once. Another one of the same user that begins meanwhile, or after this one was killed in
+//! the moment before the disk's copy went, may hold the same: the gateway gives its session to the first that comes, and
+//! the second has a full handshake, its first bytes asked again.
 
 use super::{Circumstances, TICKET_LIFETIME, now};
 use cache::{Cache, CacheReport, Kind, Stamp};
@@ -18,7 +21,7 @@ use std::{
 };
 use tunnel::resume::{Ticket, Vault};
 
-/// How many of one gateway are kept on either level: a pool of connections has one each.
+/// How many of one gateway are kept: a pool of connections has one each.
 const PLACES: u8 = 32;
 
 /// Things of one gateway that are used once.
@@ -27,9 +30,6 @@ pub(crate) struct Pile<K: Kind<Key = (Circumstances, u8)>> {
     of: Circumstances,
     /// Where the next one goes; the oldest makes room.
     next: AtomicU8,
-    next_on_disk: AtomicU8,
-    /// How many of those to come go to the disk: one for each that was asked for.
-    owed_to_disk: AtomicU8,
 }
 
 impl<K: Kind<Key = (Circumstances, u8)>> Pile<K> {
@@ -37,39 +37,24 @@ impl<K: Kind<Key = (Circumstances, u8)>> Pile<K> {
     pub(crate) fn open(cache: Arc<Cache<K>>, of: Circumstances, count: u8) -> Self {
         let count = count.clamp(1, PLACES);
         cache.take_some(now(), &of, usize::from(count));
-        Self {
-            cache,
-            of,
-            next: AtomicU8::new(PLACES / 2),
-            // Not where an earlier process put its last ones.
-            next_on_disk: AtomicU8::new(rand::random()),
-            owed_to_disk: AtomicU8::new(0),
-        }
+        // Not where an earlier process put its last ones.
+        Self { cache, of, next: AtomicU8::new(rand::random()) }
     }
 
-    /// For a connection that begins: the first that it brings is for the next process.
+    /// For a connection that begins.
     pub(crate) fn take(&self) -> Option<K::Value> {
         let now = now();
-        let _ = self.owed_to_disk.fetch_update(Relaxed, Relaxed, |owed| (owed < PLACES).then(|| owed + 1));
         // The newest first; those that an earlier process left are wherever it had put them.
         let newest = self.next.load(Relaxed);
         (1..=PLACES).find_map(|back| {
             let place = newest.wrapping_sub(back) % PLACES;
-            self.cache.take(now, &(self.of, place))
+            self.cache.take_soon_everywhere(now, &(self.of, place))
         })
     }
 
     pub(crate) fn put(&self, value: K::Value, ttl: Duration) {
-        let now = now();
-        let owed = self.owed_to_disk.fetch_update(Relaxed, Relaxed, |owed| owed.checked_sub(1));
-        // Without a disk there is no next process.
-        if owed.is_ok() && self.cache.has_disk() {
-            let place = self.next_on_disk.fetch_add(1, Relaxed) % PLACES;
-            self.cache.put_on_disk(now, &(self.of, place), value, ttl);
-        } else {
-            let place = self.next.fetch_add(1, Relaxed) % PLACES;
-            self.cache.put(now, (self.of, place), value, ttl);
-        }
+        let place = self.next.fetch_add(1, Relaxed) % PLACES;
+        self.cache.put_through(now(), (self.of, place), value, ttl);
     }
 
     /// Nothing is here for this process.

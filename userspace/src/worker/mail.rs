@@ -4,6 +4,7 @@
 use super::{
     GatewayConfig, Limits, Revoked,
     poll::{FlowKey, Waker},
+    queue::Bounded,
     snapshot::WorkerSnapshot,
     tables::{FlowKind, FlowRow, RouteRow, Slice, TunnelRow},
 };
@@ -132,16 +133,16 @@ const COMMANDS_MAX: usize = 4096;
 pub(crate) struct Mailbox(Arc<Boxes>);
 
 struct Boxes {
-    frames: ArrayQueue<Handed>,
+    frames: Bounded<Handed>,
     /// Every frame that the ports of the start may have lent out fits.
     returns: ArrayQueue<(u8, Frame)>,
     /// For what doesn't: frames of ports that came later. There are no more of them than those ports have.
     more_returns: SegQueue<(u8, Frame)>,
-    inner: ArrayQueue<HandedInner>,
+    inner: Bounded<HandedInner>,
     /// Inner packets for the network, from workers that have no way there.
-    outward: ArrayQueue<Bytes>,
+    outward: Bounded<Bytes>,
     inner_bytes: AtomicUsize,
-    commands: ArrayQueue<Command>,
+    commands: Bounded<Command>,
     waker: Waker,
 }
 
@@ -149,13 +150,13 @@ impl Mailbox {
     /// `lendable_count` is the number of frames that the worker's ports own together at the start.
     pub(crate) fn new(lendable_count: usize) -> io::Result<Self> {
         Ok(Self(Arc::new(Boxes {
-            frames: ArrayQueue::new(FRAMES_MAX),
+            frames: Bounded::new(FRAMES_MAX),
             returns: ArrayQueue::new(lendable_count.max(1)),
             more_returns: SegQueue::new(),
-            inner: ArrayQueue::new(INNER_COUNT_MAX),
-            outward: ArrayQueue::new(INNER_COUNT_MAX),
+            inner: Bounded::new(INNER_COUNT_MAX),
+            outward: Bounded::new(INNER_COUNT_MAX),
             inner_bytes: AtomicUsize::new(0),
-            commands: ArrayQueue::new(COMMANDS_MAX),
+            commands: Bounded::new(COMMANDS_MAX),
             waker: Waker::new()?,
         })))
     }

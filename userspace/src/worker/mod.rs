@@ -26,6 +26,7 @@ pub(crate) mod mail;
 pub(crate) mod meters;
 pub(crate) mod poll;
 pub(crate) mod ports;
+mod queue;
 mod reverse;
 mod session;
 pub(crate) mod sleepers;
