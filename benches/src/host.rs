@@ -100,7 +100,9 @@ pub fn commit() -> Option<String> {
         output.status.success().then(|| text.trim().to_owned())
     };
     let commit = git(&["rev-parse", "--short=12", "HEAD"])?;
-    let changed =
-        git(&["status", "--porcelain", "--untracked-files=no"]).is_some_and(|text| !text.is_empty());
+    // What `scripts/bench --save` keeps of one subject doesn't change what the next one measures.
+    let kept = [":(top)", ":(top,exclude)benches/results", ":(top,exclude)README.md"];
+    let status = [&["status", "--porcelain", "--untracked-files=no", "--"][..], &kept].concat();
+    let changed = git(&status).is_some_and(|text| !text.is_empty());
     Some(if changed { commit + "+" } else { commit })
 }

@@ -7,6 +7,7 @@ pub mod callgrind;
 pub mod clock;
 pub mod host;
 pub mod ops;
+pub mod output;
 pub mod overhead;
 pub mod path;
 pub mod peer;

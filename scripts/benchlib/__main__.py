@@ -15,6 +15,8 @@ from .rigging import REPOSITORY
 
 SUBJECTS = {"ablation": ablation, "targets": targets, "scale": scale}
 WHOLE = {"ablation": {"runs": 5, "time": 3, "probes": 500}, "targets": {"runs": 3, "time": 4, "probes": 1000}, "scale": {"runs": 1}}
+# By which a row shows that it was measured.
+FIGURES = {"ablation": "throughput_percent", "targets": "measured", "scale": "live"}
 QUICK = {"runs": 1, "time": 1, "probes": 100}
 IDLE_S, IDLE_QUICK_S = 30, 2
 
@@ -76,13 +78,13 @@ def text(module, report):
 
 
 def keep(subject, report):
-    """Saves a faultless report of a quiet machine; whether it was one."""
-    if not report["ok"] or not reporting.is_quiet(report):
-        say(f"not saved: {'the machine did other work meanwhile' if report['ok'] else 'not all checks hold'}")
+    """Saves the report of a quiet machine, rows that failed with their reasons; whether it was one."""
+    if why := reporting.why_not_kept(report, FIGURES[subject]):
+        say(f"not saved: {why}")
         return False
     results.save(subject, report)
     publish.everything(results.KEPT, readme=True)
-    say(f"kept as benches/results/{subject}.json, and the report made anew")
+    say(f"kept as benches/results/{subject}.json{'' if report['ok'] else ', although not all checks hold'}, and the report made anew")
     return True
 
 

@@ -147,23 +147,25 @@ def targets(report):
         spread = "" if row.get("min") is None or row["min"] == row["max"] else f" ({figure(row['min'], 3)} to {figure(row['max'], 3)})"
         promised = "" if row["promised"] is None else f"{row['promised']:,g}"
         rows.append((row["target"], promised, shown + spread, row["unit"], kept[row.get("kept")], row["how"]))
-    return Section("targets", [Table(("", "promised", "measured (min to max)", "unit", "kept", "how"), rows)])
+    notes = [f"{row['target']}: a run failed: {row['failed']}" for row in report["rows"] if row.get("failed")]
+    return Section("targets", [Table(("", "promised", "measured (min to max)", "unit", "kept", "how"), rows)], notes=notes)
 
 
 def ablation(report):
     table = Table(
-        ("", "off", "on", "latency, promised", "latency", "throughput, promised", "throughput", "P99", "CPU s/GB", "in memory, time a packet", "why"),
+        ("", "off", "on", "latency, promised", "latency", "throughput, promised", "throughput", "P99", "CPU s/GB", "in memory, time a packet", "how", "why"),
         [(
             row["optimisation"], row.get("off", ""), row.get("on", ""), signed(row["promised_latency_percent"]), signed(row["latency_percent"]),
             signed(row["promised_throughput_percent"]), signed(row["throughput_percent"]), signed(row.get("p99_percent")),
-            signed(row.get("cpu_percent")), signed(row.get("memory_latency_percent")), row["why"],
+            signed(row.get("cpu_percent")), signed(row.get("memory_latency_percent")), row.get("how", ""), row["why"],
         ) for row in report["rows"]],
     )  # fmt: skip
     plots = [ablation_plot(report, metric) for metric in ("throughput", "latency")]
     alone = next((row for row in report["rows"] if row.get("protection_throughput_percent") is not None), None)
     remarks = [f"Packet protection alone, {alone['level']} against ring: {signed(alone['protection_throughput_percent'])} packets, "
              f"{signed(alone['protection_latency_percent'])} time."] if alone else []  # fmt: skip
-    return Section("ablation", [table], plots, remarks=remarks)
+    notes = [f"{one['name']} ({one['group']}): {error}" for one in report.get("arms", []) for error in dict.fromkeys(one["errors"])]
+    return Section("ablation", [table], plots, notes, remarks)
 
 
 def ablation_plot(report, metric):

@@ -40,9 +40,11 @@ def beside(saved, subject):
 
 def save(subject, report):
     os.makedirs(KEPT, exist_ok=True)
-    with open(os.path.join(KEPT, f"{subject}.json"), "w", encoding="utf-8") as file:
-        json.dump(report, file)
-        file.write("\n")
+    path = os.path.join(KEPT, f"{subject}.json")
+    # The one before stays until this one is whole.
+    with open(f"{path}.part", "w", encoding="utf-8") as file:
+        file.write(json.dumps(report) + "\n")
+    os.replace(f"{path}.part", path)
 
 
 def faults(subject, report):

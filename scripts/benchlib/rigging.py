@@ -4,10 +4,10 @@ import dataclasses
 import os
 
 from demolib import report as demo
-from demolib.rig import DemoError, say
+from demolib.rig import reason, say
 from tunnellib import load, tunnels
 from tunnellib import report as reporting
-from tunnellib.runs import error_sample, measure
+from tunnellib.runs import error_sample, measured_or_why
 from tunnellib.site import Site
 
 from .wide import WideSite
@@ -27,7 +27,8 @@ class Load:
 
 @dataclasses.dataclass
 class Group:
-    """Arms that are measured in turn; `path` puts the middle in between."""
+    """Arms that are measured in turn; `path` puts the middle in between. `congestion` is TCP's between client and gateway, so
+    that an arm of TCP differs from beam's, whose default is CUBIC too, by all but that."""
 
     name: str
     arms: list
@@ -36,7 +37,7 @@ class Group:
     congestion: str = "cubic"
 
     def site(self):
-        return WideSite(self.path, self.congestion) if self.path else Site("off")
+        return WideSite(self.path, self.congestion) if self.path else Site("off", self.congestion)
 
 
 def arm(name, *, needs=("beam",), start=None, xdp="native", **how):
@@ -46,24 +47,25 @@ def arm(name, *, needs=("beam",), start=None, xdp="native", **how):
 
 
 def run_group(hold, group, runs):
-    """Samples of every arm, in turn, and the site's facts. The site is taken down afterwards."""
-    place, samples = group.site(), []
+    """Samples of every arm, in turn, and the site's facts. The site is taken down afterwards. An arm, or the site, that fails
+    is a sample with its reason."""
+    place, samples, facts = group.site(), [], {}
     hold(place)
-    place.build()
-    load.serve_echo(place)
-    for index in range(runs):
-        for row in group.arms:
-            try:
-                one = measure(place, row, group.load)
-                say(f"{group.name}, run {index + 1} of {runs}: {row.name}: {one['goodput_gbps']:.3f} Gbit/s, P50 {one['p50_ms']:.3f} ms")
-            except DemoError as error:
-                one = error_sample(place, row, error)
-                say(f"{group.name}, run {index + 1} of {runs}: {row.name} FAILED: {error}")
-            samples.append(one)
-    facts = place.facts()
-    if group.path:
-        facts["middle"] = place.stop_middle()
-    place.close()
+    try:
+        place.build()
+        facts = place.facts()
+        load.serve_echo(place)
+        for index in range(runs):
+            for row in group.arms:
+                one = measured_or_why(place, row, group.load, f"{group.name}, run {index + 1} of {runs}", digits=3)
+                samples.append(one)
+        if group.path:
+            facts["middle"] = place.stop_middle()
+    except Exception as error:  # Whatever it is, the other groups are measured.
+        say(f"{group.name} FAILED: {reason(error)}")
+        samples += [error_sample(place, row, error) for row in group.arms]
+    finally:
+        place.close()
     return samples, facts
 
 

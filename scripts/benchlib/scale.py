@@ -2,10 +2,11 @@
 
 import json
 import os
+import signal
 import subprocess
 
 from demolib import report as demo
-from demolib.rig import DemoError, run, say
+from demolib.rig import DemoError, reason, run, say
 from tunnellib import load
 from tunnellib.site import Site
 
@@ -63,37 +64,63 @@ def bench_scale(place, arguments, limit_s):
         code = child.process.wait(limit_s)
     except subprocess.TimeoutExpired:
         code = f"nothing within {limit_s} s"
-    place.stop(child)
+    end(place, child)
     with open(path, encoding="utf-8") as file:
-        text = file.read()
+        return parse(file.read(), f"bench-scale {' '.join(arguments)}: exit {code}", child.tail(5).strip())
+
+
+def end(place, child):
+    """Ends it, and its gateway, should it have been killed before it could."""
+    left = load.family([child.pid])[1:]
+    place.stop(child)
+    for pid in left:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+
+
+def parse(text, what, said):
+    """The object of bench-scale, whose rows have problems where it ended with 1; an error where there is none."""
     try:
-        # Rows with problems end the program with 1, and are told all the same.
-        return json.loads(text)
-    except ValueError:
-        raise DemoError(f"bench-scale {' '.join(arguments)}: exit {code}, no result: {child.tail(5).strip()}") from None
+        seen = json.loads(text)
+        for row in seen["rows"]:
+            if lacking := {"mode", "problems", *METRICS} - set(row):
+                raise DemoError(f"{what}: a row without {', '.join(sorted(lacking))}")
+        if not seen["rows"] or not isinstance(seen["method"], str):
+            raise DemoError(f"{what}: no rows")
+        return seen
+    except (ValueError, KeyError, TypeError):
+        raise DemoError(f"{what}, no result: {said}") from None
 
 
-def measured(flags, hold):
-    place = ScaleSite("off")
-    hold(place)
-    background_cpus = load.background()
-    place.build()
+def in_turn(flags, place, background):
+    """Rows, checks and the method, a run of the program after the other."""
     rows, checks, method = [], [], ""
     for name, arguments, limit_s in plan(flags):
+        background.append(load.background())
         say(f"{name}: bench-scale {' '.join(arguments)}")
         try:
             seen = bench_scale(place, arguments, limit_s)
             method = seen["method"]
             rows += [{"name": name, **row} for row in seen["rows"]]
             problems = [problem for row in seen["rows"] for problem in row["problems"]]
-        except DemoError as error:
-            say(f"{name} FAILED: {error}")
+        except Exception as error:  # Whatever it is, the other rows are measured.
+            say(f"{name} FAILED: {reason(error)}")
             problems = [str(error)]
-            rows.append({"name": name, **dict.fromkeys(METRICS), "problems": problems})
+            rows.append({"name": name, "mode": arguments[0], **dict.fromkeys(METRICS), "problems": problems})
         checks.append(demo.check(f"{name}: everything as it must be", not problems, problems, []))
+    return rows, checks, method
+
+
+def measured(flags, hold):
+    place, background = ScaleSite("off"), []
+    hold(place)
+    place.build()
     host = demo.host_facts(os.environ["BEAM_BIN"], flags.repository)
     host.update(place.facts())
-    host.update({"background_cpus": round(background_cpus, 3), "background_cpus_max": round(background_cpus, 3)})
+    rows, checks, method = in_turn(flags, place, background)
+    host.update({"background_cpus": demo.median(background), "background_cpus_max": round(max(background), 3)})
     place.close()
     return {"schema": SCHEMA, "ok": False, "checks": checks, "host": host, "rows": rows, "runs": 1,
             "method": method + f" On the rig of scripts/bench tunnel: AF_XDP at the gateway, source addresses {SOURCES}; beyond the limit: kernel UDP on loopback."}  # fmt: skip

@@ -1,27 +1,30 @@
 """scripts/bench targets: the targets of the design, promised beside measured, each with how it was measured."""
 
-import dataclasses
+import contextlib
 import os
+import select
 import threading
 import time
 
 from demolib import report as demo
 from demolib.job import process_seconds
-from demolib.rig import DemoError, say
+from demolib.rig import START_LIMIT_S, DemoError, reason, say
 from tunnellib import load, tunnels
 from tunnellib.site import Site
 
-from . import scale
-from .wide import Path, WideSite
+from . import handshakes, scale
+from .promises import DISTANT, FAR, FAR_CONGESTION, FAR_LOSSLESS, FIRST, IDLE, KEPT, LOADED, LOCAL, SCALED, SHAKE, TARGETS, Values, names, row, wanted
+from .wide import WideSite
+
+__all__ = ["measured", "names", "needs", "table"]
 
 SCHEMA = "beam.bench.targets.v1"
 METHOD = (
     "beam -L by AF_XDP at both ends of the rig of scripts/bench tunnel, veth offloads off, one tunnel unless a row says otherwise; "
     "medians of the runs, with min and max; latency: round trips of 64 bytes on one TCP connection, one at a time. Each end's "
-    "worker is pinned to a CPU of its own, which it shares with the kernel, iperf3 and the probes"
+    "worker is pinned to a CPU of its own, which it shares with the kernel, iperf3 and the probes. beam's congestion control is "
+    "its default, CUBIC; TCP's is the host's (tcp_congestion_control) but where a row says otherwise"
 )
-FAR = Path(delay_ms=40, loss_percent=1)
-FAR_LOSSLESS = Path(delay_ms=40, loss_percent=0)
 LOAD_SHARE = 0.9
 LOADED_PROBES_MAX = 20_000
 OFFERED_BITS_PER_S = 1_000_000_000
@@ -29,93 +32,9 @@ GREET_PORT = 9
 FRAME_BYTES = 4096
 
 
-@dataclasses.dataclass
-class Target:
-    name: str
-    promised: float | None
-    unit: str
-    how: str
-    # Whether less is better, for whoever looks whether the promise is kept.
-    less: bool = True
-
-
-# By the key under which a measurement leaves its values.
-TARGETS = {
-    "added_p95_idle": Target("P95 added locally, idle", 1, "ms", "P95 through the idle tunnel less P95 without one, run by run"),
-    "added_p95_loaded": Target("P95 added locally, at 90 % of the goodput", 1, "ms",
-        "as above, while iperf3 offers 90 % of what the tunnel had just carried; without a tunnel at that same rate"),
-    "far_p95": Target("P95 over an 80 ms path with 1 % loss", None, "ms",
-        f"through the tunnel and a middlebox of ours ({FAR.text()}), eight connections at once"),
-    "far_added_p95": Target("P95 added there", None, "ms", "the same less that without a tunnel over the same path"),
-    "goodput": Target("goodput of one tunnel", 1, "Gbit/s", "one iperf3 TCP stream, the receiver's bytes over its time", less=False),
-    "goodput_per_core": Target("goodput for each core of the gateway", None, "Gbit/s a core",
-        "that stream's bits over the user and system time of the gateway's process (one worker carries the tunnel)", less=False),
-    "gateway_cpu_s_per_gb": Target("CPU seconds a GB, gateway", None, "s/GB", "user and system time of its process, 10^9 bytes received"),
-    "client_cpu_s_per_gb": Target("CPU seconds a GB, client", None, "s/GB", "the same at the other end"),
-    "machine_cpu_s_per_gb": Target("CPU seconds a GB, whole machine", None, "s/GB",
-        "busy seconds of all CPUs less the background: both ends, both iperf3 and the kernel"),
-    "cpu_at_1g": Target("CPU of the gateway at 1 Gbit/s offered", 10, "% of a core",
-        "iperf3 -b 1G through the tunnel; user and system time of the gateway's process over the time"),
-    "carried_at_1g": Target("carried of the 1 Gbit/s offered", 1, "Gbit/s", "what the receiver got meanwhile", less=False),
-    "idle_cpu": Target("CPU of an idle gateway with a tunnel", None, "% of a core", "/proc/PID/stat over the idle time"),
-    "idle_switches": Target("wake-ups of an idle gateway with a tunnel", None, "a second", "voluntary context switches of all its threads"),
-    "rss_0": Target("resident memory of a gateway without tunnels, above its UMEM", 50, "MB", "VmRSS less the UMEM, when it is ready"),
-    "rss_1": Target("resident memory with 1 tunnel, above its UMEM", 50, "MB", "the same, idle, before any load"),
-    "umem": Target("its UMEM", None, "MB", "frames of all its AF_XDP sockets (default --umem)"),
-    "rss_100": Target("resident memory with 100 live tunnels, above its UMEM", 50, "MB", "bench-scale hold 100"),
-    "rss_1000": Target("resident memory with 1,000 live tunnels, above its UMEM", 50, "MB", "bench-scale hold 1000"),
-    "tunnel_bytes": Target("memory of a live tunnel", 12, "KB", "what the gateway has grown by at 1,000 tunnels, a tunnel"),
-    "setup_per_s": Target("handshakes a second, with authentication", None, "a second",
-        "full handshakes of new tunnels, each with its user's token and a request, client on the same machine (bench-scale hold)", less=False),
-    "asleep_rss": Target("memory of a gateway with 100,000 tunnels asleep and 1,000 live, above its UMEM", 50, "MB",
-        "scripts/bench scale, the result beside this one"),
-    "concurrent": Target("concurrent authenticated live tunnels", 100_000, "tunnels", "scripts/bench scale, the result beside this one", less=False),
-    "first_byte_full": Target("first byte, full handshake", 2, "round trips", ""),
-    "first_byte_resumed": Target("first byte, resumed", 2, "round trips", ""),
-    "first_byte_early": Target("first byte, 0-RTT", 1, "round trips", ""),
-    "first_byte_full_ms": Target("first byte locally, full handshake", None, "ms", ""),
-    "first_byte_resumed_ms": Target("first byte locally, resumed", None, "ms", ""),
-    "first_byte_early_ms": Target("first byte locally, 0-RTT", None, "ms", ""),
-}  # fmt: skip
-FIRST_BYTE = "from the start of a new `beam connect -W` (kernel UDP, process start included) to the first byte of an origin that speaks first"
-FIRST_BYTE_TRIPS = f"{FIRST_BYTE}: with 80 ms of round trip in between less without, over 80 ms"
-
-
-def names():
-    return [target.name for target in TARGETS.values()]
-
-
-def wanted(only):
-    texts = [text.strip() for text in only.split(",") if text.strip()]
-    return {key for key, one in TARGETS.items() if not texts or any(text in one.name for text in texts)}
-
-
 def needs(flags):
     keys = wanted(flags.only)
     return {"beam", *(["bench-scale"] if keys & SCALED else [])}
-
-
-LOCAL = {"added_p95_idle", "added_p95_loaded", "goodput", "goodput_per_core", "gateway_cpu_s_per_gb", "client_cpu_s_per_gb",
-         "machine_cpu_s_per_gb", "cpu_at_1g", "carried_at_1g", "rss_1", "rss_0", "umem", "idle_cpu", "idle_switches"}  # fmt: skip
-DISTANT = {"far_p95", "far_added_p95"}
-FIRST = {key for key in TARGETS if key.startswith("first_byte")}
-SCALED = {"rss_100", "rss_1000", "tunnel_bytes", "setup_per_s"}
-KEPT = {"asleep_rss", "concurrent"}
-
-
-class Values(dict):
-    """Lists of measured values by the targets' keys, and why there is none."""
-
-    def __init__(self):
-        super().__init__()
-        self.missing = {}
-        self.background = []
-
-    def add(self, key, value):
-        self.setdefault(key, []).append(value)
-
-    def lacks(self, keys, why):
-        self.missing.update({key: " ".join(str(why).split())[:300] for key in keys})
 
 
 def while_loaded(place, up, seconds, bits_per_s, work):
@@ -125,7 +44,7 @@ def while_loaded(place, up, seconds, bits_per_s, work):
     def offer():
         try:
             seen.update(load.stream(place, up.host, up.iperf_port, seconds, bits_per_s=bits_per_s))
-        except DemoError as error:
+        except Exception as error:  # Whatever it is, the other thread tells it.
             seen["error"] = error
 
     offering = threading.Thread(target=offer)
@@ -148,11 +67,22 @@ def loaded_round_trips(place, flags, up, bits_per_s):
     return while_loaded(place, up, seconds + 2, bits_per_s, probe)[1]
 
 
-def memory(tunnel, side="gateway"):
-    """VmRSS above the UMEM, and the UMEM, in bytes."""
-    status = tunnel.status(side)
+def memory(up, side="gateway"):
+    """VmRSS and its peak above the UMEM, and the UMEM, in bytes."""
+    status = up.beam.status(side)
     umem = sum(frames["total"] for worker in status["workers"] for frames in worker.get("frames", ())) * FRAME_BYTES
-    return status["process"]["resident_bytes"] - umem, umem
+    daemon = up.daemons[("gateway", "client").index(side)]
+    with open(f"/proc/{daemon.pid}/status", encoding="ascii", errors="replace") as file:
+        return *resident(file.read(), umem), umem
+
+
+def resident(status, umem_bytes):
+    """VmRSS and VmHWM of /proc/PID/status less the UMEM, of which huge pages aren't counted there."""
+    kilobytes = {line.split(":")[0]: int(line.split()[1]) for line in status.splitlines() if line.startswith(("VmRSS:", "VmHWM:", "HugetlbPages:"))}
+    if not {"VmRSS", "VmHWM"} <= set(kilobytes):
+        raise DemoError(f"/proc/PID/status without VmRSS and VmHWM: {status[:200]!r}")
+    counted = max(umem_bytes - kilobytes.get("HugetlbPages", 0) * 1024, 0)
+    return tuple(max(kilobytes[name] * 1024 - counted, 0) for name in ("VmRSS", "VmHWM"))
 
 
 def switches(pid):
@@ -172,10 +102,12 @@ def local_run(place, flags, values):
     try:
         up = tunnels.beam_forward(place, "native")
         gateway, client = up.daemons
-        above, umem = memory(up.beam)
+        above, _, umem = memory(up)
         values.add("rss_1", above / 1e6)
         values.add("umem", umem / 1e6)
+        values.add("rss_client", memory(up, "client")[0] / 1e6)
         idle_ms = load.round_trips_ms(place, up.host, up.echo_port, flags.probes)
+        values.add("p95_idle", demo.percentile(idle_ms, 95))
         costs = (load.Meter([gateway.pid]), load.Meter([client.pid]))
         seen = load.stream(place, up.host, up.iperf_port, flags.time)
         at_gateway, at_client = (meter.read() for meter in costs)
@@ -188,11 +120,14 @@ def local_run(place, flags, values):
             values.add("goodput_per_core", seen["bytes"] * 8e-9 / at_gateway["daemons_s"])
         rate = int(seen["goodput_gbps"] * 1e9 * LOAD_SHARE)
         loaded_ms = loaded_round_trips(place, flags, up, rate)
-        meter = load.Meter([gateway.pid])
+        values.add("p95_loaded", demo.percentile(loaded_ms, 95))
+        costs = {"cpu_at_1g": load.Meter([gateway.pid]), "client_cpu_at_1g": load.Meter([client.pid])}
         carried = load.stream(place, up.host, up.iperf_port, flags.time, bits_per_s=OFFERED_BITS_PER_S)
-        spent = meter.read()
-        values.add("cpu_at_1g", 100 * spent["daemons_s"] / carried["seconds"])
+        for key, meter in costs.items():
+            values.add(key, 100 * meter.read()["daemons_s"] / carried["seconds"])
         values.add("carried_at_1g", carried["goodput_gbps"])
+        for key, side in (("rss_peak", "gateway"), ("rss_peak_client", "client")):
+            values.add(key, memory(up, side)[1] / 1e6)
         up.must_live()
     finally:
         place.stop_since(mark)
@@ -218,7 +153,7 @@ def idle_run(place, flags, values):
         values.add("idle_switches", (switches(gateway.pid) - woken) / seconds)
         # The client goes, and its tunnel with it; a gateway that never had one is smaller by what that left.
         place.stop(up.daemons[1])
-        values.add("rss_0", memory(up.beam)[0] / 1e6)
+        values.add("rss_0", memory(up)[0] / 1e6)
     finally:
         place.stop_since(mark)
 
@@ -269,7 +204,8 @@ def visit(place, beam, state):
     began = time.monotonic()
     child = place.spawn("client", "beam connect -W", *argv, stdout=-1)
     try:
-        byte = child.process.stdout.read(1)
+        answered, _, _ = select.select([child.process.stdout], [], [], START_LIMIT_S)
+        byte = child.process.stdout.read(1) if answered else f"nothing within {START_LIMIT_S} s"
         took_ms = (time.monotonic() - began) * 1e3
     finally:
         place.stop(child)
@@ -280,58 +216,50 @@ def visit(place, beam, state):
 
 
 def guarded_part(values, keys, what, work):
-    """A part that fails leaves its targets without a value, and the reason; the others go on."""
+    """A part that fails leaves its targets without a value, or with one fewer, and the reason; the others go on."""
+    before = {key: len(values.get(key, ())) for key in keys}
     try:
         say(what)
         work()
-    except DemoError as error:
-        say(f"{what} FAILED: {error}")
-        values.lacks([key for key in keys if key not in values], error)
+    except Exception as error:  # Whatever it is, it ends this part and nothing else.
+        say(f"{what} FAILED: {reason(error)}")
+        values.lacks([key for key, count in before.items() if len(values.get(key, ())) == count], reason(error))
 
 
-def measured(flags, hold):
-    keys, values = wanted(flags.only), Values()
-    host = demo.host_facts(os.environ["BEAM_BIN"], flags.repository)
-    if keys & LOCAL:
-        place = site(Site("off"), hold)
+@contextlib.contextmanager
+def standing(place, hold):
+    """A place, from its building to its end."""
+    hold(place)
+    try:
+        place.build()
+        yield place
+    finally:
+        place.close()
+
+
+def local(flags, hold, values, host):
+    with standing(Site("off"), hold) as place:
+        host.update(place.facts())
         load.serve_echo(place)
         for index in range(flags.runs):
-            guarded_part(values, LOCAL, f"local, run {index + 1} of {flags.runs}", lambda: local_run(place, flags, values))
-        guarded_part(values, LOCAL, f"idle for {flags.idle} s", lambda: idle_run(place, flags, values))
-        host.update(place.facts())
-        place.close()
-    if keys & DISTANT:
-        place = site(WideSite(FAR), hold)
+            guarded_part(values, LOADED, f"local, run {index + 1} of {flags.runs}", lambda: local_run(place, flags, values))
+        guarded_part(values, IDLE, f"idle for {flags.idle} s", lambda: idle_run(place, flags, values))
+
+
+def distant(flags, hold, values, host):
+    with standing(WideSite(FAR, FAR_CONGESTION), hold) as place:
+        host["far_path"], host["far_congestion_control"] = FAR.text(), FAR_CONGESTION
         load.serve_echo(place)
         for index in range(flags.runs):
             guarded_part(values, DISTANT, f"far away, run {index + 1} of {flags.runs}", lambda: far_run(place, flags, values))
-        host["far_path"], host["middle"] = FAR.text(), place.stop_middle()
-        place.close()
-    if keys & FIRST:
-        guarded_part(values, FIRST, "first bytes", lambda: all_first_bytes(flags, hold, values))
-    if keys & SCALED:
-        guarded_part(values, SCALED, "hundreds of tunnels", lambda: hundreds(flags, hold, values))
-    if keys & KEPT:
-        kept(flags, values)
-    host.update({"background_cpus": demo.median(values.background), "background_cpus_max": max(values.background, default=None)})
-    rows = [row(key, values) for key in TARGETS if key in keys]
-    # Whoever runs this subject alone need not have the other's result.
-    of_scale = {TARGETS[key].name for key in KEPT}
-    checks = [demo.check(f"{one['target']}: measured", one["measured"] is not None, one.get("missing", one["measured"]), "a value") for one in rows if one["target"] not in of_scale]
-    return {"schema": SCHEMA, "ok": False, "checks": checks, "host": host, "runs": flags.runs, "rows": rows, "method": METHOD}
+        host["middle"] = place.stop_middle()
 
 
-def site(place, hold):
-    hold(place)
-    place.build()
-    return place
-
-
-def all_first_bytes(flags, hold, values):
+def first_byte(flags, hold, values, _host):
     near, far = ({kind: [] for kind in ("full", "resumed", "early")} for _ in range(2))
     for place, times_ms in ((Site("off"), near), (WideSite(FAR_LOSSLESS), far)):
-        first_bytes(site(place, hold), flags.runs, times_ms)
-        place.close()
+        with standing(place, hold):
+            first_bytes(place, flags.runs, times_ms)
     for kind, near_ms in near.items():
         for one in near_ms:
             values.add(f"first_byte_{kind}_ms", one)
@@ -339,49 +267,76 @@ def all_first_bytes(flags, hold, values):
             values.add(f"first_byte_{kind}", (one - demo.median(near_ms)) / (2 * FAR_LOSSLESS.delay_ms))
 
 
-def hundreds(flags, hold, values):
-    place = site(scale.ScaleSite("off"), hold)
+def shaken(flags, hold, values, _host):
+    values.background.append(load.background())
+    with standing(Site("off"), hold) as place:
+        pin = handshakes.serve(place)
+        for kind in handshakes.KINDS:
+            add = lambda: [values.add(f"handshakes_{kind}", one) for one in handshakes.run(place, pin, kind, flags)]  # noqa: E731, B023
+            guarded_part(values, {f"handshakes_{kind}"}, f"handshakes, {kind}", add)
+
+
+def hundreds(flags, hold, values, _host):
     counts = ("10", "20") if flags.quick else ("100", "1000")
-    for key, count in zip(("rss_100", "rss_1000"), counts):
-        rows = scale.bench_scale(place, ("hold", count, "--hold", "2" if flags.quick else "5"), 120)["rows"]
-        if any(one["problems"] for one in rows):
-            raise DemoError(f"bench-scale hold {count}: {rows[0]['problems']}")
-        values.add(key, rows[0]["rss_bytes"] / 1e6)
-    values.add("tunnel_bytes", rows[0]["bytes_per_tunnel"] / 1e3)
-    values.add("setup_per_s", rows[0]["setup_per_s"])
-    place.close()
+    with standing(scale.ScaleSite("off"), hold) as place:
+        for keys, count in zip((("rss_100",), ("rss_1000", "tunnel_bytes", "setup_per_s")), counts):
+            guarded_part(values, keys, f"{count} tunnels", lambda: held(place, flags, values, keys, count))  # noqa: B023
 
 
-def kept(flags, values):
+def held(place, flags, values, keys, count):
+    """So many tunnels by bench-scale, and what is told of them."""
+    seen = scale.bench_scale(place, ("hold", count, "--hold", "2" if flags.quick else "5"), 120)["rows"][0]
+    if seen["problems"]:
+        raise DemoError(f"bench-scale hold {count}: {seen['problems']}")
+    figures = {"tunnel_bytes": seen["bytes_per_tunnel"] / 1e3, "setup_per_s": seen["setup_per_s"]}
+    for key in keys:
+        values.add(key, figures.get(key, seen["rss_bytes"] / 1e6))
+
+
+def kept(flags, _hold, values, host):
     """What scripts/bench scale has measured, of the same results."""
-    report = flags.results("scale")
-    whole = [one for one in (report or {"rows": []})["rows"] if not one["problems"]]
+    report = flags.results("scale") or {"rows": [], "host": {}}
+    whole = [one for one in report["rows"] if not one["problems"]]
     asleep = [one for one in whole if one["mode"] == "asleep"]
-    held = [one for one in whole if one["mode"] == "hold"]
+    live = [one for one in whole if one["mode"] == "hold"]
     if asleep:
         values.add("asleep_rss", asleep[-1]["rss_bytes"] / 1e6)
-    if held:
-        values.add("concurrent", max(one["live"] for one in held))
+    if live:
+        values.add("concurrent", max(one["live"] for one in live))
     values.lacks([key for key in KEPT if key not in values], "no whole result of scripts/bench scale lies beside this one")
+    # It may be an older one, when this run of scale was not saved.
+    if (commit := report["host"].get("commit")) != host.get("commit"):
+        values.remarks.update(dict.fromkeys(KEPT, f"of commit {commit}"))
 
 
-def row(key, values):
-    target, seen = TARGETS[key], values.get(key, [])
-    how = target.how or (FIRST_BYTE_TRIPS if target.unit == "round trips" else FIRST_BYTE)
-    value = lambda one: None if one is None else round(one, 3)  # noqa: E731
-    out = {"target": target.name, "promised": target.promised, "measured": value(demo.median(seen)), "unit": target.unit, "how": how,
-           "min": value(min(seen, default=None)), "max": value(max(seen, default=None)), "runs": len(seen)}  # fmt: skip
-    out["kept"] = verdict(target, out["measured"])
-    if not seen:
-        out["missing"] = values.missing.get(key, "not measured")
-    return out
+# Keys, what is said of it, and who measures them.
+PARTS = (
+    (LOCAL, "local", local),
+    (DISTANT, "far away", distant),
+    (FIRST, "first bytes", first_byte),
+    (SHAKE, "handshakes", shaken),
+    (SCALED, "hundreds of tunnels", hundreds),
+    (KEPT, "what scale has measured", kept),
+)
 
 
-def verdict(target, measured_value):
-    """Whether a promise is kept; None where there was none, or no value."""
-    if target.promised is None or measured_value is None:
-        return None
-    return measured_value <= target.promised if target.less else measured_value >= target.promised
+def measured(flags, hold):
+    keys, values = wanted(flags.only), Values()
+    host = demo.host_facts(os.environ["BEAM_BIN"], flags.repository)
+    for part, what, work in PARTS:
+        if keys & part:
+            guarded_part(values, part, what, lambda: work(flags, hold, values, host))  # noqa: B023
+    host.update({"background_cpus": demo.median(values.background), "background_cpus_max": max(values.background, default=None)})
+    rows = [row(key, values) for key in TARGETS if key in keys]
+    return {"schema": SCHEMA, "ok": False, "checks": checks(rows), "host": host, "runs": flags.runs, "rows": rows, "method": METHOD}
+
+
+def checks(rows):
+    """Each has a value of every run. Whoever runs this subject alone need not have scale's result."""
+    of_scale = {TARGETS[key].name for key in KEPT}
+    judged = [one for one in rows if one["target"] not in of_scale]
+    return [demo.check(f"{one['target']}: measured", "missing" not in one and "failed" not in one, one.get("missing") or one.get("failed") or one["measured"], "a value of each run")
+            for one in judged]  # fmt: skip
 
 
 def table(report):

@@ -2,6 +2,7 @@
 measured for it to be true. A sentence whose condition doesn't hold isn't printed: somebody has to judge again."""
 
 import dataclasses
+import string
 
 RE_JUDGE = "re-judge"
 AS_PROMISED = "as promised"
@@ -15,7 +16,10 @@ class Why:
     holds: dict
 
     def broken(self, facts):
-        """The conditions that don't hold, in words."""
+        """The conditions that don't hold, in words; one is that all is known that the sentence names."""
+        for _, name, _, _ in string.Formatter().parse(self.text):
+            if name and name not in self.holds and name not in facts:
+                yield f"{name} was not measured"
         for name, (least, most) in self.holds.items():
             value = facts.get(name)
             if value is None:

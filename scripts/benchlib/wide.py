@@ -3,7 +3,6 @@
 client c0 --veth-- m0 middle m1 --veth-- g0 gateway g1 --veth-- o0 LAN"""
 
 import dataclasses
-import ipaddress
 import json
 import os
 
@@ -31,13 +30,12 @@ class Path:
 
 
 class WideSite(Site):
-    """`congestion` is TCP's over the path, where it decides more than anything else, and hosts differ. Routes carry it: as their
-    default, namespaces may have only what the whole machine allows them."""
+    """`congestion` is TCP's over the path, where it decides more than anything else."""
 
     def __init__(self, path, congestion="cubic"):
         # Super-packets would be lost, and queued, as one.
-        super().__init__("off")
-        self.path_of_middle, self.congestion = path, congestion
+        super().__init__("off", congestion)
+        self.path_of_middle = path
         self.names["middle"] = f"{self.prefix}-{os.getpid()}-middle"
         self.middle = None
 
@@ -54,10 +52,6 @@ class WideSite(Site):
 
     def build(self):
         super().build()
-        network = str(ipaddress.ip_interface(f"{self.gateway}/24").network)
-        for where, interface, source in (("client", "c0", self.client), ("gateway", "g0", self.gateway)):
-            route = ["route", "replace", network, "dev", interface, "proto", "kernel", "scope", "link", "src", source]
-            run("ip", "-n", self.names[where], *route, "congctl", self.congestion)
         one = self.path_of_middle
         words = [one.delay_ms, one.loss_percent, one.rate_mbit, one.queue_ms, one.seed]
         argv = ["python3", "-B", MIDDLE, "m0", "m1", *map(str, words)]

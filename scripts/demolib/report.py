@@ -12,6 +12,8 @@ METHOD = (
     "time_total of requests in a row, each on its own connection (SOCKS5 included); kinds run in turn, medians of the "
     "runs; plain_tcp: the same curl straight to the origin, no tunnel and no XDP (on the rig: routed by the gateway)"
 )
+# Where results are kept, and told.
+KEPT = ("benches/results", "README.md")
 KINDS = ("xdp", "xdp_off", "plain_tcp")
 # A frame of the rig carries at most this much of the file, so fewer frames than bytes / FRAME_BYTES went another way.
 FRAME_BYTES = 1500
@@ -169,7 +171,9 @@ def host_facts(beam, repo):
         models = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]
     git = ["git", "-C", repo]
     commit = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=False).stdout
-    dirty = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=False).stdout
+    # What scripts/bench --save keeps of one subject doesn't change what the next one measures.
+    changed = [*git, "status", "--porcelain", "--", ":(top)", *(f":(top,exclude){path}" for path in KEPT)]
+    dirty = subprocess.run(changed, capture_output=True, text=True, check=False).stdout
     version = subprocess.run([beam, "--version"], capture_output=True, text=True, check=False).stdout if beam else "not used"
     built_from = (commit.strip() or "unknown") + (" with changes" if dirty else "")
     return {

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 
 START_LIMIT_S = 20
 STOP_LIMIT_S = 15
@@ -28,19 +29,29 @@ def say(text):
     print(f"{PROGRAM} [{time.monotonic() - STARTED:6.1f} s] {text}", file=sys.stderr, flush=True)
 
 
+def reason(error):
+    """An exception in words. One that nobody foresaw is told with its kind, and where it came from is said."""
+    if isinstance(error, DemoError):
+        return str(error)
+    traceback.print_exception(error, file=sys.stderr)
+    return f"{type(error).__name__}: {error}"
+
+
 def run(*argv):
     """Runs a short command to its end and returns its output; its complaint becomes the error."""
     try:
         done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
     except FileNotFoundError:
         raise DemoError(f"{argv[0]} is not installed; run: scripts/setup") from None
+    except subprocess.TimeoutExpired as late:
+        raise DemoError(f"{' '.join(argv)}: no end within {late.timeout} s") from None
     if done.returncode:
         raise DemoError(f"{' '.join(argv)}: exit {done.returncode}: {done.stderr.strip() or done.stdout.strip()}")
     return done.stdout
 
 
-class Stopped(Exception):
-    """A signal asked the demo to end."""
+class Stopped(BaseException):
+    """A signal asked the demo to end. Like KeyboardInterrupt, it is nothing that a part may take for a failure of its own."""
 
     def __init__(self, number):
         super().__init__(number)
@@ -144,11 +155,11 @@ def guarded(work):
     on_signals(stop_on)
     try:
         work(places.append)
-    except DemoError as error:
-        say(f"error: {error}")
     except Stopped as stopped:
         stopped_by = stopped.number
         say(f"{signal.Signals(stopped_by).name}: cleaning up")
+    except Exception as error:  # Whatever it is: the place is taken down, and it is an error.
+        say(f"error: {reason(error)}")
     finally:
         # A second Ctrl-C must not leave half of it behind.
         on_signals(signal.SIG_IGN)

@@ -2,8 +2,10 @@
 the digit, a sentence about a difference is printed only while it is true, nothing of a result becomes markup, what is missing is
 said, and README.md is made of what is kept. Method: the kept JSON itself; small results made here; arithmetic by hand."""
 
+import contextlib
 import copy
 import html.parser
+import io
 import json
 import os
 import re
@@ -12,13 +14,15 @@ import sys
 import tempfile
 import types
 import unittest
+import unittest.mock as mock
 import xml.etree.ElementTree as xml
 
 SCRIPTS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, SCRIPTS)
-from benchlib import ablation, content, middle, publish, results, scale, svg, targets, why, wide  # noqa: E402
+from benchlib import ablation, content, handshakes, middle, promises, publish, results, rigging, scale, svg, targets, why, wide  # noqa: E402
 from benchlib.rigging import REPOSITORY  # noqa: E402
 from demolib import report as demo  # noqa: E402
+from demolib.rig import DemoError, Stopped  # noqa: E402
 from tunnellib import report as tunnel_report  # noqa: E402
 
 HOST = {"cpu": "Some CPU", "cores": 2, "kernel": "6.18", "commit": "abc", "background_cpus": 0.01, "background_cpus_max": 0.02}
@@ -42,7 +46,7 @@ def ablation_report(text="why"):
 
 
 def targets_report(values=None):
-    rows = [targets.row(key, targets.Values() if values is None else values) for key in targets.TARGETS]
+    rows = [promises.row(key, promises.Values() if values is None else values) for key in promises.TARGETS]
     return {"schema": targets.SCHEMA, "host": HOST, "checks": [], "rows": rows, "method": "m"}
 
 
@@ -138,6 +142,9 @@ class Sentences(unittest.TestCase):
         self.assertEqual(self.judged(), "re-judge: protection_ratio is 1.1, the sentence is true from 1.2 to 5")
         del self.facts["protection_ratio"]
         self.assertEqual(self.judged(), "re-judge: protection_ratio was not measured")
+        self.facts["protection_ratio"] = 2.0
+        del self.facts["crypto_share_percent"]
+        self.assertEqual(self.judged(), "re-judge: crypto_share_percent was not measured", "named, and no condition")
         self.assertEqual(self.judged(optimisation="magic"), "re-judge: no sentence was written for it")
 
     def test_a_promise_that_is_kept_needs_no_sentence(self):
@@ -158,38 +165,210 @@ class Sentences(unittest.TestCase):
 
 
 class Targets(unittest.TestCase):
+    def test_what_the_product_was_promised_to_be(self):
+        promised = {key: (one.promised, one.unit, one.less) for key, one in promises.TARGETS.items() if one.promised is not None}
+        memory = dict.fromkeys(("rss_0", "rss_1", "rss_client", "rss_peak", "rss_peak_client", "rss_100", "rss_1000", "asleep_rss"), (50, "MB", True))
+        latency = dict.fromkeys(("p95_idle", "added_p95_idle", "p95_loaded", "added_p95_loaded"), (1, "ms", True))
+        self.assertEqual(promised, {
+            **memory, **latency, "far_p95": (100, "ms", True), "goodput": (1, "Gbit/s", False), "goodput_per_core": (10, "Gbit/s a core", False),
+            "cpu_at_1g": (10, "% of a core", True), "client_cpu_at_1g": (10, "% of a core", True), "carried_at_1g": (1, "Gbit/s", False),
+            "tunnel_bytes": (12, "KB", True), "concurrent": (100_000, "tunnels", False),
+            "first_byte_full": (2, "round trips", True), "first_byte_resumed": (2, "round trips", True), "first_byte_early": (1, "round trips", True),
+        })  # fmt: skip
+        self.assertTrue(all(one.how for one in promises.TARGETS.values()))
+
     def test_less_or_more_is_better(self):
-        cheap, fast = targets.TARGETS["cpu_at_1g"], targets.TARGETS["goodput"]
-        self.assertEqual([targets.verdict(cheap, value) for value in (9.9, 10, 10.1)], [True, True, False])
-        self.assertEqual([targets.verdict(fast, value) for value in (0.9, 1, 1.1)], [False, True, True])
-        self.assertIsNone(targets.verdict(targets.TARGETS["far_p95"], 90.0))
-        self.assertIsNone(targets.verdict(fast, None))
+        cheap, fast = promises.TARGETS["cpu_at_1g"], promises.TARGETS["goodput"]
+        self.assertEqual([promises.verdict(cheap, value) for value in (9.9, 10, 10.1)], [True, True, False])
+        self.assertEqual([promises.verdict(fast, value) for value in (0.9, 1, 1.1)], [False, True, True])
+        self.assertIsNone(promises.verdict(promises.TARGETS["far_added_p95"], 90.0))
+        self.assertIsNone(promises.verdict(fast, None))
+
+    def test_round_trips_are_whole(self):
+        early = promises.TARGETS["first_byte_early"]
+        self.assertEqual([promises.verdict(early, value) for value in (0.9, 1.04, 1.49, 1.51, 2.0)], [True, True, True, False, False])
 
     def test_a_row_is_the_median_of_its_runs(self):
-        values = targets.Values()
+        values = promises.Values()
         for one in (3.0, 9.0, 4.0):
             values.add("goodput", one)
-        row = targets.row("goodput", values)
+        row = promises.row("goodput", values)
         self.assertEqual((row["measured"], row["min"], row["max"], row["runs"], row["kept"]), (4.0, 3.0, 9.0, 3, True))
+        self.assertNotIn("failed", row)
 
     def test_what_was_not_measured_says_why(self):
-        values = targets.Values()
+        values = promises.Values()
         values.lacks(["concurrent"], "no whole\nresult")
-        row = targets.row("concurrent", values)
+        row = promises.row("concurrent", values)
         self.assertEqual((row["measured"], row["kept"], row["missing"]), (None, None, "no whole result"))
         self.assertIn("no whole result", publish.html([content.section("targets", targets_report(values))]))
 
+    def test_a_part_that_fails_leaves_the_others_alone(self):
+        values = promises.Values()
+        values.add("goodput", 2.0)
+        for error in (DemoError("no\ntunnel"), KeyError("bytes"), OSError(28, "No space left")):
+            with self.subTest(error), open(os.devnull, "w", encoding="ascii") as nothing, contextlib.redirect_stderr(nothing):
+                values.missing.clear()
+
+                def work(error=error):
+                    values.add("rss_1", 9.0)
+                    raise error
+
+                targets.guarded_part(values, ["goodput", "rss_1", "umem"], "a part", work)
+                self.assertEqual(set(values.missing), {"goodput", "umem"}, "rss_1 was measured before it failed")
+        rows = {key: promises.row(key, values) for key in ("goodput", "rss_1", "umem")}
+        self.assertEqual((rows["goodput"]["measured"], rows["goodput"]["failed"]), (2.0, "OSError: [Errno 28] No space left"))
+        self.assertEqual((rows["umem"]["measured"], rows["umem"]["missing"]), (None, "OSError: [Errno 28] No space left"))
+        self.assertEqual([one["ok"] for one in targets.checks(list(rows.values()))], [False, True, False])
+        self.assertIn("a run failed: OSError", content.section("targets", targets_report(values)).notes[0])
+
+    def test_a_signal_is_no_failure_of_a_part(self):
+        def work():
+            raise Stopped(2)
+
+        with open(os.devnull, "w", encoding="ascii") as nothing, contextlib.redirect_stderr(nothing), self.assertRaises(Stopped):
+            targets.guarded_part(promises.Values(), ["goodput"], "a part", work)
+
     def test_every_target_belongs_to_a_part(self):
-        parts = [targets.LOCAL, targets.DISTANT, targets.FIRST, targets.SCALED, targets.KEPT]
-        self.assertEqual(sorted(key for part in parts for key in part), sorted(targets.TARGETS))
+        self.assertEqual(sorted(key for part, *_ in targets.PARTS for key in part), sorted(promises.TARGETS))
+        self.assertEqual(sorted([*promises.IDLE, *promises.LOADED]), sorted(promises.LOCAL))
+
+    def test_memory_is_told_without_the_umem(self):
+        status = "Name:\tbeam\nVmHWM:\t   90000 kB\nVmRSS:\t   60000 kB\nHugetlbPages:\t       {} kB\n"
+        self.assertEqual(targets.resident(status.format(0), 48_000 * 1024), (12_000 * 1024, 42_000 * 1024))
+        # Huge pages are in neither figure, so they aren't taken from it.
+        self.assertEqual(targets.resident(status.format(48_000), 48_000 * 1024), (60_000 * 1024, 90_000 * 1024))
+        with self.assertRaises(DemoError):
+            targets.resident("Name:\tbeam\nVmRSS:\t 1 kB\n", 0)
 
     def test_of_scale_only_whole_rows_count(self):
-        report = {"rows": [{"problems": ["lost one"], "mode": "hold", "live": 100_000}, {"problems": [], "mode": "hold", "live": 1000}]}
-        values = targets.Values()
-        targets.kept(types.SimpleNamespace(results=lambda _: report), values)
-        self.assertEqual((values["concurrent"], "asleep_rss" in values.missing), ([1000], True))
-        targets.kept(types.SimpleNamespace(results=lambda _: None), values := targets.Values())
-        self.assertEqual(set(values.missing), targets.KEPT)
+        report = {"host": {"commit": "abc"}, "rows": [{"problems": ["lost one"], "mode": "hold", "live": 100_000}, {"problems": [], "mode": "hold", "live": 1000}]}
+        values, of = promises.Values(), lambda one: types.SimpleNamespace(results=lambda _: one)  # noqa: E731
+        targets.kept(of(report), None, values, HOST)
+        self.assertEqual((values["concurrent"], "asleep_rss" in values.missing, values.remarks), ([1000], True, {}))
+        targets.kept(of(report), None, values := promises.Values(), {**HOST, "commit": "def"})
+        self.assertTrue(promises.row("concurrent", values)["how"].endswith("; of commit abc"))
+        targets.kept(of(None), None, values := promises.Values(), HOST)
+        self.assertEqual(set(values.missing), promises.KEPT)
+
+
+def shaken(kind="full", rates=(900.0, 1100.0, 1000.0), **more):
+    """What beam bench run prints of handshakes."""
+    counts = {"asked": 1010, "done": 1000, "failed": 0, "unanswered": 10, "tickets_used": 0, "early_data_accepted": 0, "certificates_seen": 0}
+    counts.update({"full": {"certificates_seen": 1005}, "resumed": {"tickets_used": 1005}, "0rtt": {"tickets_used": 1005, "early_data_accepted": 1000}}[kind])
+    counts.update(more)
+    runs = [{"complete": True, "loads": [{"load": "handshakes", "done_per_s": rate, "all": counts}]} for rate in rates]
+    spread = {"done_per_s": {"median": sorted(rates)[len(rates) // 2], "min": min(rates), "max": max(rates)}}
+    return {"schema": "beam.bench.run.v1", "trouble": None, "interrupted": False,
+            "tests": [{"test": "handshakes", "loads": [{"load": "handshakes", "spread": spread}], "runs": runs}]}  # fmt: skip
+
+
+class Handshakes(unittest.TestCase):
+    def parsed(self, report, kind="full"):
+        return handshakes.parse(json.dumps(report), kind, 3)
+
+    def test_the_median_of_the_runs_is_that_of_the_program(self):
+        for kind in handshakes.KINDS:
+            report, values = shaken(kind), promises.Values()
+            for one in self.parsed(report, kind):
+                values.add(f"handshakes_{kind}", one)
+            row, said = promises.row(f"handshakes_{kind}", values), report["tests"][0]["loads"][0]["spread"]["done_per_s"]
+            self.assertEqual({name: row[key] for name, key in (("median", "measured"), ("min", "min"), ("max", "max"))}, said)
+            self.assertEqual((row["unit"], row["promised"], row["runs"]), ("a second", None, 3))
+            self.assertIn(f"--hps 0 -P 16 --handshake {kind} ", row["how"])
+
+    def test_what_is_no_measurement_is_an_error(self):
+        broken = shaken()
+        broken["tests"][0]["runs"][1]["complete"] = False
+        for report, kind, said in (
+            ({**shaken(), "trouble": "no answer"}, "full", "no answer"),
+            ({**shaken(), "interrupted": True}, "full", "interrupted"),
+            (shaken(failed=1), "full", "not 1000 such handshakes"),
+            (shaken(done=0), "full", "not 0 such handshakes"),
+            (shaken("resumed"), "full", "such handshakes"),
+            (shaken("full"), "resumed", "such handshakes"),
+            (shaken("resumed"), "0rtt", "such handshakes"),
+            (shaken("0rtt"), "resumed", "such handshakes"),
+            (shaken("0rtt", early_data_accepted=999), "0rtt", "such handshakes"),
+            (shaken("resumed", certificates_seen=1), "resumed", "such handshakes"),
+            (shaken(rates=(1.0, 2.0)), "full", "of 3 runs"),
+            (shaken(rates=(1.0, 0.0, 2.0)), "full", "of 3 runs"),
+            (broken, "full", "incomplete"),
+            ({"tests": []}, "full", "no result"),
+            ([], "full", "no result"),
+        ):
+            with self.subTest(said), self.assertRaisesRegex(DemoError, said):
+                self.parsed(report, kind)
+        with self.assertRaisesRegex(DemoError, "no result"):
+            handshakes.parse("", "full", 3)
+
+
+class Scale(unittest.TestCase):
+    def test_the_programs_rows(self):
+        row = {"mode": "hold", "problems": ["one"], **dict.fromkeys(scale.METRICS, 1)}
+        good = {"method": "m", "rows": [row]}
+        self.assertEqual(scale.parse(json.dumps(good), "bench-scale hold", "its log"), good)
+        for text, said in (
+            ("", "no result: its log"), ("[]", "no result"), (json.dumps({"method": "m"}), "no result"), (json.dumps({"rows": [row]}), "no result"), (json.dumps({"method": "m", "rows": []}), "no rows"),
+            (json.dumps({"method": "m", "rows": [{**row, "x": 1}, {"mode": "hold", "problems": []}]}), "a row without asleep, bytes_per_tunnel"),
+        ):  # fmt: skip
+            with self.subTest(said), self.assertRaisesRegex(DemoError, said):
+                scale.parse(text, "bench-scale hold: exit 1", "its log")
+
+    def test_a_row_that_fails_is_kept_with_its_reason(self):
+        answers = iter([ValueError("odd"), {"method": "m", "rows": [scale_report()["rows"][0]]}, DemoError("nothing within 60 s")])
+
+        def answer(*_):
+            if isinstance(one := next(answers), Exception):
+                raise one
+            return one
+
+        flags = types.SimpleNamespace(only="", quick=True)
+        with mock.patch.object(scale, "bench_scale", answer), mock.patch.object(scale.load, "background", lambda: 0.01), mock.patch("sys.stderr", io.StringIO()):
+            rows, checks, method = scale.in_turn(flags, None, [])
+        self.assertEqual([row["problems"] for row in rows], [["odd"], [], ["nothing within 60 s"]])
+        self.assertEqual(([one["ok"] for one in checks], method), ([False, True, False], "m"))
+        report = {**scale_report(), "rows": rows}
+        self.assertEqual(results.faults("scale", report), [])
+        self.assertIn("nothing within 60 s", publish.html([content.section("scale", report)]))
+
+
+class Congestion(unittest.TestCase):
+    """Over a lossy path congestion control decides more than anything else: rows compare like with like, and say by what."""
+
+    def test_both_arms_of_a_lossy_row_have_the_same(self):
+        flags = types.SimpleNamespace(only="lossy", probes=500, time=3)
+        with mock.patch.dict(os.environ, {"BEAM_BIN": "beam"}), mock.patch.object(ablation.tunnels, "beam_forward") as forward:
+            for group, congestion in zip(ablation.groups(flags), ("cubic", "bbr")):
+                self.assertEqual(group.site().congestion, congestion)
+                group.arms[0].start(None)
+                self.assertEqual(forward.call_args.kwargs, dict.fromkeys(("serve", "connect"), ["--cc", congestion]))
+                self.assertIn(f"TCP between the ends by {congestion.upper()}", ablation.how(group))
+                self.assertIn(f"beam by --cc {congestion}", ablation.how(group))
+
+    def test_elsewhere_too(self):
+        flags = types.SimpleNamespace(only="QUIC instead", probes=500, time=3)
+        (group,) = ablation.groups(flags)
+        self.assertEqual((group.site().congestion, group.path), ("cubic", None))
+        self.assertIn("by --cc cubic (its default)", ablation.how(group))
+        self.assertIsNone(rigging.Site("off").congestion)
+
+    def test_beams_default_is_the_one_that_is_named(self):
+        for file in ("serve", "gateway"):
+            with open(os.path.join(REPOSITORY, f"userspace/src/cli/{file}.rs"), encoding="utf-8") as source:
+                self.assertRegex(source.read(), r'default_value = "cubic", env = "BEAM_CC"')
+        self.assertIn("--cc cubic` (its default)", promises.TARGETS["far_p95"].how)
+        self.assertEqual(promises.FAR_CONGESTION, "cubic")
+
+
+class Keeping(unittest.TestCase):
+    def test_failed_rows_are_kept_and_nothing_measured_on_a_busy_machine(self):
+        report = scale_report()
+        failed = {**report["rows"][0], "live": None}
+        kept = lambda **more: tunnel_report.why_not_kept({**report, **more}, "live")  # noqa: E731
+        self.assertIsNone(kept(ok=False, rows=[failed, *report["rows"]]))
+        self.assertEqual(kept(rows=[failed]), "nothing was measured")
+        self.assertEqual(kept(host={**HOST, "background_cpus": 0.9}), "the machine did other work meanwhile")
 
 
 class Middle(unittest.TestCase):
@@ -251,7 +430,7 @@ class Tags(html.parser.HTMLParser):
 
 class Pages(unittest.TestCase):
     def sections(self, text="why"):
-        values = targets.Values()
+        values = promises.Values()
         values.add("goodput", 2.0)
         found = {"ablation": ablation_report(text), "targets": targets_report(values), "scale": scale_report()}
         for subject in ("aead", "engine", "tunnel"):

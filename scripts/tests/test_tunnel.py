@@ -3,6 +3,7 @@ never a figure, and each single defect turns the report over. Method: answers as
 samples that is then broken in one place a test, the echo's two ends on loopback; arithmetic against counts by hand."""
 
 import copy
+import io
 import json
 import os
 import socket
@@ -12,12 +13,13 @@ import tempfile
 import threading
 import types
 import unittest
+import unittest.mock as mock
 
 SCRIPTS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, SCRIPTS)
 from demolib import report as demo  # noqa: E402
-from demolib.rig import DemoError  # noqa: E402
-from tunnellib import echo, forwards, load, page, report, tunnels  # noqa: E402
+from demolib.rig import DemoError, Stopped  # noqa: E402
+from tunnellib import echo, forwards, load, page, report, runs, tunnels  # noqa: E402
 
 RUNS = 3
 GIGABYTE = 1_000_000_000
@@ -130,6 +132,37 @@ class Echo(unittest.TestCase):
         done = self.ask(port, 5, 0.2)
         self.assertEqual((done.returncode, done.stdout), (1, ""))
         self.assertIn(f"no answer from 127.0.0.1:{port}", done.stderr)
+
+
+class Failures(unittest.TestCase):
+    """A row that fails, however it does, is a sample with its reason; a signal is none."""
+
+    place = types.SimpleNamespace(offloads="off")
+    row = types.SimpleNamespace(name="quincy")
+
+    def measured(self, error):
+        with mock.patch.object(runs, "measure", side_effect=error), mock.patch("sys.stderr", io.StringIO()) as said:
+            return runs.measured_or_why(self.place, self.row, None, "run 1 of 3"), said.getvalue()
+
+    def test_foreseen_or_not(self):
+        for error, reason in ((DemoError("it\n ended"), "it ended"), (KeyError("end"), "KeyError: 'end'"), (subprocess.TimeoutExpired("ip", 60), "timed out")):
+            one, said = self.measured(error)
+            self.assertEqual((one["name"], one["offloads"]), ("quincy", "off"))
+            self.assertIn(reason, one["error"])
+            self.assertIn("run 1 of 3: quincy FAILED", said)
+            self.assertEqual("Traceback" in said or "Error:" in said, not isinstance(error, DemoError))
+
+    def test_each_is_noted_when_it_is_done(self):
+        with tempfile.TemporaryDirectory() as directory, mock.patch.dict(os.environ, {"BEAM_BENCH_RESULTS": directory}):
+            self.measured(DemoError("first"))
+            self.measured(DemoError("second"))
+            with open(os.path.join(directory, "samples.jsonl"), encoding="utf-8") as file:
+                seen = [json.loads(line) for line in file]
+        self.assertEqual([(one["where"], one["name"], one["error"]) for one in seen], [("run 1 of 3", "quincy", text) for text in ("first", "second")])
+
+    def test_a_signal_ends_it_all(self):
+        with self.assertRaises(Stopped):
+            self.measured(Stopped(2))
 
 
 class Samples(unittest.TestCase):
@@ -250,6 +283,14 @@ class Page(unittest.TestCase):
         self.assertIn("| no tunnel | off | 2.00 (1.00 to 9.00) | 2.00 |  | 1.00 / 2.00 / 3.00 |", lines)
         self.assertIn("| `quincy` 3.1.1 | off | 2.00 (1.00 to 9.00) | 2.00 | 1.00 | 1.00 / 2.00 / 3.00 |", lines)
         self.assertIn("| `beam --lan` | off | 2.00 (1.00 to 9.00) | 2.00 | 1.00 | 1.00 / 2.00 / 3.00 |", lines)
+
+    def test_a_row_that_failed_says_so(self):
+        samples = [{"name": row.name, "offloads": "off", "error": "it ended"} if row.name == "quincy" else sample(row, 2.0) for row in tunnels.ROWS]
+        next(one for one in samples if one["name"] == "beam -L")["cpu_s_per_gb"] = None
+        built = report.build(tunnels.ROWS, ["off"], samples, 1, {"cpu": "X", "cores": 2, "kernel": "6", "commit": "c"}, {})
+        lines = page.section(built).splitlines()
+        self.assertIn("| `quincy` | off | failed |  |  |  |", lines)
+        self.assertIn("| `beam -L` | off | 2.00 (2.00 to 2.00) | not known | 1.00 | 1.00 / 2.00 / 3.00 |", lines)
 
     def test_the_readme_is_made_of_the_saved_result(self):
         with open(os.path.join(os.path.dirname(SCRIPTS), "README.md"), encoding="utf-8") as file:

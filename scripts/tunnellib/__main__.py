@@ -6,11 +6,11 @@ import os
 import sys
 
 from demolib import report as demo
-from demolib.rig import DemoError, guarded, say, without_report
+from demolib.rig import guarded, reason, say, without_report
 
-from . import load, page, tunnels
+from . import load, tunnels
 from . import report as reporting
-from .runs import error_sample, measure, number, write_result
+from .runs import error_sample, measured_or_why, number, write_result
 from .site import Site
 
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -49,13 +49,19 @@ def run_all(flags, place, samples):
     # In turn, so that a noisy minute of the machine hits every row.
     for index in range(flags.runs):
         for row in flags.rows:
-            try:
-                one = measure(place, row, flags)
-                say(f"run {index + 1} of {flags.runs}: {row.name}: {one['goodput_gbps']:.2f} Gbit/s, P50 {one['p50_ms']:.3f} ms")
-            except DemoError as error:
-                one = error_sample(place, row, error)
-                say(f"run {index + 1} of {flags.runs}: {row.name} FAILED: {error}")
-            samples.append(one)
+            samples.append(measured_or_why(place, row, flags, f"run {index + 1} of {flags.runs}"))
+
+
+def run_state(flags, place, samples, host):
+    """All runs with one state of the offloads. A place that fails is a failure of each row there."""
+    try:
+        run_all(flags, place, samples)
+        host.update(place.facts())
+    except Exception as error:
+        say(f"offloads {place.offloads} FAILED: {reason(error)}")
+        samples += [error_sample(place, row, error) for row in flags.rows]
+    finally:
+        place.close()
 
 
 def main(argv):
@@ -75,9 +81,7 @@ def main(argv):
         for offloads in flags.states:
             place = Site(offloads)
             hold(place)
-            run_all(flags, place, samples)
-            host.update(place.facts())
-            place.close()
+            run_state(flags, place, samples, host)
         versions = reporting.versions(flags.rows)
         host["veth_offloads"] = "as each row says (tx checksum, TSO, GSO, GRO)"
         reports.append(reporting.build(flags.rows, flags.states, samples, flags.runs, host, versions))
@@ -94,13 +98,16 @@ def main(argv):
 
 
 def keep(report):
-    """Saves a faultless report of a quiet machine; whether it was one."""
-    if not report["ok"] or not reporting.is_quiet(report):
-        why = "the machine did other work meanwhile" if report["ok"] else "not all checks hold"
+    """Saves the report of a quiet machine, rows that failed with their reasons; whether it was one."""
+    # Not above: benchlib is made of this package.
+    from benchlib import publish, results
+
+    if why := reporting.why_not_kept(report, "goodput_gbps"):
         say(f"not saved: {why}")
         return False
-    page.save(report)
-    say("kept as benches/results/tunnel.json, and README.md's table made of it")
+    results.save("tunnel", report)
+    publish.everything(results.KEPT, readme=True)
+    say(f"kept as benches/results/tunnel.json{'' if report['ok'] else ', although not all checks hold'}, and the report made anew")
     return True
 
 

@@ -35,10 +35,17 @@ def _line(row, versions):
     known = versions.get(row.get("version")) or next((versions[name] for name in versions if name.startswith(row["name"])), None)
     version = f" {known}" if known else ""
     name = "no tunnel" if row["name"] == "none" else f"`{row['name']}`{version}"
+    if row["goodput_gbps"] is None:
+        return f"| {name} | {row['offloads']} | failed |  |  |  |"
     speed = f"{row['goodput_gbps']:.2f} ({row['goodput_gbps_min']:.2f} to {row['goodput_gbps_max']:.2f})"
-    daemons = "" if row["kind"] == "none" else f"{row['cpu_daemons_s_per_gb']:.2f}"
-    latency = " / ".join(f"{row[name]:.2f}" for name in ("p50_ms", "p95_ms", "p99_ms"))
-    return f"| {name} | {row['offloads']} | {speed} | {row['cpu_s_per_gb']:.2f} | {daemons} | {latency} |"
+    daemons = "" if row["kind"] == "none" else _figure(row["cpu_daemons_s_per_gb"])
+    latency = " / ".join(_figure(row[name]) for name in ("p50_ms", "p95_ms", "p99_ms"))
+    return f"| {name} | {row['offloads']} | {speed} | {_figure(row['cpu_s_per_gb'])} | {daemons} | {latency} |"
+
+
+def _figure(value):
+    # The cost of a row is not known where the machine was busy in each of its runs.
+    return "not known" if value is None else f"{value:.2f}"
 
 
 def saved():
@@ -46,14 +53,6 @@ def saved():
         return None
     with open(RESULTS, encoding="utf-8") as file:
         return json.load(file)
-
-
-def save(report):
-    """Keeps the report and makes the table of it."""
-    with open(RESULTS, "w", encoding="utf-8") as file:
-        json.dump(report, file)
-        file.write("\n")
-    write_readme()
 
 
 def write_readme():

@@ -20,7 +20,7 @@ METHOD = (
     "iperf3: the row none is what remains without a tunnel. cpu_daemons_s_per_gb: of that, user and system time of the "
     "tunnel's processes, in which the tick counts softirqs that happen to run on top of them; cpu_softirq_s_per_gb: all "
     "softirqs. No tunnel is pinned or tuned: beam's one worker an interface queue and each peer's threads as they come, "
-    "but that beam's ends get a CPU each. WireGuard's devices have an MTU of 1420. ssh is asked for AES-GCM, which beam, quinn and "
+    "but that beam's ends get a CPU each. WireGuard's devices have an MTU of 1420. TCP's congestion control is the host's (tcp_congestion_control), beam's and quinn's CUBIC. ssh is asked for AES-GCM, which beam, quinn and "
     "TLS use too; rathole's Noise has ChaCha20-Poly1305 only. quinn and TCP + TLS are programs of benches/: one connection "
     "for each of the two ports, and TLS one for each flow"
 )
@@ -125,6 +125,13 @@ def ratios(rows):
 
 def is_quiet(report):
     return (report["host"]["background_cpus"] or 0) <= QUIET_CPUS_MAX
+
+
+def why_not_kept(report, figure):
+    """Why a report isn't to be kept: the machine was busy, or no row has this figure. A row that failed is kept with its reason."""
+    if not is_quiet(report):
+        return "the machine did other work meanwhile"
+    return None if any(row[figure] is not None for row in report["rows"]) else "nothing was measured"
 
 
 def versions(rows):

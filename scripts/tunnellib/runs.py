@@ -4,7 +4,7 @@ import argparse
 import json
 import os
 
-from demolib.rig import DemoError
+from demolib.rig import DemoError, reason, say
 
 from . import load
 from . import report as reporting
@@ -46,8 +46,30 @@ def measure(place, row, flags):
     return {**out, "exits": list(codes.values())}
 
 
+def measured_or_why(place, row, flags, where, digits=2):
+    """One run of one row, or why there is none: a row that fails, however it does, leaves the others alone."""
+    try:
+        one = measure(place, row, flags)
+    except Exception as error:
+        say(f"{where}: {row.name} FAILED: {reason(error)}")
+        one = error_sample(place, row, error)
+    else:
+        say(f"{where}: {row.name}: {one['goodput_gbps']:.{digits}f} Gbit/s, P50 {one['p50_ms']:.3f} ms")
+    note(where, one)
+    return one
+
+
+def note(where, sample):
+    """Appends it to what a run that is ended too early leaves: target/bench/samples.jsonl."""
+    if directory := os.environ.get("BEAM_BENCH_RESULTS"):
+        os.makedirs(directory, exist_ok=True)
+        with open(os.path.join(directory, "samples.jsonl"), "a", encoding="utf-8") as file:
+            file.write(json.dumps({"where": where, **sample}) + "\n")
+
+
 def error_sample(place, row, error):
-    return {"name": row.name, "offloads": place.offloads, "error": " ".join(str(error).split())[:ERROR_CHARS]}
+    text = str(error) if isinstance(error, DemoError) else f"{type(error).__name__}: {error}"
+    return {"name": row.name, "offloads": place.offloads, "error": " ".join(text.split())[:ERROR_CHARS]}
 
 
 def write_result(subject, report):
@@ -57,5 +79,4 @@ def write_result(subject, report):
         return
     os.makedirs(directory, exist_ok=True)
     with open(os.path.join(directory, f"{subject}.json"), "w", encoding="utf-8") as file:
-        json.dump(report, file)
-        file.write("\n")
+        file.write(json.dumps(report) + "\n")

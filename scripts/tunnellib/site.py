@@ -5,6 +5,7 @@ the row without a tunnel; to `lan_host` the client has no route until a tunnel b
 """
 
 import glob
+import ipaddress
 import json
 import os
 
@@ -15,6 +16,9 @@ WIREGUARD_SOCKETS = "/var/run/wireguard"
 
 
 class Site(Namespaces):
+    """`congestion` is TCP's between client and gateway, the host's own default without it: hosts differ, and beam's is CUBIC
+    unless told otherwise. Routes carry it: as their default, namespaces may have only what the whole machine allows them."""
+
     prefix = "beam-bench"
     kind = "network namespaces"
     lan_gateway, lan_host, lan_network = "198.19.1.1", "198.19.1.2", "198.19.1.0/24"
@@ -22,15 +26,27 @@ class Site(Namespaces):
     inner_networks = "198.18.64.0/18"
     iperf_port, echo_port = 5201, 7
 
+    def __init__(self, offloads, congestion=None):
+        super().__init__(offloads)
+        self.congestion = congestion
+
     def build(self):
         super().build()
         self._address("gateway", "g1", self.lan_gateway, "2001:db8:3::1")
         self._address("origin", "o0", self.lan_host, "2001:db8:3::2")
         run("ip", "-n", self.names["origin"], "route", "add", self.inner_networks, "via", self.lan_gateway)
+        if self.congestion:
+            self._set_congestion()
+
+    def _set_congestion(self):
+        network = str(ipaddress.ip_interface(f"{self.gateway}/24").network)
+        for where, interface, source in (("client", "c0", self.client), ("gateway", "g0", self.gateway)):
+            route = ["route", "replace", network, "dev", interface, "proto", "kernel", "scope", "link", "src", source]
+            run("ip", "-n", self.names[where], *route, "congctl", self.congestion)
 
     def facts(self):
         with open("/proc/sys/net/ipv4/tcp_congestion_control", encoding="ascii") as file:
-            return {**super().facts(), "tcp_congestion_control": file.read().strip()}
+            return {**super().facts(), "tcp_congestion_control": self.congestion or file.read().strip()}
 
     def interface_name(self, side):
         """A TUN device's name that no other run has, for control sockets are named by it."""

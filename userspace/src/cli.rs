@@ -41,7 +41,7 @@ pub(crate) use ping::PingArgs;
 #[cfg(test)]
 pub(crate) use rfc2544::tests as tests_of_rfc2544;
 pub(crate) use rfc2544::{FrameSize, Rfc2544Args};
-pub(crate) use serve::{EarlyData, Retry, ServeArgs};
+pub(crate) use serve::{CertificateArgs, EarlyData, Retry, ServeArgs};
 pub(crate) use top::TopArgs;
 pub(crate) use user::{UserArgs, UserVerb};
 pub(crate) use values::{NumberList, Queues, Size, duration};

@@ -13,7 +13,7 @@ use crate::{
     identity, inner,
     interface::Datapath,
     logging, privileges, serve,
-    supervisor::{self, Crew, Identity, Interfaces, Seat},
+    supervisor::{self, Crew, Doors, Identity, Interfaces, Seat},
     worker::{Client, ClientConfig, Listen, Publication, Role, Worker},
 };
 use anyhow::{Context, anyhow};
@@ -117,8 +117,8 @@ pub(crate) fn run(args: ConnectArgs) -> Result<(), Failure> {
         transport: gateway::transport_options(&args.gateway, args.keepalive, args.habit()),
     };
     let interfaces = Interfaces { tunnel: interfaces, lan };
-    let control = args.daemon.control.clone();
-    let outcome = supervisor::run(identity, crew, interfaces, &args.daemon, alerts, control, DRAIN_TIMEOUT);
+    let doors = Doors::of(&args.daemon, args.daemon.control.clone());
+    let outcome = supervisor::run(identity, crew, interfaces, doors, alerts, DRAIN_TIMEOUT);
     early.keep();
     if let Some(printer) = printer {
         // The worker has closed its end: what is left are the last bytes for standard output.

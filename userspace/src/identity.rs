@@ -1,6 +1,9 @@
 //! Certificates, keys and tokens from files: who the gateway is, and who a client says it is.
 
-use crate::{cli::ServeArgs, failure::Failure};
+use crate::{
+    cli::{CertificateArgs, ServeArgs},
+    failure::Failure,
+};
 use anyhow::{Context, anyhow, bail};
 use rustls::{
     RootCertStore,
@@ -110,12 +113,31 @@ pub(crate) fn gateway(args: &ServeArgs) -> Result<Credentials, Failure> {
 
 /// The same, where it is there; `None`: it is yet to be made.
 pub(crate) fn kept(args: &ServeArgs) -> Result<Option<Credentials>, Failure> {
-    match (&args.tls_cert, &args.tls_key) {
-        (Some(cert), Some(key)) => Credentials::load(cert, key).map(Some).map_err(Failure::Config),
-        _ if args.self_signed => kept_self_signed(&args.state_dir).map_err(Failure::Config),
-        _ => Err(Failure::Config(anyhow!(
+    let CertificateArgs { tls_cert, tls_key } = &args.certificate;
+    match args.self_signed && (tls_cert.is_none() || tls_key.is_none()) {
+        true => kept_self_signed(&args.state_dir).map_err(Failure::Config),
+        false => of_files(&args.certificate).map(Some),
+    }
+}
+
+/// The certificate that flags name, of a server that is to make none.
+pub(crate) fn of_files(args: &CertificateArgs) -> Result<Credentials, Failure> {
+    let CertificateArgs { tls_cert: Some(cert), tls_key: Some(key) } = args else {
+        return Err(Failure::Config(anyhow!(
             "no certificate: give --tls-cert FILE and --tls-key FILE, or --self-signed to have one made"
-        ))),
+        )));
+    };
+    Credentials::load(cert, key).map_err(Failure::Config)
+}
+
+/// Where it is from, for messages; `directory` is that of self-signed ones which are kept.
+pub(crate) fn whence(args: &CertificateArgs, directory: Option<&Path>) -> String {
+    match (args, directory) {
+        (CertificateArgs { tls_cert: Some(cert), tls_key: Some(key) }, _) => {
+            pair_of_files("--tls-cert", cert, "--tls-key", key)
+        }
+        (_, Some(directory)) => format!("the self-signed certificate in {}", directory.display()),
+        (_, None) => "the self-signed certificate".to_owned(),
     }
 }
 

@@ -48,6 +48,7 @@ fn adopted(args: &ServeArgs, new: ServeArgs) -> ServeArgs {
         allow: new.allow,
         allow_listen: new.allow_listen,
         cc: new.cc,
+        certificate: new.certificate,
         client_ca: new.client_ca,
         deny: new.deny,
         drain_timeout: new.drain_timeout,
@@ -56,8 +57,6 @@ fn adopted(args: &ServeArgs, new: ServeArgs) -> ServeArgs {
         max_sleeping: new.max_sleeping,
         retry: new.retry,
         self_signed: new.self_signed,
-        tls_cert: new.tls_cert,
-        tls_key: new.tls_key,
         udp_idle_timeout: new.udp_idle_timeout,
         users: new.users,
         ..args.clone()
@@ -100,7 +99,7 @@ impl Reloader {
         let credentials = identity::gateway(&args)?;
         let leaf = credentials.chain[0].clone();
         let fingerprint = Fingerprint::of(&leaf);
-        let self_signed = Mutex::new(args.tls_cert.is_none().then(|| credentials.clone()));
+        let self_signed = Mutex::new(args.certificate.tls_cert.is_none().then(|| credentials.clone()));
         let rules = serve::rules(&args)?;
         let server = serve::quic_server(&args, credentials, &secrets, &early, rules.users.as_ref())?;
         let config = Arc::new(serve::gateway_config(&args, rules)?);
@@ -141,10 +140,12 @@ impl Reloader {
     fn credentials(&self, args: &ServeArgs) -> Result<identity::Credentials, Failure> {
         let mut self_signed = self.self_signed.lock().unwrap_or_else(PoisonError::into_inner);
         match &*self_signed {
-            Some(credentials) if args.tls_cert.is_none() && args.self_signed => Ok(credentials.clone()),
+            Some(credentials) if args.certificate.tls_cert.is_none() && args.self_signed => {
+                Ok(credentials.clone())
+            }
             _ => {
                 let credentials = identity::gateway(args)?;
-                if args.tls_cert.is_none() {
+                if args.certificate.tls_cert.is_none() {
                     *self_signed = Some(credentials.clone());
                 }
                 Ok(credentials)

@@ -3,7 +3,7 @@
 use crate::{
     ablation::Ablation,
     alerts::{self, Asked},
-    cli::{Congestion, EarlyData, Retry, ServeArgs},
+    cli::{CertificateArgs, Congestion, EarlyData, Retry, ServeArgs},
     config, control,
     early::{AtGateway, state::State},
     failure::Failure,
@@ -14,7 +14,7 @@ use crate::{
     memory::MemoryLimit,
     privileges,
     reload::{Loaded, Reloader},
-    supervisor::{self, Crew, Identity, Interfaces, Seat},
+    supervisor::{self, Crew, Doors, Identity, Interfaces, Seat},
     worker::{
         Authorities, Claims, Gateway, GatewayConfig, Limits, Role, Rules, Worker, account::Accounts,
         sleepers::Sleepers,
@@ -91,7 +91,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
         asked: Asked::of(&args.path),
         gateway: Some(reloader.clone()),
         memory: Some(memory),
-        transport: transport_options(args),
+        transport: gateway_transport(args.cc),
         caches: Box::new(move || {
             let mut reports = caches.report();
             reports.push(of_names.current().config.resolver.report());
@@ -99,15 +99,16 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
         }),
     };
     let interfaces = Interfaces { tunnel: datapath.interfaces, lan: net.and_then(|net| net.lan) };
-    let outcome =
-        supervisor::run(identity, crew, interfaces, &args.daemon, alerts, Some(control), args.drain_timeout);
+    let doors = Doors::of(&args.daemon, Some(control));
+    let outcome = supervisor::run(identity, crew, interfaces, doors, alerts, args.drain_timeout);
     early.keep();
     outcome
 }
 
 /// What stays within reach: what a reload reads, and what is written.
 fn files(args: &ServeArgs, control: &Path) -> Files {
-    let read = [&args.tls_cert, &args.tls_key, &args.client_ca, &args.users];
+    let CertificateArgs { tls_cert, tls_key } = &args.certificate;
+    let read = [tls_cert, tls_key, &args.client_ca, &args.users];
     Files {
         read: read.into_iter().flatten().cloned().chain(config::file()).collect(),
         write: privileges::written(Some(control), Some(&args.state_dir)),
@@ -147,7 +148,7 @@ pub(crate) fn quic_server(
     let tickets = early.tickets(&[&leaf.0, &authorities_file(args)?, &[u8::from(asks_for_keys)]]);
     let mut tls = server_tls(args, credentials, users)?;
     tls.key_log = Arc::new(crate::capture::keylog::Tee);
-    let options = transport_options(args);
+    let options = gateway_transport(args.cc);
     let tls = tls::with_tickets(tls, tickets, args.early_data != EarlyData::Off);
     let quic = tls::quic_server(tls).map_err(Failure::config)?;
     let server = transport::server_config(quic, Arc::new(options.build()), secrets);
@@ -172,16 +173,13 @@ pub(crate) fn server_tls(
         Some(roots) => tls::ClientAuth::Required(roots),
     };
     tls::server_tls(credentials.chain, credentials.key, client_auth)
-        .with_context(|| match (&args.tls_cert, &args.tls_key) {
-            (Some(cert), Some(key)) => identity::pair_of_files("--tls-cert", cert, "--tls-key", key),
-            _ => format!("the self-signed certificate in {}", args.state_dir.display()),
-        })
+        .with_context(|| identity::whence(&args.certificate, Some(&args.state_dir)))
         .map_err(Failure::Config)
 }
 
-/// What the transport of a gateway's connections is made of.
-fn transport_options(args: &ServeArgs) -> transport::TransportOptions {
-    transport::TransportOptions { congestion: congestion(args.cc), ..transport::TransportOptions::gateway() }
+/// What the transport of a gateway's connections is made of, and of any server's whose streams and windows are to be alike.
+pub(crate) fn gateway_transport(cc: Congestion) -> transport::TransportOptions {
+    transport::TransportOptions { congestion: congestion(cc), ..transport::TransportOptions::gateway() }
 }
 
 pub(crate) fn congestion(cc: Congestion) -> transport::Congestion {

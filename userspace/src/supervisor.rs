@@ -4,7 +4,7 @@ use crate::{
     ablation,
     alerts::{self, Alerts},
     capture::plane::Plane,
-    cli::{DaemonArgs, Toggle},
+    cli::{DaemonArgs, Endpoint, Toggle},
     control::{self, Answer, Request},
     devices,
     drain::Drain,
@@ -135,19 +135,33 @@ pub(crate) fn cpus(asked: Option<&[u32]>, count: usize) -> Result<Vec<Option<u32
     Ok((0..count).map(|i| (!allowed.is_empty()).then(|| allowed[i % allowed.len()])).collect())
 }
 
+/// What others reach a daemon by while it runs, and may have of it.
+pub(crate) struct Doors {
+    pub(crate) control: Option<PathBuf>,
+    pub(crate) metrics: Option<Endpoint>,
+    /// TLS secrets, for captures.
+    pub(crate) keylog: bool,
+}
+
+impl Doors {
+    pub(crate) fn of(daemon: &DaemonArgs, control: Option<PathBuf>) -> Self {
+        let keylog = daemon.capture_keylog == Toggle::On;
+        Self { control, metrics: daemon.metrics.clone(), keylog }
+    }
+}
+
 /// Runs the daemon until it ends; `drain_timeout` is what SIGTERM grants running flows.
 pub(crate) fn run(
     identity: Identity,
     crew: Vec<Crew>,
     Interfaces { tunnel: interfaces, lan }: Interfaces,
-    daemon: &DaemonArgs,
+    Doors { control, metrics: scraped, keylog }: Doors,
     alerts: alerts::Plan,
-    control: Option<PathBuf>,
     drain_timeout: Duration,
 ) -> Result<(), Failure> {
     let alerts = alerts.start(identity.role, &identity.address)?;
     let bound = control.as_deref().map(control::bind).transpose().map_err(Failure::preflight)?;
-    let scraped = daemon.metrics.as_ref().map(metrics::bind).transpose()?;
+    let scraped = scraped.as_ref().map(metrics::bind).transpose()?;
     let (ended_tx, ended_rx) = channel::bounded(crew.len());
     let (workers, seats): (Vec<_>, Vec<_>) = crew.into_iter().map(|crew| (crew.worker, crew.seat)).unzip();
     let supervisor = Arc::new(Supervisor {
@@ -162,7 +176,7 @@ pub(crate) fn run(
         draining: AtomicBool::new(false),
         drain: Drain::new(drain_timeout),
         cleared: Mutex::default(),
-        captures: Plane::new(daemon.capture_keylog == Toggle::On),
+        captures: Plane::new(keylog),
     });
     devices::watch(&supervisor).map_err(Failure::Runtime)?;
     // What starts from here on is confined as this thread is.

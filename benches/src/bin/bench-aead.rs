@@ -4,15 +4,16 @@
 //! so that what a neighbour takes for some seconds spoils one round of all ways and not all rounds of one. A case's
 //! figure is the lowest of its rounds' medians.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use beam_benches::{
     aead::{Case, PACKETS, Way},
     clock,
     host::{Host, rounded},
+    output::{kept, print_json},
 };
 use clap::Parser;
 use serde::{Deserialize, Serialize};
-use std::{fs, io::Write, path::PathBuf};
+use std::{io::Write, path::PathBuf};
 
 const ROUNDS: usize = 20;
 /// A round measures a case at least so often, and at least for so long.
@@ -70,8 +71,7 @@ fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let out = std::io::stdout().lock();
     if let Some(file) = &arguments.show {
-        let kept = fs::read(file).with_context(|| file.display().to_string())?;
-        return print_table(out, &serde_json::from_slice(&kept).with_context(|| file.display().to_string())?);
+        return print_table(out, &kept(file)?);
     }
     let report = measured(&arguments)?;
     if arguments.json { print_json(out, &report) } else { print_table(out, &report) }
@@ -135,11 +135,6 @@ fn rows(cases: &[Case], ways: &[Way], lowest: &[Vec<f64>]) -> Vec<Row> {
         ways.iter().zip(lowest).map(row).collect::<Vec<_>>()
     };
     cases.iter().zip(lowest).flat_map(of_case).collect()
-}
-
-fn print_json(mut out: impl Write, report: &Report) -> Result<()> {
-    serde_json::to_writer(&mut out, report).context("standard output")?;
-    Ok(writeln!(out)?)
 }
 
 /// A block for each cipher, operation and shape; a line for each size; a column for each way.

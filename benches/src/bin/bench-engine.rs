@@ -8,13 +8,13 @@ use beam_benches::{
     callgrind::{self, COUNTED_LEVEL, Counts},
     clock::Rate,
     host::{Host, rounded},
+    output::{kept, print_json},
     path::{BURST, Bench, Cost, MTUS, Mode, Setup},
 };
 use clap::Parser;
 use serde::{Deserialize, Serialize};
 use simd::{Cipher, Level};
 use std::{
-    fs,
     io::Write,
     path::{Path, PathBuf},
 };
@@ -154,8 +154,7 @@ fn main() -> Result<()> {
         return count(out, name);
     }
     if let Some(file) = &arguments.show {
-        let kept = fs::read(file).with_context(|| file.display().to_string())?;
-        return print_table(out, &serde_json::from_slice(&kept).with_context(|| file.display().to_string())?);
+        return print_table(out, &kept(file)?);
     }
     let report = measured(&arguments)?;
     if arguments.json { print_json(out, &report) } else { print_table(out, &report) }
@@ -270,11 +269,6 @@ fn count(mut out: impl Write, name: &str) -> Result<()> {
 
 fn counted(valgrind: &Path, case: &Case) -> Result<Counts> {
     callgrind::counted(valgrind, &case.name())
-}
-
-fn print_json(mut out: impl Write, report: &Report) -> Result<()> {
-    serde_json::to_writer(&mut out, report).context("standard output")?;
-    Ok(writeln!(out)?)
 }
 
 fn print_table(mut out: impl Write, report: &Report) -> Result<()> {

@@ -11,13 +11,13 @@ use beam_benches::{
     callgrind::{self, COUNTED_LEVEL, Callgrind},
     host::{commit, rounded},
     ops::{self, Counter, Done, Effort, Meter, Op},
+    output::kept,
 };
 use clap::Parser;
 use serde::{Deserialize, Serialize};
 use std::{
-    fs,
     io::Write,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Command, ExitCode},
 };
 
@@ -79,7 +79,7 @@ fn main() -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let report = match &arguments.show {
-        Some(file) => read(file)?,
+        Some(file) => kept(file)?,
         None => counted(&arguments)?,
     };
     if arguments.json {
@@ -90,11 +90,6 @@ fn main() -> Result<ExitCode> {
     judged(&report, &arguments)
 }
 
-fn read(file: &Path) -> Result<Report> {
-    let kept = fs::read(file).with_context(|| file.display().to_string())?;
-    serde_json::from_slice(&kept).with_context(|| file.display().to_string())
-}
-
 /// The operations that are asked for.
 fn wanted(arguments: &Arguments) -> Vec<Op> {
     ops::all().into_iter().filter(|op| op.counted && op.name.contains(&arguments.only)).collect()
@@ -103,7 +98,7 @@ fn wanted(arguments: &Arguments) -> Vec<Op> {
 /// The baseline, as far as it is about what was asked for.
 fn baseline(arguments: &Arguments) -> Result<Option<Report>> {
     let Some(file) = arguments.baseline.as_ref().filter(|file| file.exists()) else { return Ok(None) };
-    let mut kept = read(file)?;
+    let mut kept: Report = kept(file)?;
     kept.rows.retain(|row| row.operation.contains(&arguments.only));
     Ok(Some(kept))
 }

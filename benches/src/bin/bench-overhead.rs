@@ -5,13 +5,13 @@ use beam_benches::{
     callgrind::{self, COUNTED_LEVEL, Counts},
     clock::Rate,
     host::{Host, rounded},
+    output::{kept, print_json},
     overhead::{Case, Rounds, Subject},
     path::{BURST, Bench},
 };
 use clap::Parser;
 use serde::{Deserialize, Serialize};
 use std::{
-    fs,
     io::Write,
     path::{Path, PathBuf},
 };
@@ -101,15 +101,10 @@ fn main() -> Result<()> {
         return Ok(writeln!(out, "{}", bench.run_counted(COUNTED_PACKETS).packets)?);
     }
     if let Some(file) = &arguments.show {
-        let kept = fs::read(file).with_context(|| file.display().to_string())?;
-        return print_table(out, &serde_json::from_slice(&kept).with_context(|| file.display().to_string())?);
+        return print_table(out, &kept(file)?);
     }
     let report = measured(&arguments)?;
-    if arguments.json {
-        serde_json::to_writer(&mut out, &report).context("standard output")?;
-        return Ok(writeln!(out)?);
-    }
-    print_table(out, &report)
+    if arguments.json { print_json(out, &report) } else { print_table(out, &report) }
 }
 
 /// Pairs: without the part, and with it.

@@ -1,14 +1,15 @@
 //! Many real tunnels against one real gateway: `scripts/bench scale` runs it. See `beam_benches::scale`.
 
 use anyhow::{Context, Result, ensure};
-use beam_benches::scale::{
-    Asleep, Bound, Common, GatewayConfig, Hold, INTERRUPTED, Limit, Origin, Report, Row, Sources, Wanted,
-    asleep, hold, limit,
+use beam_benches::{
+    output::{kept, print_json},
+    scale::{
+        Asleep, Bound, Common, GatewayConfig, Hold, INTERRUPTED, Limit, Origin, Report, Row, Sources, Wanted,
+        asleep, hold, limit,
+    },
 };
 use clap::{Args, Parser, Subcommand};
 use std::{
-    fs,
-    io::Write,
     net::SocketAddr,
     path::PathBuf,
     process::ExitCode,
@@ -193,9 +194,7 @@ fn main() -> Result<ExitCode> {
     })?;
     let (rows, json) = match Arguments::parse().mode {
         Mode::Show { file } => {
-            let kept = fs::read(&file).with_context(|| file.display().to_string())?;
-            let report: Report = serde_json::from_slice(&kept).with_context(|| file.display().to_string())?;
-            report.print(std::io::stdout().lock())?;
+            kept::<Report>(&file)?.print(std::io::stdout().lock())?;
             return Ok(ExitCode::SUCCESS);
         }
         Mode::Hold { tunnels, every, hold: time, idle, common } => {
@@ -224,10 +223,7 @@ fn main() -> Result<ExitCode> {
     let report = Report::new(rows);
     let mut out = std::io::stdout().lock();
     match json {
-        true => {
-            serde_json::to_writer(&mut out, &report).context("standard output")?;
-            writeln!(out)?;
-        }
+        true => print_json(&mut out, &report)?,
         false => report.print(&mut out)?,
     }
     Ok(if report.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })

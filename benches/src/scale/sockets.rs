@@ -1,10 +1,9 @@
 //! Some kernel UDP sockets that all tunnels share, as one outlet of the engine.
 
 use anyhow::{Context, Result};
-use port::{Ecn, Flushed, Frame, Port, Received, Sealed};
+use port::{Flushed, Frame, Ledger, Port, Received, Sealed};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::{
-    collections::VecDeque,
     net::{Ipv4Addr, SocketAddr},
     time::{Duration, Instant},
 };
@@ -73,7 +72,7 @@ impl Sockets {
             room => engine.transmit_into(
                 now,
                 room,
-                &mut Way { ports: &mut self.ports, reserved: VecDeque::new() },
+                &mut Way { ports: &mut self.ports, reserved: Ledger::default() },
             ),
         };
         self.again_at = None;
@@ -123,8 +122,7 @@ fn timespec(duration: Duration) -> Timespec {
 
 struct Way<'a> {
     ports: &'a mut [UdpPort],
-    /// By transmit reserved and not yet submitted: which port gave how many frames.
-    reserved: VecDeque<(usize, usize)>,
+    reserved: Ledger,
 }
 
 impl Outlet for Way<'_> {
@@ -138,7 +136,7 @@ impl Outlet for Way<'_> {
         let before = slots.len();
         match self.ports[index].reserve(&of_port(transmit), slots) {
             port::Reserved::Frames => {
-                self.reserved.push_back((index, slots.len() - before));
+                self.reserved.gave(index, slots.len() - before);
                 Reserved::Slots
             }
             port::Reserved::Full => Reserved::Full,
@@ -147,26 +145,18 @@ impl Outlet for Way<'_> {
     }
 
     fn submit(&mut self, transmit: &Transmit, sealed: &mut Vec<Sealed<Frame>>) -> bool {
-        let Some((index, _)) = self.reserved.pop_front() else {
-            unreachable!("nothing is sealed that wasn't reserved")
-        };
+        let index = self.reserved.submitted();
         // What the port drops it counts, and QUIC sends again.
         let _ = self.ports[index].submit(&of_port(transmit), sealed);
         true
     }
 
     fn release(&mut self, slots: Vec<Frame>) {
-        let mut slots = slots.into_iter();
-        while slots.len() > 0
-            && let Some((index, count)) = self.reserved.pop_front()
-        {
-            slots.by_ref().take(count).for_each(|frame| self.ports[index].release(frame));
-        }
+        self.reserved.release(slots, |index, frame| self.ports[index].release(frame));
     }
 }
 
 fn of_port(transmit: &Transmit) -> port::Transmit {
     let Transmit { path, ecn, size_bytes, segment_bytes } = *transmit;
-    let ecn = ecn.and_then(|ecn| Ecn::from_bits(ecn as u8));
-    port::Transmit { path, ecn, size_bytes, segment_bytes }
+    port::Transmit::new(path, ecn.map(|ecn| ecn as u8), size_bytes, segment_bytes)
 }

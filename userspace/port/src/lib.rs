@@ -18,11 +18,13 @@
 mod census;
 mod counters;
 mod frame;
+mod ledger;
 mod watch;
 
 pub use census::Census;
 pub use counters::{Counters, DROP_REASONS, Drop, Drops, KnownWays};
 pub use frame::{Frame, Region};
+pub use ledger::Ledger;
 pub use simd::Sealed;
 pub use watch::{Kept, Place, Watch};
 pub use wire::Path;
@@ -93,6 +95,13 @@ pub struct Transmit {
 }
 
 impl Transmit {
+    /// With ECN as the two bits of the IP header, as QUIC's engine has it.
+    #[inline]
+    #[must_use]
+    pub fn new(path: Path, ecn_bits: Option<u8>, size_bytes: usize, segment_bytes: usize) -> Self {
+        Self { path, ecn: ecn_bits.and_then(Ecn::from_bits), size_bytes, segment_bytes }
+    }
+
     /// How many datagrams it is.
     #[must_use]
     pub fn datagram_count(&self) -> usize {

@@ -3,39 +3,39 @@
 
 use crate::{
     alerts::{self, Asked},
-    cli::{AlertArgs, BenchServeArgs, DaemonArgs, Retry, ServeArgs, Toggle},
+    cli::{AlertArgs, BenchServeArgs, CertificateArgs, EarlyData},
     early::{AtGateway, state::State},
     failure::Failure,
     identity,
     interface::{self, Sharing},
     logging, privileges, serve,
-    supervisor::{self, Crew, Identity, Interfaces, Seat},
+    supervisor::{self, Crew, Doors, Identity, Interfaces, Seat},
     worker::{
-        Role, Worker,
+        Limits, Role, Worker,
         bench::{ALPN_PERF, Bench, Server},
     },
 };
+use anyhow::Context as _;
 use confine::Files;
 use std::{
     net::{IpAddr, Ipv4Addr},
     sync::Arc,
     time::Duration,
 };
-use tunnel::{Engine, EngineConfig, WorkerId, tls, transport};
+use tunnel::{Engine, EngineConfig, RetryPolicy, WorkerId, tls, transport};
 
 pub(super) fn run(args: BenchServeArgs) -> Result<(), Failure> {
     logging::start(args.log_format, args.verbose);
-    let as_gateway = as_gateway(&args);
-    let daemon = &as_gateway.daemon;
-    let alerts = alerts::Plan::of(&daemon.alerts)?;
-    let read = [&args.tls_cert, &args.tls_key, &args.client_ca].into_iter().flatten().cloned().collect();
+    let alerts = alerts::Plan::of(&none())?;
+    let CertificateArgs { tls_cert, tls_key } = &args.certificate;
+    let read = [tls_cert, tls_key, &args.client_ca].into_iter().flatten().cloned().collect();
     let files = Files { read, write: privileges::written(args.control.as_deref(), None) };
     privileges::prepare(args.sandbox, files, None)?;
     // Tickets and secrets are those of this run: a measurement begins from nothing.
     let state = State::memory();
     let early = AtGateway::new(&state, args.early_data);
     let secrets = state.secrets().clone();
-    let server = quic_server(&as_gateway, &state, &early)?;
+    let server = quic_server(&args, &state, &early)?;
     let bind = args.listen.resolve(Ipv4Addr::LOCALHOST.into()).map_err(Failure::Config)?;
     say_open(&args, bind.ip());
     let kernel_lanes = args.path.cpus.as_ref().map_or_else(serve::available_cpus, |list| list.0.len());
@@ -52,7 +52,7 @@ pub(super) fn run(args: BenchServeArgs) -> Result<(), Failure> {
         let mut worker = Worker::new(index as u8, Engine::new(engine), lane.ports, mailboxes.clone(), role)
             .map_err(Failure::runtime)?;
         worker.set_busy_poll(args.path.busy_poll > 0);
-        worker.set_limits(serve::limits(&as_gateway));
+        worker.set_limits(limits(&args));
         crew.push(Crew { worker, seat });
     }
     let identity = Identity {
@@ -61,79 +61,51 @@ pub(super) fn run(args: BenchServeArgs) -> Result<(), Failure> {
         asked: Asked::of(&args.path),
         gateway: None,
         memory: None,
-        transport: transport_options(&as_gateway),
+        transport: serve::gateway_transport(args.cc),
         caches: Box::new(move || early.report()),
     };
     let interfaces = Interfaces { tunnel: datapath.interfaces, lan: None };
-    let control = args.control.clone();
-    supervisor::run(identity, crew, interfaces, daemon, alerts, control, args.drain_timeout)
+    let doors = Doors { control: args.control.clone(), metrics: args.metrics.clone(), keylog: true };
+    supervisor::run(identity, crew, interfaces, doors, alerts, args.drain_timeout)
 }
 
-/// What a gateway with the same flags would have: its certificates, its transport and its limits are this server's.
-fn as_gateway(args: &BenchServeArgs) -> ServeArgs {
-    ServeArgs {
-        listen: args.listen.clone(),
-        path: args.path.clone(),
-        tls_cert: args.tls_cert.clone(),
-        tls_key: args.tls_key.clone(),
-        self_signed: args.self_signed,
-        state_dir: std::path::PathBuf::new(),
-        client_ca: args.client_ca.clone(),
-        users: None,
-        allow: Vec::new(),
-        deny: Vec::new(),
-        allow_listen: Vec::new(),
-        ip_pool: Vec::new(),
-        ip_route: Vec::new(),
-        tun: String::new(),
-        lan: None,
-        max_connections: args.max_connections,
-        max_sleeping: 0,
-        memory_limit: None,
-        retry: Retry::Auto,
-        early_data: args.early_data,
+/// A measurement raises no alert.
+fn none() -> AlertArgs {
+    AlertArgs { rules: vec!["none".to_owned()], webhook: None, program: None }
+}
+
+/// Of UDP flows there are none, so their bound doesn't matter.
+fn limits(args: &BenchServeArgs) -> Limits {
+    Limits {
+        connections_max: args.max_connections,
+        retry: RetryPolicy::default(),
         udp_idle_timeout: Duration::from_secs(120),
-        cc: args.cc,
-        drain_timeout: args.drain_timeout,
-        daemon: DaemonArgs {
-            config: None,
-            control: args.control.clone(),
-            metrics: args.metrics.clone(),
-            sandbox: args.sandbox,
-            log_format: args.log_format,
-            capture_keylog: Toggle::On,
-            verbose: args.verbose,
-            alerts: AlertArgs { rules: vec!["none".to_owned()], webhook: None, program: None },
-        },
-    }
-}
-
-fn transport_options(args: &ServeArgs) -> transport::TransportOptions {
-    transport::TransportOptions {
-        congestion: serve::congestion(args.cc),
-        ..transport::TransportOptions::gateway()
     }
 }
 
 /// TLS and transport for ALPN perf, with tickets and early data as a gateway has them.
 fn quic_server(
-    args: &ServeArgs,
+    args: &BenchServeArgs,
     state: &State,
     early: &AtGateway,
 ) -> Result<Arc<quinn_proto::ServerConfig>, Failure> {
     let credentials = match args.self_signed {
         true => identity::passing().map_err(Failure::Config)?,
-        false => identity::gateway(args)?,
+        false => identity::of_files(&args.certificate)?,
     };
     let leaf = tls::Fingerprint::of(&credentials.chain[0]);
     tracing::info!("certificate fingerprint {leaf}");
-    let mut server = serve::server_tls(args, credentials, None)?;
+    let roots = args.client_ca.as_deref().map(identity::authorities).transpose().map_err(Failure::Config)?;
+    let client_auth = roots.map_or(tls::ClientAuth::None, tls::ClientAuth::Required);
+    let mut server = tls::server_tls(credentials.chain, credentials.key, client_auth)
+        .with_context(|| identity::whence(&args.certificate, None))
+        .map_err(Failure::Config)?;
     server.alpn_protocols = vec![ALPN_PERF.to_vec()];
     server.key_log = Arc::new(crate::capture::keylog::Tee);
     let tickets = early.tickets(&[&leaf.0, ALPN_PERF]);
-    let server = tls::with_tickets(server, tickets, args.early_data != crate::cli::EarlyData::Off);
+    let server = tls::with_tickets(server, tickets, args.early_data != EarlyData::Off);
     let quic = tls::quic_server(server).map_err(Failure::config)?;
-    let options = Arc::new(transport_options(args).build());
+    let options = Arc::new(serve::gateway_transport(args.cc).build());
     let server = transport::server_config(quic, options, state.secrets());
     Ok(Arc::new(transport::with_new_tokens(server, early.tokens.clone())))
 }

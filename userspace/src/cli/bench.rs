@@ -2,7 +2,7 @@
 //! has one.
 
 use super::{
-    Congestion, EarlyData, Endpoint, GatewayArgs, LogFormat, PathArgs, Rfc2544Args, Sandbox,
+    CertificateArgs, Congestion, EarlyData, Endpoint, GatewayArgs, LogFormat, PathArgs, Rfc2544Args, Sandbox,
     scale::{rate, size},
     values::duration,
 };
@@ -33,18 +33,8 @@ pub(crate) struct BenchServeArgs {
     pub(crate) listen: Endpoint,
     #[command(flatten)]
     pub(crate) path: PathArgs,
-    /// PEM file with the certificate chain, leaf first
-    #[arg(
-        long,
-        value_name = "FILE",
-        requires = "tls_key",
-        conflicts_with = "self_signed",
-        env = "BEAM_TLS_CERT"
-    )]
-    pub(crate) tls_cert: Option<PathBuf>,
-    /// PEM file with the private key of the leaf
-    #[arg(long, value_name = "FILE", requires = "tls_cert", env = "BEAM_TLS_KEY")]
-    pub(crate) tls_key: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) certificate: CertificateArgs,
     /// Make a certificate for this run and print its fingerprint for `--pin`
     #[arg(long, env = "BEAM_SELF_SIGNED")]
     pub(crate) self_signed: bool,

@@ -26,13 +26,9 @@ pub(crate) enum EarlyData {
     On,
 }
 
+/// The certificate that a server has from files.
 #[derive(Clone, Debug, Args)]
-pub(crate) struct ServeArgs {
-    /// Address to accept tunnels on: `host:port`, `[v6]:port`, `:port` or `*:port`
-    #[arg(short = 'l', long, value_name = "[ADDR]:PORT", default_value = ":443", env = "BEAM_LISTEN")]
-    pub(crate) listen: Endpoint,
-    #[command(flatten)]
-    pub(crate) path: PathArgs,
+pub(crate) struct CertificateArgs {
     /// PEM file with the certificate chain, leaf first
     #[arg(
         long,
@@ -45,6 +41,17 @@ pub(crate) struct ServeArgs {
     /// PEM file with the private key of the leaf
     #[arg(long, value_name = "FILE", requires = "tls_cert", env = "BEAM_TLS_KEY")]
     pub(crate) tls_key: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ServeArgs {
+    /// Address to accept tunnels on: `host:port`, `[v6]:port`, `:port` or `*:port`
+    #[arg(short = 'l', long, value_name = "[ADDR]:PORT", default_value = ":443", env = "BEAM_LISTEN")]
+    pub(crate) listen: Endpoint,
+    #[command(flatten)]
+    pub(crate) path: PathArgs,
+    #[command(flatten)]
+    pub(crate) certificate: CertificateArgs,
     /// Make a certificate at start (kept in --state-dir) and print its fingerprint for `--pin`
     #[arg(long, env = "BEAM_SELF_SIGNED")]
     pub(crate) self_signed: bool,

@@ -263,7 +263,7 @@ impl Supervisor {
         let gateway = self.gateway()?;
         let loaded = gateway.current();
         let facts = identity::facts(&loaded.leaf).map_err(|error| format!("the certificate: {error:#}"))?;
-        let from = match &loaded.args.tls_cert {
+        let from = match &loaded.args.certificate.tls_cert {
             Some(path) => path.display().to_string(),
             None => format!("self-signed, in {}", loaded.args.state_dir.display()),
         };

@@ -8,9 +8,8 @@ use super::{
     snapshot::PortSnapshot,
 };
 use crate::capture::{Point, tap::Captures};
-use port::{Ecn, Flushed, Frame, Port, Received, Sealed};
+use port::{Flushed, Frame, Ledger, Port, Received, Sealed};
 use std::{
-    collections::VecDeque,
     io,
     time::{Duration, Instant},
 };
@@ -275,7 +274,7 @@ impl Ports {
         engine.transmit_into(
             now,
             room,
-            &mut Way { ports: &mut self.ports, fast_count, reserved: VecDeque::new(), captures },
+            &mut Way { ports: &mut self.ports, fast_count, reserved: Ledger::default(), captures },
         )
     }
 
@@ -320,8 +319,7 @@ fn inbound<'a>(received: &Received, datagram: &'a [u8]) -> Inbound<'a> {
 struct Way<'a> {
     ports: &'a mut [Box<dyn Port>],
     fast_count: usize,
-    /// By transmit reserved and not yet submitted: which port gave how many frames.
-    reserved: VecDeque<(usize, usize)>,
+    reserved: Ledger,
     captures: &'a mut Captures,
 }
 
@@ -338,7 +336,7 @@ impl Outlet for Way<'_> {
             match self.ports[index].reserve(&transmit, slots) {
                 port::Reserved::NoRoute => {}
                 port::Reserved::Frames => {
-                    self.reserved.push_back((index, slots.len() - before));
+                    self.reserved.gave(index, slots.len() - before);
                     return Reserved::Slots;
                 }
                 port::Reserved::Full => return Reserved::Full,
@@ -350,9 +348,7 @@ impl Outlet for Way<'_> {
     }
 
     fn submit(&mut self, transmit: &Transmit, sealed: &mut Vec<Sealed<Frame>>) -> bool {
-        let Some((index, _)) = self.reserved.pop_front() else {
-            unreachable!("nothing is sealed that wasn't reserved")
-        };
+        let index = self.reserved.submitted();
         if self.captures.is_on() {
             self.submit_seen(index, &of_port(transmit), sealed);
             return true;
@@ -363,19 +359,13 @@ impl Outlet for Way<'_> {
     }
 
     fn release(&mut self, slots: Vec<Frame>) {
-        let mut slots = slots.into_iter();
-        while slots.len() > 0
-            && let Some((index, count)) = self.reserved.pop_front()
-        {
-            slots.by_ref().take(count).for_each(|frame| self.ports[index].release(frame));
-        }
+        self.reserved.release(slots, |index, frame| self.ports[index].release(frame));
     }
 }
 
 fn of_port(transmit: &Transmit) -> port::Transmit {
     let Transmit { path, ecn, size_bytes, segment_bytes } = *transmit;
-    let ecn = ecn.and_then(|ecn| Ecn::from_bits(ecn as u8));
-    port::Transmit { path, ecn, size_bytes, segment_bytes }
+    port::Transmit::new(path, ecn.map(|ecn| ecn as u8), size_bytes, segment_bytes)
 }
 
 /// The longest that a worker with a blocked fast path waits before it looks again.

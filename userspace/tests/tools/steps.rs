@@ -4,7 +4,8 @@
 //!  client's turn: everything that it says until it falls silent is held ─► passed on at once
 //!  gateway's turn: the same, back                                       ─► one round trip more
 //! ```
-//! However slow the machine is, what needs an answer can't overtake it.
+//! However slow the machine is, what needs an answer can't overtake it. Nor does an end that was slow to say all that it could
+//! cost a round trip: what it says before it is given anything new belongs to the turn before.
 
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
@@ -16,7 +17,7 @@ use std::time::Duration;
 use crate::pair::until;
 use crate::rig::patiently;
 
-/// Silence that ends a turn: longer than either end thinks, and than the ACK delays of QUIC.
+/// Silence that ends a turn: longer than either end thinks, mostly, and than the ACK delays of QUIC.
 const SILENCE: Duration = Duration::from_millis(100);
 /// How soon the thread notices that the relay is gone.
 const STOP_LOOK: Duration = Duration::from_millis(50);
@@ -53,7 +54,7 @@ impl Steps {
 
     /// Answers of the gateway that were passed on.
     pub(crate) fn round_trips(&self) -> u64 {
-        self.shared.round_trips.load(Ordering::SeqCst)
+        self.shared.round_trips()
     }
 
     /// The datagrams that the client sent before it had heard anything.
@@ -71,19 +72,57 @@ impl Drop for Steps {
     }
 }
 
+/// What has come and was not yet read.
+fn waiting(socket: &UdpSocket) -> Vec<Vec<u8>> {
+    let mut buffer = vec![0; 1 << 16];
+    socket.set_nonblocking(true).unwrap();
+    let mut all = Vec::new();
+    loop {
+        match socket.recv(&mut buffer) {
+            Ok(length) => all.push(buffer[..length].to_vec()),
+            Err(e) if e.kind() == ErrorKind::WouldBlock => break,
+            // As below.
+            Err(_) => {}
+        }
+    }
+    socket.set_nonblocking(false).unwrap();
+    all
+}
+
 impl Shared {
+    fn round_trips(&self) -> u64 {
+        self.round_trips.load(Ordering::SeqCst)
+    }
+
     fn take_turns(&self, front: &UdpSocket, back: &UdpSocket) {
-        let mut is_first = true;
-        while !self.stop.load(Ordering::SeqCst) {
-            let (said, Some(client)) = self.listen(front, STOP_LOOK) else { continue };
-            said.iter().for_each(|datagram| drop(back.send(datagram)));
-            let (answer, _) = self.listen(back, patiently(SILENCE));
-            if is_first {
-                *self.first_flight.lock().unwrap() = said;
-                is_first = answer.is_empty();
+        let mut to: Option<SocketAddr> = None;
+        // What the gateway says next is the first that depends on what it was given last.
+        let mut is_asked = false;
+        let answered = |answer: &[Vec<u8>], is_asked: &mut bool, to: SocketAddr| {
+            if !answer.is_empty() && std::mem::take(is_asked) {
+                self.round_trips.fetch_add(1, Ordering::SeqCst);
             }
-            self.round_trips.fetch_add(u64::from(!answer.is_empty()), Ordering::SeqCst);
-            answer.iter().for_each(|datagram| drop(front.send_to(datagram, client)));
+            answer.iter().for_each(|datagram| drop(front.send_to(datagram, to)));
+        };
+        while !self.stop.load(Ordering::SeqCst) {
+            let (mut said, who) = self.listen(front, STOP_LOOK);
+            to = who.or(to);
+            let Some(client) = to else { continue };
+            // The gateway's last turn, had it been quicker.
+            answered(&waiting(back), &mut is_asked, client);
+            let mut answer = Vec::new();
+            // Of what was held when the relay is ended, too: a client's farewell.
+            while !said.is_empty() {
+                said.iter().for_each(|datagram| drop(back.send(datagram)));
+                is_asked = true;
+                answer.extend(self.listen(back, patiently(SILENCE)).0);
+                if self.round_trips() == 0 {
+                    self.first_flight.lock().unwrap().append(&mut said);
+                }
+                // The client's turn, had it been quicker: it has not been given the answer.
+                said = waiting(front);
+            }
+            answered(&answer, &mut is_asked, client);
         }
     }
 

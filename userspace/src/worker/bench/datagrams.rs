@@ -6,7 +6,7 @@
 use super::{
     Figures, Target,
     figures::PathSeen,
-    links::{Heard, Links},
+    links::Links,
     load::Turned,
     schedule::{Schedule, Window},
 };
@@ -73,31 +73,26 @@ impl Datagrams {
         })
     }
 
+    /// An error says why the job is over.
     pub(super) fn on_event(
         &mut self,
         core: &mut Core,
         now: Instant,
         conn: ConnId,
         event: &Event,
-    ) -> Option<String> {
-        match self.links.heard(core, conn, event) {
-            Heard::AllUp => {
-                if let Some(why) = self.unfit(core) {
-                    return Some(why);
-                }
-                self.window.begin(now);
-                self.schedule = self.spec.per_second.map(|rate| Schedule::new(now, rate));
-            }
-            Heard::Lost(why) => return Some(why),
-            Heard::Nothing => {}
+    ) -> Result<(), String> {
+        if self.links.all_up_by(core, conn, event)? {
+            self.unfit(core).map_or(Ok(()), Err)?;
+            self.window.begin(now);
+            self.schedule = self.spec.per_second.map(|rate| Schedule::new(now, rate));
         }
-        let link = self.links.place(conn)?;
+        let Some(link) = self.links.place(conn) else { return Ok(()) };
         match event {
             Event::DatagramReadable => self.receive(core, now, link),
             Event::DatagramsUnblocked => self.blocked[link] = false,
             _ => {}
         }
-        None
+        Ok(())
     }
 
     /// Why datagrams of this size can't be sent.

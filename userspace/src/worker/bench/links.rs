@@ -19,16 +19,6 @@ pub(super) struct Links {
     until: Instant,
 }
 
-/// What an event means for a job.
-pub(super) enum Heard {
-    /// Nothing, or not one of ours.
-    Nothing,
-    /// The last one is up.
-    AllUp,
-    /// One of them has ended, and the job with it.
-    Lost(String),
-}
-
 impl Links {
     pub(super) fn open(core: &mut Core, now: Instant, to: &Target, count: u16) -> Result<Self, String> {
         let count = usize::from(count.max(1));
@@ -60,20 +50,19 @@ impl Links {
         (!self.is_up() && now >= self.until).then(|| no_answer(to))
     }
 
-    pub(super) fn heard(&mut self, core: &mut Core, conn: ConnId, event: &Event) -> Heard {
+    /// Whether the last one came up by this event. An error says why one of them, and the job with it, has ended.
+    pub(super) fn all_up_by(&mut self, core: &mut Core, conn: ConnId, event: &Event) -> Result<bool, String> {
         if self.place(conn).is_none() {
-            return Heard::Nothing;
+            return Ok(false);
         }
         match event {
             Event::Connected { .. } => {
-                if let Err(why) = speaks_perf(core, conn) {
-                    return Heard::Lost(why);
-                }
+                speaks_perf(core, conn)?;
                 self.up += 1;
-                if self.is_up() { Heard::AllUp } else { Heard::Nothing }
+                Ok(self.is_up())
             }
-            Event::HandshakeFailed { reason } | Event::Closed { reason } => Heard::Lost(explain(reason)),
-            _ => Heard::Nothing,
+            Event::HandshakeFailed { reason } | Event::Closed { reason } => Err(explain(reason)),
+            _ => Ok(false),
         }
     }
 

@@ -185,9 +185,9 @@ impl Load {
     pub(super) fn on_event(&mut self, core: &mut Core, now: Instant, conn: ConnId, event: &Event) {
         let trouble = match &mut self.job {
             None => None,
-            Some(Job::Streams(job)) => job.on_event(core, now, conn, event),
+            Some(Job::Streams(job)) => job.on_event(core, now, conn, event).err(),
             Some(Job::Handshakes(job)) => job.on_event(core, now, &self.to, conn, event),
-            Some(Job::Datagrams(job)) => job.on_event(core, now, conn, event),
+            Some(Job::Datagrams(job)) => job.on_event(core, now, conn, event).err(),
         };
         self.end_over(core, now, trouble);
     }

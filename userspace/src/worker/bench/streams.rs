@@ -10,7 +10,7 @@ use super::{
     Figures, STEPS_MAX, Target, UNLIMITED,
     figures::PathSeen,
     flow::{Flow, Step, read, write},
-    links::{Heard, Links},
+    links::Links,
     load::Turned,
     schedule::{Pace, Schedule, Window},
 };
@@ -98,25 +98,16 @@ impl Streams {
         })
     }
 
-    /// Why the job is over, if it is.
+    /// An error says why the job is over.
     pub(super) fn on_event(
         &mut self,
         core: &mut Core,
         now: Instant,
         conn: ConnId,
         event: &Event,
-    ) -> Option<String> {
-        match self.links.heard(core, conn, event) {
-            Heard::AllUp => {
-                self.window.begin(now);
-                for (load, of) in self.loads.iter_mut().zip(&self.spec.loads) {
-                    if let Pace::PerSecond(rate) = of.pace {
-                        load.schedule = Some(Schedule::new(now, rate));
-                    }
-                }
-            }
-            Heard::Lost(why) => return Some(why),
-            Heard::Nothing => {}
+    ) -> Result<(), String> {
+        if self.links.all_up_by(core, conn, event)? {
+            self.begin_clock(now);
         }
         match *event {
             Event::StreamReadable { id } | Event::StreamWritable { id } | Event::StreamStopped { id, .. } => {
@@ -125,7 +116,16 @@ impl Streams {
             Event::StreamsAvailable { .. } => self.loads.iter_mut().for_each(|load| load.refill = true),
             _ => {}
         }
-        None
+        Ok(())
+    }
+
+    fn begin_clock(&mut self, now: Instant) {
+        self.window.begin(now);
+        for (load, of) in self.loads.iter_mut().zip(&self.spec.loads) {
+            if let Pace::PerSecond(rate) = of.pace {
+                load.schedule = Some(Schedule::new(now, rate));
+            }
+        }
     }
 
     fn queue(&mut self, key: (ConnId, StreamId)) {
