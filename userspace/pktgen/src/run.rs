@@ -178,7 +178,9 @@ pub fn run(
     let elapsed = drain(wire, clock, start)?;
     let after = wire.tally();
     let put = after.put - before.put;
-    let failed = after.refused - before.refused + (after.put - after.done);
+    // Frames of an earlier run may still wait, as those of an interface that is gone do, or be refused only now.
+    let waiting = (after.put - after.done).saturating_sub(before.put - before.done);
+    let failed = (after.refused - before.refused + waiting).min(put);
     Ok(Outcome { sent: put - failed, failed, made_bytes, elapsed, stopped })
 }
 
@@ -209,6 +211,7 @@ mod tests {
         waiting: usize,
         tally: Tally,
         refuse_each: u64,
+        is_stuck: bool,
         frames: Vec<Vec<u8>>,
     }
 
@@ -225,6 +228,9 @@ mod tests {
             true
         }
         fn flush(&mut self) -> io::Result<Flush> {
+            if self.is_stuck {
+                return Ok(Flush::Waiting);
+            }
             // Half of it, as a busy kernel.
             let moved = self.waiting.div_ceil(2);
             for _ in 0..moved {
@@ -293,6 +299,21 @@ mod tests {
         let mut wire = Narrow { room: 64, refuse_each: 10, ..Narrow::default() };
         let outcome = sent(&mut wire, Plan { count: 1000, burst: 1, gap_ns: 0.0 });
         assert_eq!((outcome.sent, outcome.failed), (900, 100));
+    }
+
+    #[test]
+    fn frames_of_an_earlier_run_dont_count_again() {
+        // Nothing leaves: the first run's frame waits for ever, and the second one's, too. Then both are refused.
+        let plan = Plan { count: 1, burst: 1, gap_ns: 0.0 };
+        let mut wire = Narrow { room: 3, is_stuck: true, ..Narrow::default() };
+        for _ in 0..2 {
+            let outcome = sent(&mut wire, plan);
+            assert_eq!((outcome.sent, outcome.failed), (0, 1));
+        }
+        (wire.is_stuck, wire.refuse_each) = (false, 1);
+        let outcome = sent(&mut wire, plan);
+        assert_eq!((outcome.sent, outcome.failed), (0, 1));
+        assert_eq!(wire.tally, Tally { put: 3, done: 3, refused: 3 });
     }
 
     #[test]

@@ -338,6 +338,28 @@ fn a_tunnel_of_beam_is_measured() {
 }
 
 #[test]
+fn an_interface_that_goes_ends_it() {
+    if !root_or_skip("an_interface_that_goes_ends_it") {
+        return;
+    }
+    for (gone, says) in [("o0", "the AF_XDP socket on o0 is gone for good"), ("c0", "nothing leaves c0")] {
+        let rig = both_ends();
+        forwards(&rig, Ns::Gateway);
+        // The first trial is over when a second one is told of: the interface goes during one.
+        let line =
+            format!("-i c0 -r o0 -g {GATEWAY_V4} -s 64 -t 500ms --settle 0s --runs 100 --max-rate 500 -J -v");
+        let mut running = Proc::spawn("rfc2544", command(&rig, Ns::Client, &line).stdout(Stdio::piped()));
+        running.wait_for_line("64 bytes: ", LIMIT);
+        rig.ip(Ns::Client, &["link", "del", gone]);
+        let mut stdout = running.stdout();
+        assert_eq!(running.wait(LIMIT).code(), Some(1), "{}", running.stderr());
+        let said: Value = serde_json::from_reader(&mut stdout).unwrap();
+        let trouble = said["trouble"].as_str().unwrap();
+        assert!(trouble.contains(says) && running.stderr().contains(says), "{trouble}");
+    }
+}
+
+#[test]
 fn what_cant_be_measured_is_refused() {
     if !root_or_skip("what_cant_be_measured_is_refused") {
         return;

@@ -35,6 +35,8 @@ const HOP_LIMIT: u8 = 64;
 /// asks its neighbour within that, a bridge learns.
 pub(super) const LEARN_COUNT: u32 = 20;
 const LEARN_WAIT: Duration = Duration::from_millis(100);
+/// Learning frames in a row that don't even leave: the interface is down or gone, and each of them is waited for.
+const UNSENT_MAX: u64 = 3;
 /// A signal is noticed after at most this long.
 const STEP: Duration = Duration::from_millis(20);
 /// A sender that is late may make it up for this part of a trial.
@@ -45,6 +47,7 @@ const RATE_MAX: f64 = 3e7;
 /// See the module.
 pub(super) struct Live {
     socket: RawSocket,
+    interface: String,
     receiver: Receiver,
     template: Template,
     ipv6: bool,
@@ -70,11 +73,12 @@ impl Live {
         let receiver = Receiver::open(args, flow, epoch)?;
         supervisor::pin(args.send_cpu);
         let progress = Progress::begin("rfc2544");
-        let (time, settle) = (args.time, args.settle);
+        let (time, settle, interface) = (args.time, args.settle, args.interface.clone());
         let (magic, ipv6) = (rand::random(), args.ipv6);
         let taught = flow.is_bridged.then(|| args.receive.clone());
         Ok(Self {
             socket,
+            interface,
             receiver,
             template,
             ipv6,
@@ -109,6 +113,15 @@ impl Live {
         pktgen::run(&mut self.socket, frames, plan, &mut Wall, &stop).map_err(Failure::runtime)
     }
 
+    /// The sending interface took none of so many frames.
+    fn nothing_left(&self, count: u64) -> Failure {
+        let interface = &self.interface;
+        Failure::Runtime(anyhow!(
+            "nothing leaves {interface}: {count} frames were refused or still wait. Its link may be down, or the interface gone: ip -s \
+             link show dev {interface}"
+        ))
+    }
+
     /// Late frames may come. False where it was interrupted.
     fn wait(&self, time: Duration) -> bool {
         let until = Instant::now() + time;
@@ -137,11 +150,16 @@ impl Live {
         self.teach();
         let mut frames = self.begin(size, LEARN_COUNT, false)?;
         let plan = Plan { count: 1, burst: 1, gap_ns: 0.0 };
+        let mut unsent = 0;
         for _ in 0..LEARN_COUNT {
             if self.is_interrupted() {
                 break;
             }
-            self.send(&mut frames, &plan, Instant::now() + LEARN_WAIT)?;
+            let sent = self.send(&mut frames, &plan, Instant::now() + LEARN_WAIT)?.sent;
+            unsent = if sent == 0 { unsent + 1 } else { 0 };
+            if unsent == UNSENT_MAX {
+                return Err(self.nothing_left(UNSENT_MAX));
+            }
             if self.receiver.has_come(LEARN_WAIT)? {
                 return self.receiver.end().map(|_| true);
             }
@@ -185,6 +203,9 @@ impl Tester for Live {
             return Ok(None);
         }
         let (sent, refused) = (outcome.sent, outcome.failed);
+        if sent == 0 {
+            return Err(self.nothing_left(refused));
+        }
         // Between the first and the last of so many frames is a gap less, which few frames would show.
         let took = outcome.elapsed.max(Duration::from_nanos((gap_ns * sent as f64) as u64));
         let trial = Trial { rate: ask.rate, sent, refused, took, tally };
