@@ -8,6 +8,7 @@ mod say;
 
 mod ablation;
 mod alerts;
+mod allocator;
 mod bench;
 mod capture;
 mod check;
@@ -52,11 +53,6 @@ mod worker;
 
 use std::io::Write;
 
-/// mimalloc: per-thread heaps, so that workers share no allocator lock. `scripts/bench ablation` measures a build without.
-#[cfg(not(feature = "system-allocator"))]
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// As many descriptors as this process may have: each flow is a socket. Where it can't be raised, what there is serves.
 fn raise_descriptor_limit() {
     use rustix::process::{Resource, getrlimit, setrlimit};
@@ -68,6 +64,8 @@ fn raise_descriptor_limit() {
 }
 
 fn main() -> std::process::ExitCode {
+    // Until a daemon is ready.
+    allocator::give_back_at_once(true);
     let outcome = match config::start() {
         Ok(cli) => run(cli),
         Err(config::Refused::Usage(error)) => error.exit(),

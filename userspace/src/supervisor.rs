@@ -3,6 +3,7 @@
 use crate::{
     ablation,
     alerts::{self, Alerts},
+    allocator,
     capture::plane::Plane,
     cli::{DaemonArgs, Endpoint, Toggle},
     control::{self, Answer, Request},
@@ -253,8 +254,10 @@ pub(crate) fn run(
     outcome
 }
 
-/// Gives back the pages of the program that only the start has needed.
+/// Gives back what only the start has needed.
 fn release_start() {
+    allocator::give_back();
+    allocator::give_back_at_once(false);
     match confine::release_program() {
         Ok(bytes) => tracing::debug!("{} KiB of the program were resident, and are given back", bytes >> 10),
         Err(error) => {

@@ -13,6 +13,7 @@ mod arena;
 pub(crate) mod bench;
 mod bucket;
 mod capture;
+mod churn;
 mod client;
 mod core;
 mod datagrams;
@@ -48,13 +49,13 @@ use self::{
     ports::Ports,
     snapshot::WorkerSnapshot,
 };
-use crate::{ablation::Ablation, memory::MemoryLimit, protection::ProtectionStatus};
+use crate::{ablation::Ablation, allocator, memory::MemoryLimit, protection::ProtectionStatus};
 use std::{
     io,
     sync::Arc,
     time::{Duration, Instant},
 };
-use tunnel::{ConnId, Engine, Event, transport::TransportOptions};
+use tunnel::{ConnId, Engine, Event, Stats, transport::TransportOptions};
 
 /// What a worker does with its connections.
 pub(crate) enum Role {
@@ -94,6 +95,8 @@ pub(crate) struct Worker {
     asleep_until: Option<Instant>,
     /// When to look at round trips again.
     sample_at: Instant,
+    /// Connections that come and go.
+    churn: churn::Churn,
     /// A gateway's limit, and the last look at it that was heeded.
     memory: Option<(Arc<MemoryLimit>, u32)>,
     /// Never sleep: latency for a whole CPU.
@@ -142,6 +145,7 @@ impl Worker {
             turn_began: None,
             asleep_until: None,
             sample_at: Instant::now(),
+            churn: churn::Churn::default(),
             memory: None,
             busy_poll: false,
             ended: None,
@@ -292,6 +296,10 @@ impl Worker {
             self.sample_at = now + SAMPLE_INTERVAL;
             let Core { engine, meters, .. } = &mut self.core;
             engine.sample_round_trips(SAMPLES_MAX, &mut |rtt| meters.time(Meter::RoundTrip, rtt));
+            let Stats { handshakes_started, handshakes_failed, connections_closed, .. } = engine.stats();
+            if self.churn.is_over(handshakes_started + handshakes_failed + connections_closed) {
+                allocator::give_back();
+            }
         }
     }
 
@@ -311,8 +319,9 @@ impl Worker {
             Role::Bench(bench) => bench.next_deadline(),
         };
         let inner = self.core.inner_deadline();
+        let churn = self.churn.goes_on().then_some(self.sample_at);
         let starved = self.core.ledger.next_deadline();
-        [self.core.engine.next_deadline(), self.ports.next_deadline(), blocked, role, starved, inner]
+        [self.core.engine.next_deadline(), self.ports.next_deadline(), blocked, role, starved, inner, churn]
             .into_iter()
             .flatten()
             .min()
