@@ -172,6 +172,9 @@ def facts(row, off, on, memory, cores):
         out[f"{side}_busy_share"] = busy and busy / cores
         out[f"{side}_p99_ms"] = one["p99_ms"]
         out[f"{side}_goodput_mbps"] = one["goodput_gbps"] and one["goodput_gbps"] * 1e3
+    pairs = [[one for one in row[f"{name}_percent_runs"] if one is not None] for name in ("latency", "throughput")]
+    if all(pairs):
+        out["undecided"] = int(all(min(one) <= 0 <= max(one) for one in pairs))
     if off["cpu_daemons_s_per_gb"] and on["cpu_daemons_s_per_gb"]:
         out["cpu_ratio"] = on["cpu_daemons_s_per_gb"] / off["cpu_daemons_s_per_gb"]
     return {name: value for name, value in out.items() if value is not None}

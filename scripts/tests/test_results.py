@@ -155,7 +155,11 @@ class Sentences(unittest.TestCase):
         self.assertEqual(set(why.TEXTS), {row[0] for row in ablation.ROWS})
         memory = {"facts": {name: 1.0 for name in ("crypto_share_percent", "crypto_bound_percent", "protection_ratio", "copy_ns", "packet_ns", "copy_percent")}}
         row = dict.fromkeys(("latency_percent", "throughput_percent", "p95_percent", "p99_percent"), 1.0)
+        row.update(latency_percent_runs=[-1.0, 2.0], throughput_percent_runs=[None, -1.0, 2.0])
         known = ablation.facts(row, arm("off"), arm("on"), memory, 2)
+        self.assertEqual(known["undecided"], 1)
+        row["latency_percent_runs"] = [1.0, 2.0]
+        self.assertEqual(ablation.facts(row, arm("off"), arm("on"), memory, 2)["undecided"], 0)
         for optimisation, texts in why.TEXTS.items():
             for one in texts:
                 with self.subTest(optimisation):
