@@ -19,13 +19,11 @@ pub(crate) fn give_back_at_once(at_once: bool) {
     {
         let (option, default) = PURGE_DELAY;
         let (from, to) = if at_once { (default, 0) } else { (0, default) };
-        // SAFETY: numbers go in and out, no pointer; an option that mimalloc doesn't know is ignored by it.
-        unsafe {
-            if libmimalloc_sys::mi_option_get(option) == from
-                && std::env::var_os("MIMALLOC_PURGE_DELAY").is_none()
-            {
-                libmimalloc_sys::mi_option_set(option, to);
-            }
+        // SAFETY: a number goes in and one comes out, no pointer.
+        let is_default = unsafe { libmimalloc_sys::mi_option_get(option) } == from;
+        if is_default && std::env::var_os("MIMALLOC_PURGE_DELAY").is_none() {
+            // SAFETY: as above; an option that mimalloc doesn't know is ignored by it.
+            unsafe { libmimalloc_sys::mi_option_set(option, to) };
         }
     }
     #[cfg(feature = "system-allocator")]
