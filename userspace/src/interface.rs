@@ -5,6 +5,7 @@
 //! every step down is logged with its reason.
 
 use crate::{
+    allocator,
     cli::{HugePages, PathArgs, Queues, XdpMode, ZeroCopy},
     failure::Failure,
     privileges,
@@ -184,7 +185,7 @@ pub(crate) fn open_lan(
 ) -> Result<(xsk::LanInterface, Vec<xsk::LanPort>), Failure> {
     let mode = lan_mode(args, name)?;
     let config = xsk::Config { queues: xsk::Queues::All, ..config(args, name, mode) };
-    let (interface, ports) = xsk::open_lan(&config).map_err(lan_failure)?;
+    let (interface, ports) = allocator::giving_back(|| xsk::open_lan(&config)).map_err(lan_failure)?;
     ports.iter().for_each(|port| say(name, port.report()));
     Ok((interface, ports))
 }
@@ -259,7 +260,7 @@ fn open_interfaces(args: &PathArgs) -> Result<(Opened, Vec<String>), Failure> {
     let mut opened = Vec::new();
     let mut why = Vec::new();
     for name in &args.interfaces {
-        match xsk::open(&config(args, name, mode)) {
+        match allocator::giving_back(|| xsk::open(&config(args, name, mode))) {
             Ok(open) => opened.push(open),
             Err(error @ xsk::OpenError::Config { .. }) => return Err(Failure::config(error)),
             // A name or a number that is wrong is no rung of the ladder: it stays wrong however packets travel.

@@ -64,8 +64,6 @@ fn raise_descriptor_limit() {
 }
 
 fn main() -> std::process::ExitCode {
-    // Until a daemon is ready.
-    allocator::give_back_at_once(true);
     let outcome = match config::start() {
         Ok(cli) => run(cli),
         Err(config::Refused::Usage(error)) => error.exit(),

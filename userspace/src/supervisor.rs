@@ -257,7 +257,6 @@ pub(crate) fn run(
 /// Gives back what only the start has needed.
 fn release_start() {
     allocator::give_back();
-    allocator::give_back_at_once(false);
     match confine::release_program() {
         Ok(bytes) => tracing::debug!("{} KiB of the program were resident, and are given back", bytes >> 10),
         Err(error) => {
