@@ -6,9 +6,11 @@
 //! ```text
 //!  octet 0       octets 1..17, AES-128-ECB under the fleet's CID key
 //! +----------+  +-----------+-----------+---------------+------------------+
-//! | 000 10000|  | node (2)  | worker (1)| zero check (5)| random nonce (8) |
+//! | 000 10000|  | node (2)  | worker (1)| zero check (5)|     nonce (8)    |
 //! +----------+  +-----------+-----------+---------------+------------------+
 //! ```
+//!
+//! The nonce is the engine's tier (1), a part of its connections, and random bytes (7).
 //!
 //! The server ID is node and worker. The five zero bytes authenticate: a block that nobody with the
 //! key made decrypts to a zero check and our node with probability 2^-56, so garbage is recognised
@@ -30,6 +32,9 @@ pub const CID_LEN_BYTES: usize = 17;
 /// Configuration rotation 0 in the top three bits; the length after this octet in the lower five.
 const FIRST_OCTET: u8 = (CID_LEN_BYTES - 1) as u8;
 const NONCE_LEN_BYTES: usize = 8;
+
+/// A part of a worker's connections; a CID carries it. See `engine/tiers.rs`.
+pub(crate) type Tier = u8;
 
 /// Index of a worker on this node; a CID carries it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -73,6 +78,15 @@ impl CidCodec {
 
     /// The worker that `cid` names, or `None` when this node did not make it.
     pub fn decode(&self, cid: &[u8]) -> Option<WorkerId> {
+        Some(WorkerId(self.open(cid)?[2]))
+    }
+
+    /// The tier of its worker that `cid` names, or `None` when this node did not make it.
+    pub(crate) fn decode_tier(&self, cid: &[u8]) -> Option<Tier> {
+        Some(self.open(cid)?[8])
+    }
+
+    fn open(&self, cid: &[u8]) -> Option<[u8; 16]> {
         let cid: &[u8; CID_LEN_BYTES] = cid.try_into().ok()?;
         if cid[0] != FIRST_OCTET {
             return None;
@@ -82,20 +96,21 @@ impl CidCodec {
         let mut block = Array::from(block);
         self.aes.decrypt_block(&mut block);
         let ours = block[..2] == self.node.to_be_bytes() && block[3..8] == [0; 5];
-        ours.then_some(WorkerId(block[2]))
+        ours.then_some(block.into())
     }
 }
 
-/// quinn's hook: makes this worker's CIDs and recognises them.
+/// quinn's hook: makes the CIDs of one of this worker's tiers, and recognises the worker's.
 pub(crate) struct Generator {
     codec: CidCodec,
     worker: WorkerId,
+    tier: Tier,
     rng: StdRng,
 }
 
 impl Generator {
     /// `seed` makes the nonces repeatable, for simulation only.
-    pub(crate) fn new(codec: CidCodec, worker: WorkerId, seed: Option<[u8; 32]>) -> Self {
+    pub(crate) fn new(codec: CidCodec, worker: WorkerId, tier: Tier, seed: Option<[u8; 32]>) -> Self {
         let rng = match seed {
             // Not quinn's own stream of numbers, which starts from the same seed.
             Some(mut seed) => {
@@ -107,24 +122,26 @@ impl Generator {
                 panic!("the system's random source failed: {e}")
             }),
         };
-        Self { codec, worker, rng }
+        Self { codec, worker, tier, rng }
     }
 
     /// The factory that `EndpointConfig::cid_generator` wants.
     pub(crate) fn factory(
         codec: CidCodec,
         worker: WorkerId,
+        tier: Tier,
         seed: Option<[u8; 32]>,
     ) -> impl Fn() -> Box<dyn ConnectionIdGenerator> + Send + Sync + 'static {
         let codec = Arc::new(codec);
-        move || Box::new(Self::new((*codec).clone(), worker, seed))
+        move || Box::new(Self::new((*codec).clone(), worker, tier, seed))
     }
 }
 
 impl ConnectionIdGenerator for Generator {
     fn generate_cid(&mut self) -> ConnectionId {
         let mut nonce = [0; NONCE_LEN_BYTES];
-        self.rng.fill_bytes(&mut nonce);
+        self.rng.fill_bytes(&mut nonce[1..]);
+        nonce[0] = self.tier;
         ConnectionId::new(&self.codec.encode(self.worker, nonce))
     }
 
@@ -160,6 +177,7 @@ mod tests {
         for worker in 0..=255 {
             let cid = codec.encode(WorkerId(worker), [worker; 8]);
             assert_eq!(codec.decode(&cid), Some(WorkerId(worker)));
+            assert_eq!((codec.decode_tier(&cid), other_key.decode_tier(&cid)), (Some(worker), None));
             assert_eq!(other_key.decode(&cid), None);
             assert_eq!(other_node.decode(&cid), None);
             assert_eq!(codec.decode(&cid[..16]), None);

@@ -1,7 +1,7 @@
 //! How an engine is set up, and the secrets that all engines of a host share.
 
 use crate::admission::RetryPolicy;
-use crate::cid::{CidCodec, CidKey, Generator, WorkerId};
+use crate::cid::{CidCodec, CidKey, Generator, Tier, WorkerId};
 use crate::header::VERSIONS;
 use crate::protection::Protection;
 use quinn_proto::{EndpointConfig, ServerConfig};
@@ -124,14 +124,18 @@ impl EngineConfig {
         }
     }
 
-    /// quinn's view of it. Its CID factory captures the worker, hence one per engine.
-    pub(crate) fn endpoint(&self, codec: &CidCodec) -> EndpointConfig {
+    /// quinn's view of it. Its CID factory captures worker and tier, hence one for each endpoint.
+    pub(crate) fn endpoint(&self, codec: &CidCodec, tier: Tier) -> EndpointConfig {
+        let seed = self.rng_seed.map(|mut seed| {
+            seed[1] ^= tier;
+            seed
+        });
         let reset_key = hmac::Key::new(hmac::HMAC_SHA256, &self.secrets.reset_key);
         let mut endpoint = EndpointConfig::new(Arc::new(reset_key));
         endpoint
-            .cid_generator(Generator::factory(codec.clone(), self.worker, self.rng_seed))
+            .cid_generator(Generator::factory(codec.clone(), self.worker, tier, seed))
             .supported_versions(VERSIONS.to_vec())
-            .rng_seed(self.rng_seed);
+            .rng_seed(seed);
         // The only error is a size out of range; the clamp keeps it in.
         let _ = endpoint.max_udp_payload_size(self.udp_payload_max_bytes.clamp(1200, 65_527));
         endpoint

@@ -1,7 +1,7 @@
 //! The engine: one worker's endpoint, connections, timers and admission, in one loop.
 //!
 //! ```text
-//!  a burst of datagrams:  receive_burst ── opened ahead ─► quinn's Endpoint ─┬─► burst (connection, event)
+//!  a burst of datagrams:  receive_burst ── opened ahead ─► a quinn Endpoint ─┬─► burst (connection, event)
 //!                                                                            ├─► incoming (first Initials)
 //!                                                                            └─► answers (stateless)
 //!  once a burst:          run ──── burst, by connection ─► timers due ─► handshakes in budget
@@ -12,7 +12,7 @@
 //! Memory is bounded: see the limits beside each queue.
 
 use crate::admission::{Budget, Retry, RetryPolicy};
-use crate::cid::{CidCodec, WorkerId};
+use crate::cid::{CidCodec, Tier, WorkerId};
 use crate::config::EngineConfig;
 use crate::connection::{Conn, ConnId, ConnMut, Phase, raise_streams, report_end, touch};
 use crate::event::{CloseReason, Event};
@@ -21,14 +21,15 @@ use crate::stats::{DropReason, Stats};
 use crate::wheel::Wheel;
 use batch::Batch;
 use quinn_proto::{
-    ClientConfig, ConnectError, Connection, ConnectionEvent, ConnectionHandle, Endpoint, EndpointEvent,
-    Incoming, ServerConfig, StreamEvent, VarInt,
+    ClientConfig, ConnectError, Connection, ConnectionEvent, ConnectionHandle, EndpointEvent, Incoming,
+    ServerConfig, StreamEvent, VarInt,
 };
 use simd::{Guard, GuardStats, Level};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tiers::Tiers;
 use wire::Path;
 
 mod batch;
@@ -36,6 +37,7 @@ mod inbound;
 mod meters;
 mod outbound;
 mod qlog;
+mod tiers;
 mod timers;
 
 pub(crate) use inbound::Slab;
@@ -50,7 +52,7 @@ pub use qlog::Qlog;
 /// application's answers, `transmit` while it says `false` and there is room, then sleep until
 /// `next_deadline`. All times given to it must not run backwards.
 pub struct Engine {
-    endpoint: Endpoint,
+    tiers: Tiers,
     codec: CidCodec,
     worker: WorkerId,
     is_server: bool,
@@ -152,6 +154,7 @@ struct Arrival {
 /// A first Initial that waits for the handshake budget.
 struct Waiting {
     incoming: Incoming,
+    tier: Tier,
     path: Path,
     datagram_bytes: usize,
 }
@@ -217,11 +220,10 @@ impl Engine {
     /// An engine without connections.
     pub fn new(config: EngineConfig) -> Self {
         let codec = CidCodec::new(config.secrets.cid_key, config.node);
-        let endpoint_config = Arc::new(config.endpoint(&codec));
         let is_server = config.server.is_some();
         let server = config.server.clone();
         Self {
-            endpoint: Endpoint::new(endpoint_config, config.server, true, None),
+            tiers: Tiers::new(config.clone(), codec.clone()),
             codec,
             worker: config.worker,
             is_server,
@@ -287,7 +289,7 @@ impl Engine {
     ) -> Result<ConnId, ConnectError> {
         self.now = Some(now);
         let config = self.logged_client(config);
-        let (handle, quic) = self.endpoint.connect(now, config, remote, server_name)?;
+        let (handle, quic) = self.tiers.connect(now, config, remote, server_name)?;
         Ok(self.insert(handle, quic, Path { local, remote }, true))
     }
 
@@ -333,6 +335,11 @@ impl Engine {
         self.stats.connections as usize
     }
 
+    /// Endpoints of quinn's that they are spread over: tables for a thousand connections, and for twice as many each.
+    pub fn endpoints(&self) -> usize {
+        self.tiers.count()
+    }
+
     /// The ids of the connections alive. For housekeeping: it walks the table.
     pub fn connection_ids(&self) -> impl Iterator<Item = ConnId> + '_ {
         let alive = self.slots.iter().enumerate().filter(|(_, slot)| slot.conn.is_some());
@@ -360,7 +367,7 @@ impl Engine {
     pub fn set_server_config(&mut self, server: Option<Arc<ServerConfig>>) {
         self.is_server = server.is_some();
         self.server = server.clone();
-        self.endpoint.set_server_config(server);
+        self.tiers.set_server_config(server);
     }
 
     /// Other limits from now on. Connections beyond them live on.
@@ -419,7 +426,7 @@ impl Engine {
         let parked: usize = self.parked.iter().map(|parked| parked.bytes.capacity()).sum();
         Memory {
             connections_bytes: self.connections() * CONNECTION_BYTES,
-            incoming_bytes: waiting + self.endpoint.incoming_buffer_bytes() as usize,
+            incoming_bytes: waiting + self.tiers.incoming_buffer_bytes(),
             budget_bytes: self.budget.memory_bytes(),
             wheel_bytes: self.wheel.memory_bytes(),
             answers_bytes: answers + parked,
@@ -478,7 +485,7 @@ impl Engine {
         let mut newly_proven = None;
         while let Some(event) = conn.quic.poll_endpoint_events() {
             drained |= event.is_drained();
-            if let Some(answer) = self.endpoint.handle_event(ConnectionHandle(index as usize), event) {
+            if let Some(answer) = self.tiers.handle_event(index, event) {
                 conn.quic.handle_event(answer);
                 touch(index, conn, &mut self.touched);
             }
@@ -554,7 +561,7 @@ impl Engine {
             return;
         };
         report_end(id, conn, reason, &mut self.events, &mut self.stats);
-        self.endpoint.handle_event(ConnectionHandle(id.index as usize), EndpointEvent::drained());
+        self.tiers.handle_event(id.index, EndpointEvent::drained());
         self.remove(id);
     }
 

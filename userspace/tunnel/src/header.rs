@@ -32,6 +32,18 @@ pub(crate) enum Header<'a> {
 }
 
 impl<'a> Header<'a> {
+    /// The destination connection ID, which whoever sent it has chosen.
+    pub(crate) fn dcid(self) -> &'a [u8] {
+        match self {
+            Header::Short { dcid }
+            | Header::Initial { dcid }
+            | Header::ZeroRtt { dcid }
+            | Header::Other { dcid }
+            | Header::UnknownVersion { dcid } => dcid,
+            Header::Malformed => &[],
+        }
+    }
+
     pub(crate) fn parse(datagram: &'a [u8]) -> Self {
         Self::read(datagram).unwrap_or(Header::Malformed)
     }

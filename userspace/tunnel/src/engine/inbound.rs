@@ -1,8 +1,9 @@
 //! Datagrams in: whose they are, what they bring, and which of them begin a handshake.
 
+use super::tiers::Handled;
 use super::{Arrival, Engine, Waiting};
 use crate::admission::AMPLIFICATION_FACTOR;
-use crate::cid::WorkerId;
+use crate::cid::{Tier, WorkerId};
 use crate::connection::{Conn, Phase, touch};
 use crate::header::{
     Header, MIN_INITIAL_DATAGRAM_BYTES, MIN_INITIAL_DCID_BYTES, MIN_RESET_DATAGRAM_BYTES, is_handshake_only,
@@ -195,7 +196,7 @@ impl Engine {
     }
 
     fn receive_one(&mut self, now: Instant, inbound: Inbound<'_>, ahead: Option<Ahead>) {
-        let Inbound { path, ecn, bytes: datagram } = inbound;
+        let Inbound { path, bytes: datagram, .. } = inbound;
         self.stats.datagrams_in += 1;
         self.stats.bytes_in += datagram.len() as u64;
         let header = Header::parse(datagram);
@@ -207,16 +208,19 @@ impl Engine {
             Some(Ahead { buffer, verdict, index }) => (buffer, Some((verdict, index))),
             None => (self.slab.copy(datagram), None),
         };
-        let buffered_bytes = self.endpoint.incoming_buffer_bytes();
         self.out.clear();
-        let local_ip = Some(path.local.ip());
-        match self.endpoint.handle(now, path.remote, local_ip, ecn, data, &mut self.out) {
+        let index = opened.map(|(_, index)| index);
+        let Handled { tier, event, buffered } =
+            self.tiers.handle(now, &inbound, header, index, data, &mut self.out);
+        match event {
             Some(DatagramEvent::ConnectionEvent(handle, event)) => {
                 self.arrive(now, path, datagram, handle, event, opened);
             }
-            Some(DatagramEvent::NewConnection(incoming)) => self.meet(path, datagram.len(), incoming),
+            Some(DatagramEvent::NewConnection(incoming)) => {
+                self.meet(now, inbound, incoming, tier, header.dcid());
+            }
             Some(DatagramEvent::Response(_)) => self.respond(header, path, datagram.len()),
-            None if self.endpoint.incoming_buffer_bytes() > buffered_bytes => {
+            None if buffered => {
                 self.stats.initials_buffered += 1;
                 self.budget.credit(now, &path, datagram.len());
             }
@@ -309,26 +313,28 @@ impl Engine {
     }
 
     /// A first Initial: refused, sent back for a token, or queued for its handshake.
-    fn meet(&mut self, path: Path, datagram_bytes: usize, incoming: Incoming) {
+    fn meet(&mut self, now: Instant, inbound: Inbound<'_>, incoming: Incoming, tier: Tier, dcid: &[u8]) {
+        let (path, datagram_bytes) = (inbound.path, inbound.bytes.len());
         let validated = incoming.remote_address_validated();
         self.out.clear();
         if self.draining || self.connections() + self.incoming.len() >= self.config.connections_max {
-            let _ = self.endpoint.refuse(incoming, &mut self.out);
+            let _ = self.tiers.of(tier).refuse(incoming, &mut self.out);
             if self.answer(path, datagram_bytes) {
                 self.stats.refused += 1;
             }
         } else if self.room == Some(0) {
-            let _ = self.endpoint.refuse(incoming, &mut self.out);
+            let _ = self.tiers.of(tier).refuse(incoming, &mut self.out);
             if self.answer(path, datagram_bytes) {
                 self.stats.refused_memory += 1;
             }
         } else if !validated && self.retry.active() && incoming.may_retry() {
             // It cannot fail: `may_retry` was asked.
-            if self.endpoint.retry(incoming, &mut self.out).is_ok() && self.answer(path, datagram_bytes) {
+            if self.tiers.of(tier).retry(incoming, &mut self.out).is_ok() && self.answer(path, datagram_bytes)
+            {
                 self.stats.retries_sent += 1;
             }
-        } else if self.incoming_is_full(validated) {
-            self.endpoint.ignore(incoming);
+        } else if self.incoming_is_full(validated) || !self.tiers.wait(now, tier, dcid) {
+            self.tiers.of(tier).ignore(incoming);
             self.stats.drop(DropReason::InitialQueueFull);
         } else {
             self.stats.initials_queued += 1;
@@ -336,7 +342,7 @@ impl Engine {
                 *room -= 1;
             }
             self.incoming_unvalidated += usize::from(!validated);
-            self.incoming.push_back(Waiting { incoming, path, datagram_bytes });
+            self.incoming.push_back(Waiting { incoming, tier, path, datagram_bytes });
             self.update_retry();
         }
     }
@@ -384,7 +390,7 @@ impl Engine {
         self.now = Some(now);
         self.handle_burst(now);
         self.expire_timers(now);
-        self.tidy(now);
+        self.tidy_in_time(now);
         self.begin_handshakes(now);
         let lost = self.budget.expire(now);
         self.stats.drop_many(DropReason::AmplificationExpired, lost);
@@ -480,12 +486,12 @@ impl Engine {
     }
 
     fn begin_handshake(&mut self, now: Instant, waiting: Waiting) {
-        let Waiting { incoming, path, datagram_bytes } = waiting;
+        let Waiting { incoming, tier, path, datagram_bytes } = waiting;
         let validated = incoming.remote_address_validated();
         self.incoming_unvalidated -= usize::from(!validated);
         self.out.clear();
         let logged = self.logged_server(&incoming);
-        match self.endpoint.accept(incoming, now, &mut self.out, logged) {
+        match self.tiers.accept(tier, incoming, now, &mut self.out, logged) {
             Ok((handle, quic)) => {
                 if !validated {
                     self.budget.credit(now, &path, datagram_bytes);

@@ -40,12 +40,18 @@ impl Engine {
         self.expire_handshakes(now);
     }
 
-    /// Gives back what bursts have left: expanded keys that nobody uses, room in queues, buffers.
-    pub(super) fn tidy(&mut self, now: Instant) {
-        if self.tidy_at.is_some_and(|at| now < at) {
-            return;
+    pub(super) fn tidy_in_time(&mut self, now: Instant) {
+        if self.tidy_at.is_none_or(|at| now >= at) {
+            self.tidy(now);
         }
+    }
+
+    /// Gives back what bursts have left: tables of connections that are gone, expanded keys that nobody uses, room in
+    /// queues, buffers. It does so by itself every ten seconds in which something happens.
+    pub fn tidy(&mut self, now: Instant) {
         self.tidy_at = Some(now + TIDY_INTERVAL);
+        self.tiers.tidy(now);
+        self.mirror.tidy();
         simd::release_idle_keys();
         self.touched.shrink_to(QUEUE_KEPT);
         self.events.shrink_to(QUEUE_KEPT);

@@ -18,6 +18,9 @@ pub(crate) type Cid = [u8; CID_LEN_BYTES];
 /// eager way and teach it again.
 const CIDS_MAX: usize = 8;
 
+/// Room for so many CIDs of all connections stays.
+const CIDS_KEPT: usize = 512;
+
 /// How to open the 1-RTT packets of one connection.
 #[derive(Debug)]
 pub(crate) struct RxKeys {
@@ -96,6 +99,18 @@ impl Mirror {
         let Some(known) = self.connections.get_mut(index as usize).and_then(Option::take) else { return };
         for cid in known.cid.iter().chain(&known.older) {
             self.by_cid.remove(cid);
+        }
+    }
+
+    /// Gives back room that a crowd has left.
+    pub(crate) fn tidy(&mut self) {
+        while self.connections.last().is_some_and(Option::is_none) {
+            self.connections.pop();
+        }
+        self.connections.shrink_to(2 * self.connections.len().max(CIDS_KEPT));
+        let used = self.by_cid.len();
+        if self.by_cid.capacity() > 4 * used.max(CIDS_KEPT) {
+            self.by_cid.shrink_to(2 * used.max(CIDS_KEPT));
         }
     }
 
