@@ -1,5 +1,8 @@
 //! The allocator, and what is asked of it beside memory.
-#![cfg_attr(not(feature = "system-allocator"), expect(unsafe_code, reason = "mimalloc's settings"))]
+#![cfg_attr(
+    any(not(feature = "system-allocator"), target_env = "gnu"),
+    expect(unsafe_code, reason = "the allocator's settings, and giving back")
+)]
 
 /// mimalloc: per-thread heaps, so that workers share no allocator lock. `scripts/bench ablation` measures a build without.
 #[cfg(not(feature = "system-allocator"))]
@@ -64,6 +67,17 @@ pub(crate) fn give_back() {
     unsafe {
         libmimalloc_sys::mi_collect(true);
     }
+    // SAFETY: malloc_trim takes no pointer, and may be called by any thread at any time.
+    #[cfg(all(feature = "system-allocator", target_env = "gnu"))]
+    unsafe {
+        malloc_trim(0);
+    }
+}
+
+/// The C library's: no crate that beam has names it.
+#[cfg(all(feature = "system-allocator", target_env = "gnu"))]
+unsafe extern "C" {
+    fn malloc_trim(pad: usize) -> std::ffi::c_int;
 }
 
 #[cfg(test)]

@@ -79,7 +79,7 @@ impl Once {
         }
     }
 
-    /// Keeps a value in memory. False: it is too long, or there are too many tags.
+    /// Keeps a value in memory. False: it is too long, there are too many tags, or the system has no memory.
     pub fn put(&self, now: Stamp, id: &Id, tag: &Tag, value: &[u8], ttl: Duration) -> bool {
         self.insert(id, tag, value, self.expiry(now, ttl))
     }
@@ -197,14 +197,16 @@ impl Once {
         }
         let Some(tag) = self.number_of(tag) else { return false };
         let expires_s = u32::try_from(expires.0 / 1000).unwrap_or(u32::MAX);
-        count(&self.counters.inserts);
         let mut shard = self.shard(id);
         while shard.len() >= entries_max || shard.bytes() + cost_bytes > bytes_max {
             shard.remove_oldest();
             count(&self.counters.evictions);
         }
-        shard.insert(id, Slot { expires_s, tag }, value);
-        true
+        let is_kept = shard.insert(id, Slot { expires_s, tag }, value);
+        if is_kept {
+            count(&self.counters.inserts);
+        }
+        is_kept
     }
 
     fn expiry(&self, now: Stamp, ttl: Duration) -> Stamp {

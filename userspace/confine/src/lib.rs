@@ -37,7 +37,7 @@ mod trap;
 
 pub use capabilities::{Capabilities, set_names};
 pub use files::Files;
-pub use pages::release_program;
+pub use pages::{release_program, release_program_again};
 
 use filter::Programs;
 use std::{

@@ -1,7 +1,10 @@
-//! Pages of the program that only its start has needed.
+//! Pages of the program that only its start, or a burst of connections, has needed.
 #![expect(unsafe_code, reason = "madvise")]
 
-use std::{fs, io, ops::Range};
+use std::{fs, io, ops::Range, sync::OnceLock};
+
+/// The program's own mappings, which are never taken down, unlike those of libraries.
+static OWN: OnceLock<Vec<Range<usize>>> = OnceLock::new();
 
 /// Gives back all resident pages of program and libraries that are as they lie in their files: most of what the start has
 /// run is never needed again. What is needed comes back as it is touched, out of the page cache. How many bytes that were.
@@ -10,6 +13,11 @@ use std::{fs, io, ops::Range};
 /// If the process can't read its own map. Mappings that the kernel keeps (locked ones) stay, and are no error.
 pub fn release_program() -> io::Result<usize> {
     let map = fs::read_to_string("/proc/self/smaps")?;
+    if let Ok(program) = fs::read_link("/proc/self/exe") {
+        let own = of_files(&map).into_iter().filter(|mapping| program.to_str() == Some(&mapping.file));
+        // Whoever was first has read the same.
+        let _ = OWN.set(own.map(|mapping| mapping.pages).collect());
+    }
     Ok(of_files(&map)
         .into_iter()
         .filter(|mapping| release(&mapping.pages))
@@ -17,10 +25,19 @@ pub fn release_program() -> io::Result<usize> {
         .sum())
 }
 
+/// The same once more, of the program alone and without a look at the map, so that a confined thread can. Does nothing
+/// unless [`release_program`] was called before.
+pub fn release_program_again() {
+    for pages in OWN.get().into_iter().flatten() {
+        release(pages);
+    }
+}
+
 /// A mapping whose pages are all its file's.
 #[derive(Debug, PartialEq, Eq)]
 struct Mapping {
     pages: Range<usize>,
+    file: String,
     resident: usize,
 }
 
@@ -36,7 +53,7 @@ fn of_files(map: &str) -> Vec<Mapping> {
             let (rights, file) = (words.next().unwrap_or_default(), words.nth(3).unwrap_or_default());
             let is_files = matches!(rights, "r--p" | "r-xp") && file.starts_with('/');
             found.extend(current.take());
-            current = is_files.then_some(Mapping { pages, resident: 0 });
+            current = is_files.then(|| Mapping { pages, file: file.to_owned(), resident: 0 });
             continue;
         }
         match first {
@@ -62,7 +79,8 @@ fn pages(word: &str) -> Option<Range<usize>> {
 fn release(pages: &Range<usize>) -> bool {
     let start = std::ptr::without_provenance_mut(pages.start);
     // SAFETY: the range is a private mapping of a file that can't be written to, and none of whose pages has been: so each
-    // page that is let go comes back from the file with the same bytes. Whoever reads or runs it meanwhile only waits.
+    // page that is let go comes back from the file with the same bytes. Whoever reads or runs it meanwhile only waits. It
+    // is still that mapping: either the map was just read, or it is the program's own, which nobody takes down.
     unsafe { libc::madvise(start, pages.len(), libc::MADV_DONTNEED) == 0 }
 }
 
@@ -95,12 +113,12 @@ Anonymous:             0 kB
 
     #[test]
     fn only_what_lies_in_files_is_found() {
-        let found = of_files(MAP);
+        let (found, file) = (of_files(MAP), || "/usr/bin/beam".to_owned());
         assert_eq!(
             found,
             [
-                Mapping { pages: 0x55d0e0000000..0x55d0e0400000, resident: 1 << 20 },
-                Mapping { pages: 0x55d0e0400000..0x55d0e0c00000, resident: 4 << 20 },
+                Mapping { pages: 0x55d0e0000000..0x55d0e0400000, file: file(), resident: 1 << 20 },
+                Mapping { pages: 0x55d0e0400000..0x55d0e0c00000, file: file(), resident: 4 << 20 },
             ]
         );
         assert_eq!(of_files(""), []);
@@ -114,5 +132,8 @@ Anonymous:             0 kB
         let after = fs::read_to_string("/proc/self/smaps").unwrap();
         println!("{} bytes before, {released} released, {} after", resident(&before), resident(&after));
         assert!(released > 0 && resident(&after) < resident(&before));
+        // Where there is none, the second time has nothing to do.
+        assert!(OWN.get().is_some_and(|own| !own.is_empty()), "{after}");
+        (0..100).for_each(|_| release_program_again());
     }
 }

@@ -1,4 +1,5 @@
-//! When many connections have come or gone, and no more do: then what they have left free is given back to the system.
+//! When many connections have come or gone, and no more do: then what they have left free is given back to the system, and
+//! the pages of the program that only handshakes have run.
 
 /// Fewer leave little. A handshake takes some 32 KiB at its height.
 const MANY: u64 = 256;

@@ -243,6 +243,12 @@ impl Gateway {
         }
     }
 
+    /// Gives back room that a crowd of sessions has left.
+    pub(super) fn tidy(&mut self) {
+        self.sessions.shrink_to_fit();
+        self.unproven.shrink_to_fit();
+    }
+
     /// Closes the oldest sessions that have not shown who they are, where there are too many.
     fn limit_unproven(&mut self, core: &mut Core) {
         if self.unproven.len() <= UNPROVEN_MAX {

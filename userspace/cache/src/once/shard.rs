@@ -1,18 +1,21 @@
 //! A part of the store in memory: slots of fixed sizes in chunks, an index over them, and a list from oldest to newest.
 //!
 //! ```text
-//!  index: id ─► place ─► class (how long values may be) ─► chunk: [Head; 128], [value; 128]
+//!  index: id ─► place ─► class (how long values may be) ─► chunk: [Head; 512], [value; 512]
 //!  oldest ─► … ─► newest: places, linked through the heads
 //! ```
-//! What is kept for a day must not lie among what lives for a minute: one such value in a page of the allocator keeps all
-//! of the page. So chunks are allocations of their own, and places of values that are gone are used again.
+//! What is kept for a day must not lie among what lives for a minute: one such block keeps all of the allocator's page that
+//! it is in, 64 KiB of it or more. So chunks are mappings of their own, and places of values that are gone are used again.
 
 use super::{Id, Slot};
 use hashbrown::HashTable;
+use memmap2::MmapMut;
+use std::io;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use zeroize::{Zeroize, Zeroizing};
 
 /// Slots of a chunk.
-const CHUNK_SLOTS: usize = 128;
+const CHUNK_SLOTS: usize = 512;
 /// Bytes that values of each class may have. Longer ones are kept apart, each in an allocation of its own.
 const CLASS_BYTES: [usize; 12] = [48, 56, 64, 72, 80, 88, 96, 112, 128, 160, 208, 256];
 /// The class that the heads of those are in.
@@ -25,7 +28,8 @@ const INDEX_BYTES_MAX: usize = 5 * 16_usize.div_ceil(7);
 
 /// What is known of a value. Invariant: in use, `older` and `newer` are its neighbours in the list; free, `newer` is the
 /// next free place of its class, and its value is wiped.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
 struct Head {
     id: Id,
     older: u32,
@@ -36,6 +40,7 @@ struct Head {
 }
 
 const _: () = assert!(size_of::<Head>() == 32);
+const HEADS_BYTES: usize = CHUNK_SLOTS * size_of::<Head>();
 
 /// Slots for values of one size.
 struct Class {
@@ -44,9 +49,35 @@ struct Class {
     free: u32,
 }
 
-struct Chunk {
-    heads: Box<[Head]>,
-    values: Zeroizing<Box<[u8]>>,
+/// Heads, and behind them the values. Wiped when it goes.
+struct Chunk(MmapMut);
+
+impl Chunk {
+    fn new(value_bytes: usize) -> io::Result<Self> {
+        MmapMut::map_anon(HEADS_BYTES + CHUNK_SLOTS * value_bytes).map(Self)
+    }
+
+    fn heads(&self) -> &[Head] {
+        <[Head]>::ref_from_bytes(&self.0[..HEADS_BYTES]).unwrap_or(&[])
+    }
+
+    fn heads_mut(&mut self) -> &mut [Head] {
+        <[Head]>::mut_from_bytes(&mut self.0[..HEADS_BYTES]).unwrap_or(&mut [])
+    }
+
+    fn values(&self) -> &[u8] {
+        &self.0[HEADS_BYTES..]
+    }
+
+    fn values_mut(&mut self) -> &mut [u8] {
+        &mut self.0[HEADS_BYTES..]
+    }
+}
+
+impl Drop for Chunk {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
 }
 
 /// See the module.
@@ -89,12 +120,12 @@ impl Shard {
         size_of::<Head>() + INDEX_BYTES_MAX + held
     }
 
-    /// Puts a value at the new end. Whoever had its id is gone.
-    pub(super) fn insert(&mut self, id: &Id, slot: Slot, value: &[u8]) {
-        let Ok(length) = u16::try_from(value.len()) else { return };
+    /// Puts a value at the new end. Whoever had its id is gone. False: it is too long, or there is no memory.
+    pub(super) fn insert(&mut self, id: &Id, slot: Slot, value: &[u8]) -> bool {
+        let Ok(length) = u16::try_from(value.len()) else { return false };
         self.remove(id);
         let class = CLASS_BYTES.iter().position(|&bytes| bytes >= value.len()).map_or(APART, |at| at as u32);
-        let place = self.classes[class as usize].allot(class);
+        let Ok(place) = self.classes[class as usize].allot(class) else { return false };
         let Slot { expires_s, tag } = slot;
         *self.head_mut(place) = Head { id: *id, older: self.newest, newer: NONE, expires_s, length, tag };
         match self.newest {
@@ -114,6 +145,7 @@ impl Shard {
         }
         let Self { index, classes, .. } = self;
         index.insert_unique(hash(id), place, |&place| hash(&head(classes, place).id));
+        true
     }
 
     /// Takes a value out.
@@ -174,7 +206,7 @@ impl Shard {
 
     fn head_mut(&mut self, place: u32) -> &mut Head {
         let class = &mut self.classes[(place >> CLASS_SHIFT) as usize];
-        &mut class.chunks[number(place) / CHUNK_SLOTS].heads[number(place) % CHUNK_SLOTS]
+        &mut class.chunks[number(place) / CHUNK_SLOTS].heads_mut()[number(place) % CHUNK_SLOTS]
     }
 
     fn value(&self, place: u32) -> &[u8] {
@@ -184,7 +216,7 @@ impl Shard {
             return &self.apart[at];
         }
         let from = at % CHUNK_SLOTS * class.value_bytes;
-        &class.chunks[at / CHUNK_SLOTS].values[from..][..length]
+        &class.chunks[at / CHUNK_SLOTS].values()[from..][..length]
     }
 }
 
@@ -196,41 +228,40 @@ impl Head {
 
 impl Class {
     /// A free place; a chunk more, if there is none.
-    fn allot(&mut self, class: u32) -> u32 {
+    fn allot(&mut self, class: u32) -> io::Result<u32> {
         if self.free == NONE {
             let first = (self.chunks.len() * CHUNK_SLOTS) as u32 | class << CLASS_SHIFT;
             let newer = |at: usize| if at + 1 == CHUNK_SLOTS { NONE } else { first + at as u32 + 1 };
             let free =
                 |at| Head { id: [0; 16], older: NONE, newer: newer(at), expires_s: 0, length: 0, tag: 0 };
-            self.chunks.push(Chunk {
-                heads: (0..CHUNK_SLOTS).map(free).collect(),
-                values: Zeroizing::new(vec![0; CHUNK_SLOTS * self.value_bytes].into()),
-            });
+            let mut chunk = Chunk::new(self.value_bytes)?;
+            chunk.heads_mut().iter_mut().enumerate().for_each(|(at, head)| *head = free(at));
+            self.chunks.push(chunk);
             self.free = first;
         }
         let place = self.free;
         let at = number(place);
-        self.free = self.chunks[at / CHUNK_SLOTS].heads[at % CHUNK_SLOTS].newer;
-        place
+        self.free = self.chunks[at / CHUNK_SLOTS].heads()[at % CHUNK_SLOTS].newer;
+        Ok(place)
     }
 
     fn give_back(&mut self, place: u32) {
         let at = number(place);
         self.value_mut(at).zeroize();
-        let head = &mut self.chunks[at / CHUNK_SLOTS].heads[at % CHUNK_SLOTS];
+        let head = &mut self.chunks[at / CHUNK_SLOTS].heads_mut()[at % CHUNK_SLOTS];
         (head.id, head.older, head.length) = ([0; 16], NONE, 0);
         head.newer = std::mem::replace(&mut self.free, place);
     }
 
     fn value_mut(&mut self, at: usize) -> &mut [u8] {
         let from = at % CHUNK_SLOTS * self.value_bytes;
-        &mut self.chunks[at / CHUNK_SLOTS].values[from..][..self.value_bytes]
+        &mut self.chunks[at / CHUNK_SLOTS].values_mut()[from..][..self.value_bytes]
     }
 }
 
 fn head(classes: &[Class], place: u32) -> &Head {
     let class = &classes[(place >> CLASS_SHIFT) as usize];
-    &class.chunks[number(place) / CHUNK_SLOTS].heads[number(place) % CHUNK_SLOTS]
+    &class.chunks[number(place) / CHUNK_SLOTS].heads()[number(place) % CHUNK_SLOTS]
 }
 
 /// A place's number in its class.
