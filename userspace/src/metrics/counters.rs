@@ -40,6 +40,7 @@ static ROWS: &[(&Spec, &[Row])] = &[
             ("timers_fired", "timers_fired"),
             ("transmits_parked", "transmits_parked"),
             ("packets_restored", "packets_restored"),
+            ("ecn_marked", "ecn_marked"),
         ],
     ),
     (&PROTECTED_PACKETS, &[("packets_sealed_in_batches", "seal"), ("packets_opened_in_batches", "open")]),

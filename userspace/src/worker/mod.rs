@@ -298,7 +298,12 @@ impl Worker {
             engine.sample_round_trips(SAMPLES_MAX, &mut |rtt| meters.time(Meter::RoundTrip, rtt));
             let Stats { handshakes_started, handshakes_failed, connections_closed, .. } = engine.stats();
             if self.churn.is_over(handshakes_started + handshakes_failed + connections_closed) {
+                engine.tidy(now);
+                if let Role::Gateway(gateway) = &mut self.role {
+                    gateway.tidy();
+                }
                 allocator::give_back();
+                confine::release_program_again();
             }
         }
     }
@@ -618,6 +623,7 @@ impl Worker {
             let list = if drop_names.contains(&name) { &mut snapshot.drops } else { &mut snapshot.counters };
             list.push((name, value));
         });
+        snapshot.counters.push(("ecn_marked", self.ports.counters.ecn_marked));
         snapshot.counters.extend(self.core.totals.counters());
         snapshot.counters.extend(self.core.datagrams.counters());
         snapshot.counters.extend(self.core.udp.totals.counters());
@@ -657,6 +663,7 @@ pub(crate) fn drop_names() -> Vec<&'static str> {
 #[cfg(test)]
 pub(crate) fn counter_names() -> Vec<&'static str> {
     let mut names: Vec<&str> = core::Totals::default().counters().map(|(name, _)| name).to_vec();
+    names.push("ecn_marked");
     names.extend(datagrams::Drops::default().counters().map(|(name, _)| name));
     names.extend(udp::Totals::default().counters().map(|(name, _)| name));
     names.extend(reverse::Totals::default().counters().map(|(name, _)| name));

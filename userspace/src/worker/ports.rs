@@ -9,6 +9,7 @@ use super::{
 };
 use crate::capture::{Point, tap::Captures};
 use port::{Flushed, Frame, Ledger, Port, Received, Sealed};
+use standing::Standing;
 use std::{
     io,
     time::{Duration, Instant},
@@ -16,9 +17,14 @@ use std::{
 use tunnel::{Engine, Inbound, Outlet, Owner, Reserved, Transmit, WorkerId};
 
 mod seen;
+mod standing;
 
 /// Entries taken from a port in one go.
 const BURST_MAX: usize = 64;
+
+/// Datagrams sent in one turn, while there are more: a turn that sends a whole congestion window takes a millisecond, for
+/// which everybody else's packets wait. Batches of more would not be cheaper.
+const TURN_MAX: usize = 64;
 
 /// What happened to frames between the ports and the engine; one increment for every datagram.
 #[derive(Clone, Copy, Debug, Default)]
@@ -29,6 +35,8 @@ pub(crate) struct HandOver {
     pub(crate) delivered_handed: u64,
     /// Given to the worker that owns the connection.
     pub(crate) handed_out: u64,
+    /// Datagrams marked as having met congestion: the queue stood.
+    pub(crate) ecn_marked: u64,
     /// Dropped: the owner's queue was full.
     pub(crate) drop_handover_full: u64,
     /// Dropped: names a worker that does not exist.
@@ -63,6 +71,7 @@ pub(super) struct Ports {
     /// How many of them, the first ones, are AF_XDP sockets that send.
     fast_count: usize,
     writable_watched: Vec<bool>,
+    standing: Vec<Standing>,
     burst: Vec<Received>,
     /// Workers that got frames of the present burst. At most one entry a frame.
     to_wake: Vec<u8>,
@@ -77,6 +86,7 @@ impl Ports {
         let writable_watched = vec![false; ports.len()];
         Self {
             worker,
+            standing: vec![Standing::default(); ports.len()],
             fast_count: ports.iter_mut().map_while(|port| port.census()).count(),
             ports,
             writable_watched,
@@ -117,6 +127,7 @@ impl Ports {
         poll.watch_readable(port.poll_fd(), Token::Port(u32::from(index)))?;
         self.ports.push(port);
         self.writable_watched.push(false);
+        self.standing.push(Standing::default());
         Ok(())
     }
 
@@ -139,6 +150,7 @@ impl Ports {
             if captures.is_on() {
                 self.show_received(index, &burst, captures);
             }
+            self.counters.ecn_marked += self.standing[index].look(&mut burst);
             self.deliver(now, engine, index as u8, &mut burst, captures);
             self.burst = burst;
             self.wake_owners();
@@ -264,9 +276,9 @@ impl Ports {
         }
     }
 
-    /// Sends everything that the engine has, as far as the fast path has room. True if nothing is left.
+    /// Sends what the engine has, as far as the fast path has room and the turn lasts. True if nothing is left.
     pub(super) fn transmit(&mut self, now: Instant, engine: &mut Engine, captures: &mut Captures) -> bool {
-        let room = self.send_room();
+        let room = self.send_room().min(TURN_MAX);
         if room == 0 {
             return !engine.pending_transmit();
         }
