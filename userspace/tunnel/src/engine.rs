@@ -68,6 +68,8 @@ pub struct Engine {
 
     /// By quinn's connection handle.
     slots: Vec<Slot>,
+    /// Of places that are new, or new again: none that went before was as high.
+    generation_min: u32,
     /// Connections to poll for transmits, each once. Bounded by the connections.
     touched: VecDeque<u32>,
     /// For the application, which empties it each loop. Bounded by the frames of one burst.
@@ -131,7 +133,6 @@ struct Limits {
     remote_streams_max: u32,
 }
 
-#[derive(Default)]
 struct Slot {
     generation: u32,
     /// Boxed: quinn's connection takes 6.4 KB.
@@ -242,6 +243,7 @@ impl Engine {
             batches: config.count_batches.then(Batches::default),
             sampled_to: 0,
             slots: Vec::new(),
+            generation_min: 0,
             touched: VecDeque::new(),
             events: VecDeque::new(),
             ended: Vec::new(),
@@ -444,7 +446,8 @@ impl Engine {
 
     fn insert(&mut self, handle: ConnectionHandle, quic: Connection, path: Path, proven: bool) -> ConnId {
         if self.slots.len() <= handle.0 {
-            self.slots.resize_with(handle.0 + 1, Slot::default);
+            let generation = self.generation_min;
+            self.slots.resize_with(handle.0 + 1, || Slot { generation, conn: None });
         }
         let slot = &mut self.slots[handle.0];
         let id = ConnId { index: handle.0 as u32, generation: slot.generation };
@@ -543,6 +546,14 @@ impl Engine {
         }
     }
 
+    /// Gives back the places behind the last connection.
+    fn tidy_slots(&mut self) {
+        while let Some(slot) = self.slots.pop_if(|slot| slot.conn.is_none()) {
+            self.generation_min = self.generation_min.max(slot.generation);
+        }
+        self.slots.shrink_to(2 * self.slots.len());
+    }
+
     /// Frees a connection that quinn's endpoint has forgotten already.
     fn remove(&mut self, id: ConnId) {
         let slot = &mut self.slots[id.index as usize];
@@ -575,6 +586,11 @@ impl Engine {
             }
         }
     }
+}
+
+/// The connection in a place, if it is there still.
+fn conn_at(slots: &mut [Slot], index: u32) -> Option<&mut Conn> {
+    slots.get_mut(index as usize)?.conn.as_deref_mut()
 }
 
 /// UDP payload that a connection has sent and received.

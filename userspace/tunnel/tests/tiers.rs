@@ -116,10 +116,17 @@ fn a_crowd_spreads_over_endpoints_and_leaves_one() {
         crowd.pair.server.forget(id);
     }
     let before = crowd.pair.server.stats().handshakes_completed;
-    for n in CROWD..CROWD + 10 {
-        connect(&mut crowd.pair.client, crowd.pair.now, client_address(n as u16));
+    for (count, endpoints) in [(10, 1), (30, 2)] {
+        for n in 0..count {
+            connect(&mut crowd.pair.client, crowd.pair.now, client_address((CROWD + count + n) as u16));
+        }
+        crowd.pair.run(Duration::from_millis(200));
+        assert_eq!(crowd.pair.server.endpoints(), endpoints);
     }
-    crowd.pair.run(Duration::from_millis(200));
-    assert_eq!(crowd.pair.server.stats().handshakes_completed, before + 10);
-    assert_eq!((crowd.pair.server.connections(), crowd.pair.server.endpoints()), (FIRST, 1));
+    assert_eq!(crowd.pair.server.stats().handshakes_completed, before + 40);
+    assert_eq!(crowd.pair.server.connections(), FIRST + 30);
+    // They have the places of those that went, and not their names.
+    for &id in &crowd.at_server[FIRST..] {
+        assert!(crowd.pair.server.connection(id).is_none(), "{id:?} is over");
+    }
 }

@@ -1,7 +1,7 @@
 //! Datagrams in: whose they are, what they bring, and which of them begin a handshake.
 
 use super::tiers::Handled;
-use super::{Arrival, Engine, Waiting};
+use super::{Arrival, Engine, Waiting, conn_at};
 use crate::admission::AMPLIFICATION_FACTOR;
 use crate::cid::{Tier, WorkerId};
 use crate::connection::{Conn, Phase, touch};
@@ -427,7 +427,7 @@ impl Engine {
 
     fn handle_arrival(&mut self, index: u32, arrival: &mut Arrival, reading: Option<&Reading<'_>>) {
         let Some(event) = arrival.event.take() else { return };
-        let Some(conn) = self.slots[index as usize].conn.as_deref_mut() else { return };
+        let Some(conn) = conn_at(&mut self.slots, index) else { return };
         touch(index, conn, &mut self.touched);
         let handle = |conn: &mut Conn| match reading {
             None => conn.quic.handle_event(event),

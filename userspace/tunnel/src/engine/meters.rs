@@ -1,6 +1,6 @@
 //! What an engine measures beside its counters: how many packets a batch holds, and its connections' round trips.
 
-use super::Engine;
+use super::{Engine, conn_at};
 use meter::{Histogram, Scale};
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ impl Engine {
     pub fn sample_round_trips(&mut self, most: usize, each: &mut dyn FnMut(Duration)) {
         for _ in 0..most.min(self.slots.len()) {
             self.sampled_to = (self.sampled_to + 1) % self.slots.len();
-            let Some(conn) = self.slots[self.sampled_to].conn.as_deref_mut() else { continue };
+            let Some(conn) = conn_at(&mut self.slots, self.sampled_to as u32) else { continue };
             if std::mem::take(&mut conn.heard) && conn.phase == crate::connection::Phase::Established {
                 each(conn.quic.rtt());
             }
@@ -39,7 +39,7 @@ impl Engine {
 
     /// A burst brought something for this connection.
     pub(super) fn note_heard(&mut self, index: u32) {
-        if let Some(conn) = self.slots[index as usize].conn.as_deref_mut() {
+        if let Some(conn) = conn_at(&mut self.slots, index) {
             conn.heard = true;
         }
     }

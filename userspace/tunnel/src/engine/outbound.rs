@@ -6,7 +6,7 @@
 //! ```
 
 use super::batch::Pending;
-use super::{Engine, Parked};
+use super::{Engine, Parked, conn_at};
 use crate::protection::sealing;
 use crate::stats::DropReason;
 use quinn_proto::EcnCodepoint;
@@ -159,7 +159,7 @@ impl Engine {
 
     /// One turn of one connection: up to ten datagrams, or off the list.
     fn poll_connection<O: Outlet>(&mut self, now: Instant, index: u32, room: &mut Room<'_, O>) {
-        let Some(conn) = self.slots[index as usize].conn.as_deref_mut() else { return };
+        let Some(conn) = conn_at(&mut self.slots, index) else { return };
         let datagrams_max = TRANSMIT_DATAGRAMS_MAX.min(room.datagrams);
         let noted_before = self.batch.noted_count();
         let (mut bytes, notes) = self.batch.begin();

@@ -1,6 +1,6 @@
 //! Time: quinn's timers from the wheel, and the limit on handshakes.
 
-use super::Engine;
+use super::{Engine, conn_at};
 use crate::connection::{Phase, touch};
 use crate::event::CloseReason;
 use std::time::{Duration, Instant};
@@ -27,7 +27,7 @@ impl Engine {
         let mut due = std::mem::take(&mut self.due);
         self.wheel.expire(now, &mut due);
         for index in due.drain(..) {
-            let Some(conn) = self.slots[index as usize].conn.as_deref_mut() else { continue };
+            let Some(conn) = conn_at(&mut self.slots, index) else { continue };
             // The wheel is lazy: the deadline may have moved since, and `settle` schedules it anew.
             if conn.quic.poll_timeout().is_some_and(|deadline| deadline <= now) {
                 self.stats.timers_fired += 1;
@@ -52,6 +52,8 @@ impl Engine {
         self.tidy_at = Some(now + TIDY_INTERVAL);
         self.tiers.tidy(now);
         self.mirror.tidy();
+        self.tidy_slots();
+        self.wheel.tidy();
         simd::release_idle_keys();
         self.touched.shrink_to(QUEUE_KEPT);
         self.events.shrink_to(QUEUE_KEPT);
@@ -74,9 +76,9 @@ impl Engine {
     /// Drops handshakes over the limit without a word: their addresses may be forged.
     fn expire_handshakes(&mut self, now: Instant) {
         while let Some(&(limit, id)) = self.handshakes.front() {
-            let slot = &self.slots[id.index as usize];
-            let shaking = slot.generation == id.generation
-                && slot.conn.as_deref().is_some_and(|conn| conn.phase == Phase::Handshake);
+            let slot = self.slots.get(id.index as usize).filter(|slot| slot.generation == id.generation);
+            let conn = slot.and_then(|slot| slot.conn.as_deref());
+            let shaking = conn.is_some_and(|conn| conn.phase == Phase::Handshake);
             if shaking && limit > now {
                 break;
             }
