@@ -74,7 +74,7 @@ pub(crate) fn give_back() {
     }
 }
 
-/// The C library's: no crate that beam has names it.
+// The C library's: no crate that beam has names it.
 #[cfg(all(feature = "system-allocator", target_env = "gnu"))]
 unsafe extern "C" {
     fn malloc_trim(pad: usize) -> std::ffi::c_int;

@@ -31,10 +31,7 @@ const MEANINGS: &[(&str, &str)] = &[
     ("refused", "a connection attempt refused: too many connections, or draining"),
     ("refused_memory", "a connection attempt refused: --memory-limit is reached"),
     ("amplification_held", "a datagram held back until the peer's address has proved itself"),
-    (
-        "ecn_marked",
-        "a datagram marked as having met congestion (ECN): the receive queue stood, and its senders slow down before it is full",
-    ),
+    ("ecn_marked", "received in a queue that stood, so marked by ECN: its sender shall slow down"),
     ("packets_restored", "a packet opened in a batch with the wrong key, and opened again"),
     ("canary_failed", "packet protection that disagreed with ring: please report"),
     // Drops at the ports.
