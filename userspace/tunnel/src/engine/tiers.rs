@@ -210,6 +210,7 @@ impl Tiers {
     }
 
     /// Begins the handshake of one that has waited.
+    #[expect(clippy::result_large_err, reason = "quinn's own")]
     pub(crate) fn accept(
         &mut self,
         tier: Tier,
