@@ -13,16 +13,13 @@ static OWN: OnceLock<Vec<Range<usize>>> = OnceLock::new();
 /// If the process can't read its own map. Mappings that the kernel keeps (locked ones) stay, and are no error.
 pub fn release_program() -> io::Result<usize> {
     let map = fs::read_to_string("/proc/self/smaps")?;
+    let mappings = of_files(&map);
     if let Ok(program) = fs::read_link("/proc/self/exe") {
-        let own = of_files(&map).into_iter().filter(|mapping| program.to_str() == Some(&mapping.file));
+        let own = mappings.iter().filter(|mapping| program.to_str() == Some(&mapping.file));
         // Whoever was first has read the same.
-        let _ = OWN.set(own.map(|mapping| mapping.pages).collect());
+        let _ = OWN.set(own.map(|mapping| mapping.pages.clone()).collect());
     }
-    Ok(of_files(&map)
-        .into_iter()
-        .filter(|mapping| release(&mapping.pages))
-        .map(|mapping| mapping.resident)
-        .sum())
+    Ok(mappings.into_iter().filter(|mapping| release(&mapping.pages)).map(|mapping| mapping.resident).sum())
 }
 
 /// The same once more, of the program alone and without a look at the map, so that a confined thread can. Does nothing

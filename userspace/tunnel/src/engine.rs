@@ -68,7 +68,7 @@ pub struct Engine {
 
     /// By quinn's connection handle.
     slots: Vec<Slot>,
-    /// Of places that are new, or new again: none that went before was as high.
+    /// What places begin with that are new, or new again: higher than whatever a connection in them was named by before.
     generation_min: u32,
     /// Connections to poll for transmits, each once. Bounded by the connections.
     touched: VecDeque<u32>,
