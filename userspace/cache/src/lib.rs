@@ -33,4 +33,4 @@ pub use counters::{CacheReport, LevelReport};
 pub use disk::{Disk, Loudness};
 pub use kind::{Bounds, Found, Kind, Limits, Stamp};
 pub use local::Local;
-pub use once::{Id, Once, Tag};
+pub use once::{Id, Once, Tag, Value};

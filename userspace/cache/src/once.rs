@@ -2,10 +2,11 @@
 //!
 //! A [`Cache`](crate::Cache) is for what is asked for again and again. This is for what is put, lies for hours, and is then
 //! taken by one who names it, or is pushed out by newer ones: a hundred thousand of them must not cost more than their
-//! bytes. So a value of 76 bytes takes 120 in all, and memory grows by chunks ([`shard`]), which stay for those to come.
+//! bytes. So what many values have in common is kept once for all of them, 40 bytes that are a value's own take 70 to 80 in
+//! all, and memory grows by chunks ([`shard`]), which stay for those to come.
 //!
 //! A value is put under a tag, and only who gives the same tag gets it. Tags are few: all values of one configuration have
-//! the same. The disk, if there is one, knows each value by its id, with its tag in front.
+//! the same. The disk, if there is one, knows each value by its id, with its tag in front, and what it has in common.
 
 mod shard;
 
@@ -22,7 +23,7 @@ use std::{
 };
 
 /// What a value is asked for by: a random number that its maker chose.
-pub type Id = [u8; 16];
+pub type Id = [u8; 8];
 /// What must be the same when it is put and when it is taken.
 pub type Tag = [u8; 32];
 
@@ -30,14 +31,41 @@ pub type Tag = [u8; 32];
 const SHARDS: usize = 8;
 /// Longer values aren't kept.
 const VALUE_BYTES_MAX: usize = u16::MAX as usize;
+/// Different pairs of a tag and what values have in common, and the bytes of the latter. They stay for good.
+const GROUPS_MAX: usize = 1024;
+const COMMON_BYTES_MAX: usize = 128;
+
+/// What is kept, in two parts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Value {
+    /// The same in many values, and no secret: kept for good, once for each tag.
+    pub common: Vec<u8>,
+    /// The rest. Wiped when it is gone from here.
+    pub own: Vec<u8>,
+}
+
+impl Value {
+    /// One that has nothing in common with others.
+    #[must_use]
+    pub fn own(own: Vec<u8>) -> Self {
+        Self { common: Vec::new(), own }
+    }
+}
+
+/// Values under one tag, with the same in common.
+#[derive(PartialEq, Eq)]
+struct Group {
+    tag: Tag,
+    common: Box<[u8]>,
+}
 
 /// What is known of a value in memory.
 #[derive(Clone, Copy, Debug)]
 struct Slot {
     /// Since the Unix epoch.
     expires_s: u32,
-    /// By its place in the list of tags.
-    tag: u16,
+    /// By its place in the list of groups.
+    group: u16,
 }
 
 impl Slot {
@@ -51,7 +79,7 @@ pub struct Once {
     name: &'static str,
     limits: Limits,
     shards: [Mutex<Shard>; SHARDS],
-    tags: RwLock<Vec<Tag>>,
+    groups: RwLock<Vec<Arc<Group>>>,
     counters: Counters,
     disk: Option<Arc<Disk>>,
     disk_counters: Arc<Counters>,
@@ -72,36 +100,38 @@ impl Once {
             name,
             limits,
             shards: std::array::from_fn(|_| Mutex::new(Shard::new())),
-            tags: RwLock::default(),
+            groups: RwLock::default(),
             counters: Counters::default(),
             disk,
             disk_counters: Arc::default(),
         }
     }
 
-    /// Keeps a value in memory. False: it is too long, there are too many tags, or the system has no memory.
-    pub fn put(&self, now: Stamp, id: &Id, tag: &Tag, value: &[u8], ttl: Duration) -> bool {
+    /// Keeps a value in memory. False: it is too long, there is too much that others have in common, or the system has no
+    /// memory.
+    pub fn put(&self, now: Stamp, id: &Id, tag: &Tag, value: &Value, ttl: Duration) -> bool {
         self.insert(id, tag, value, self.expiry(now, ttl))
     }
 
     /// The same, and has it written to the disk soon.
-    pub fn put_through(&self, now: Stamp, id: &Id, tag: &Tag, value: &[u8], ttl: Duration) -> bool {
+    pub fn put_through(&self, now: Stamp, id: &Id, tag: &Tag, value: &Value, ttl: Duration) -> bool {
         let expires = self.expiry(now, ttl);
-        if let Some(disk) = &self.disk {
-            let record = Record { expires, value: [&tag[..], value].concat() };
+        let is_kept = self.insert(id, tag, value, expires);
+        if let (Some(disk), true) = (&self.disk, is_kept) {
+            let record = Record { expires, value: written(tag, &value.common, &value.own) };
             disk.put_later(now, self.name, id.to_vec(), record, self.limits.disk, &self.disk_counters);
         }
-        self.insert(id, tag, value, expires)
+        is_kept
     }
 
     /// Takes a value out of memory: of all who ask, one gets it. Asked for under another tag, it is nobody's from then on.
-    pub fn take(&self, now: Stamp, id: &Id, tag: &Tag) -> Option<Vec<u8>> {
+    pub fn take(&self, now: Stamp, id: &Id, tag: &Tag) -> Option<Value> {
         let found = self.shard(id).take(id);
         self.judged(now, tag, found)
     }
 
     /// As [`Once::take`], and has the disk forget it soon. A crash before that leaves it there: this is no single use.
-    pub fn take_soon_everywhere(&self, now: Stamp, id: &Id, tag: &Tag) -> Option<Vec<u8>> {
+    pub fn take_soon_everywhere(&self, now: Stamp, id: &Id, tag: &Tag) -> Option<Value> {
         let found = self.shard(id).take(id);
         if let (Some(disk), true) = (&self.disk, found.is_some()) {
             disk.remove_later(self.name, id.to_vec(), &self.disk_counters);
@@ -125,10 +155,11 @@ impl Once {
         let Some(disk) = &self.disk else { return 0 };
         let mut records = Vec::new();
         for shard in &self.shards {
-            lock(shard).for_each(|id, slot, value| {
+            lock(shard).for_each(|id, slot, own| {
                 let expires = slot.expires();
-                if let Some(tag) = self.tag(slot.tag).filter(|_| !self.is_over(now, expires)) {
-                    records.push((id.to_vec(), Record { expires, value: [&tag[..], value].concat() }));
+                if let Some(group) = self.group(slot).filter(|_| !self.is_over(now, expires)) {
+                    let value = written(&group.tag, &group.common, own);
+                    records.push((id.to_vec(), Record { expires, value }));
                 }
             });
         }
@@ -161,15 +192,17 @@ impl Once {
     }
 
     /// What was taken out, if it is in its time and for who asks.
-    fn judged(&self, now: Stamp, tag: &Tag, found: Option<(Slot, Vec<u8>)>) -> Option<Vec<u8>> {
-        let (slot, value) = found.unzip();
-        let is_over = slot.is_some_and(|slot| self.is_over(now, slot.expires()));
-        let is_given = slot.is_some_and(|slot| !is_over && self.tag(slot.tag).as_ref() == Some(tag));
+    fn judged(&self, now: Stamp, tag: &Tag, found: Option<(Slot, Vec<u8>)>) -> Option<Value> {
+        let is_over = found.as_ref().is_some_and(|(slot, _)| self.is_over(now, slot.expires()));
+        let given = found.filter(|_| !is_over).and_then(|(slot, own)| {
+            let group = self.group(slot).filter(|group| group.tag == *tag)?;
+            Some(Value { common: group.common.to_vec(), own })
+        });
         if is_over {
             count(&self.counters.expired);
         }
-        count(if is_given { &self.counters.hits } else { &self.counters.misses });
-        value.filter(|_| is_given)
+        count(if given.is_some() { &self.counters.hits } else { &self.counters.misses });
+        given
     }
 
     fn load(&self, now: Stamp, mut records: Vec<(Vec<u8>, Record)>) -> usize {
@@ -177,10 +210,10 @@ impl Once {
         records.sort_by_key(|(_, record)| record.expires);
         let mut loaded = 0;
         for (id, Record { expires, value }) in records {
-            let (Ok(id), Some((tag, value))) = (id.try_into(), value.split_first_chunk()) else { continue };
+            let (Ok(id), Some((tag, value))) = (id.try_into(), read(&value)) else { continue };
             if self.is_over(now, expires) {
                 count(&self.disk_counters.expired);
-            } else if self.insert(&id, tag, value, expires) {
+            } else if self.insert(&id, &tag, &value, expires) {
                 count(&self.disk_counters.hits);
                 loaded += 1;
             }
@@ -188,21 +221,22 @@ impl Once {
         loaded
     }
 
-    fn insert(&self, id: &Id, tag: &Tag, value: &[u8], expires: Stamp) -> bool {
-        let cost_bytes = Shard::cost_bytes(value.len());
+    fn insert(&self, id: &Id, tag: &Tag, value: &Value, expires: Stamp) -> bool {
+        let Value { common, own } = value;
+        let cost_bytes = Shard::cost_bytes(own.len());
         let bounds = self.limits.shared;
         let (entries_max, bytes_max) = (bounds.entries_max / SHARDS, bounds.bytes_max / SHARDS);
-        if value.len() > VALUE_BYTES_MAX || cost_bytes > bytes_max || entries_max == 0 {
+        if own.len() > VALUE_BYTES_MAX || cost_bytes > bytes_max || entries_max == 0 {
             return false;
         }
-        let Some(tag) = self.number_of(tag) else { return false };
+        let Some(group) = self.number_of(tag, common) else { return false };
         let expires_s = u32::try_from(expires.0 / 1000).unwrap_or(u32::MAX);
         let mut shard = self.shard(id);
         while shard.len() >= entries_max || shard.bytes() + cost_bytes > bytes_max {
             shard.remove_oldest();
             count(&self.counters.evictions);
         }
-        let is_kept = shard.insert(id, Slot { expires_s, tag }, value);
+        let is_kept = shard.insert(id, Slot { expires_s, group }, own);
         if is_kept {
             count(&self.counters.inserts);
         }
@@ -223,23 +257,43 @@ impl Once {
         lock(&self.shards[usize::from(id[id.len() - 1]) % SHARDS])
     }
 
-    fn tag(&self, number: u16) -> Option<Tag> {
-        self.tags.read().unwrap_or_else(PoisonError::into_inner).get(usize::from(number)).copied()
+    fn group(&self, slot: Slot) -> Option<Arc<Group>> {
+        self.groups.read().unwrap_or_else(PoisonError::into_inner).get(usize::from(slot.group)).cloned()
     }
 
-    /// The number of a tag, which is its own from now on. Newest first: that is the one in force.
-    fn number_of(&self, tag: &Tag) -> Option<u16> {
-        let position = |tags: &[Tag]| tags.iter().rposition(|known| known == tag).map(|at| at as u16);
-        if let Some(number) = position(&self.tags.read().unwrap_or_else(PoisonError::into_inner)) {
+    /// The number of a group, which is its own from now on. Newest first: those are in force.
+    fn number_of(&self, tag: &Tag, common: &[u8]) -> Option<u16> {
+        let position = |groups: &[Arc<Group>]| {
+            let found = groups.iter().rposition(|group| group.tag == *tag && *group.common == *common);
+            found.map(|at| at as u16)
+        };
+        if let Some(number) = position(&self.groups.read().unwrap_or_else(PoisonError::into_inner)) {
             return Some(number);
         }
-        let mut tags = self.tags.write().unwrap_or_else(PoisonError::into_inner);
-        position(&tags).or_else(|| {
-            let number = u16::try_from(tags.len()).ok()?;
-            tags.push(*tag);
+        if common.len() > COMMON_BYTES_MAX {
+            return None;
+        }
+        let mut groups = self.groups.write().unwrap_or_else(PoisonError::into_inner);
+        position(&groups).or_else(|| {
+            // What has nothing in common with others finds room while there are numbers.
+            let groups_max = if common.is_empty() { usize::from(u16::MAX) } else { GROUPS_MAX };
+            let number = (groups.len() < groups_max).then_some(groups.len() as u16)?;
+            groups.push(Arc::new(Group { tag: *tag, common: common.into() }));
             Some(number)
         })
     }
+}
+
+/// As on the disk: the tag, how long what is in common is, that, and the rest.
+fn written(tag: &Tag, common: &[u8], own: &[u8]) -> Vec<u8> {
+    [&tag[..], &(common.len() as u16).to_le_bytes(), common, own].concat()
+}
+
+fn read(bytes: &[u8]) -> Option<(Tag, Value)> {
+    let (tag, bytes) = bytes.split_first_chunk()?;
+    let (length, bytes) = bytes.split_first_chunk()?;
+    let (common, own) = bytes.split_at_checked(u16::from_le_bytes(*length).into())?;
+    Some((*tag, Value { common: common.to_vec(), own: own.to_vec() }))
 }
 
 fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {

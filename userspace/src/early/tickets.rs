@@ -2,15 +2,15 @@
 
 use super::{Circumstances, FLUSH_LIMIT, TICKET_LIFETIME, now};
 use crate::cli::EarlyData;
-use cache::{Bounds, CacheReport, Disk, Id, Limits, Once};
+use cache::{Bounds, CacheReport, Disk, Id, Limits, Once, Value};
 use rustls::server::StoresServerSessions;
 use std::{fmt, sync::Arc};
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 /// What `beam show caches` calls it.
 const NAME: &str = "tickets";
-/// A session is some 80 bytes, and a client's certificates where it has some; in the store it takes some 120. So many keep
-/// 200,000 clients resumable for a day, asleep or not. Further ones push out the oldest.
+/// A session is some 80 bytes, and a client's certificates where it has some; in the store it takes 70 to 80 ([`apart`]).
+/// So many keep 200,000 clients resumable for a day, asleep or not. Further ones push out the oldest.
 const LIMITS: Limits = Limits {
     local_entries_max: 0,
     shared: Bounds { entries_max: 262_144, bytes_max: 24 << 20 },
@@ -18,10 +18,50 @@ const LIMITS: Limits = Limits {
     ttl_max: TICKET_LIFETIME,
 };
 
-/// A ticket is 32 random bytes of rustls'. Half of them are as hard to guess as a key, and who has seen a ticket knows all.
+/// A ticket is 32 random bytes of rustls'. A quarter of them is as hard to guess as anything asked for over a network, and
+/// who guessed one would have nothing by it: the secret of the session isn't in a ticket. He who has seen one knows all.
 fn id_of(ticket: &[u8]) -> Option<Id> {
     const TICKET_BYTES: usize = 32;
     (ticket.len() == TICKET_BYTES).then(|| ticket.first_chunk().copied())?
+}
+
+/// Where a session's secret lies in rustls' encoding of it (`ServerSessionValue` of its `msgs/persist.rs`), or in what
+/// [`apart`] has left of that: behind the server's name, the version and the cipher suite.
+fn secret_at(session: &[u8]) -> Option<usize> {
+    let name_bytes = match *session.first()? {
+        0 => 0,
+        _ => 1 + usize::from(*session.get(1)?),
+    };
+    Some(1 + name_bytes + 2 + 2 + 1)
+}
+
+/// The end of a session: when it was made, in seconds since the Unix epoch (the higher half of that is the same for all
+/// who live), and what its age is hidden by.
+const TIME_LOW_AND_AGE_BYTES: usize = 4 + 4;
+
+/// Takes apart what sessions with one gateway have in common and what is each one's own: the secret, when it was made, and
+/// what its age is hidden by. A session that looks otherwise than rustls' stays as it is.
+fn apart(session: &[u8]) -> Value {
+    let parts = || {
+        let at = secret_at(session)?;
+        let secret_bytes = usize::from(*session.get(at.checked_sub(1)?)?);
+        let (head, rest) = session.split_at_checked(at)?;
+        let (secret, rest) = rest.split_at_checked(secret_bytes)?;
+        let (middle, end) = rest.split_at_checked(rest.len().checked_sub(TIME_LOW_AND_AGE_BYTES)?)?;
+        Some(Value { common: [head, middle].concat(), own: [secret, end].concat() })
+    };
+    parts().unwrap_or_else(|| Value::own(session.to_vec()))
+}
+
+/// A session whole again.
+fn together(value: &Value) -> Vec<u8> {
+    let Value { common, own } = value;
+    let parts = || {
+        let (head, middle) = common.split_at_checked(secret_at(common)?)?;
+        let (secret, end) = own.split_at_checked(own.len().checked_sub(TIME_LOW_AND_AGE_BYTES)?)?;
+        Some([head, secret, middle, end].concat())
+    };
+    parts().unwrap_or_else(|| own.clone())
 }
 
 /// All tickets, whatever they were given under.
@@ -74,6 +114,16 @@ impl TicketsOf {
         let of = super::circumstances(&[&of, &[u8::from(all.follows)]]);
         Self { all, of }
     }
+
+    fn keep(&self, id: &Id, mut session: Value) -> bool {
+        let Tickets { sessions, follows, .. } = &*self.all;
+        let is_kept = match follows {
+            true => sessions.put_through(now(), id, &self.of, &session, TICKET_LIFETIME),
+            false => sessions.put(now(), id, &self.of, &session, TICKET_LIFETIME),
+        };
+        session.own.zeroize();
+        is_kept
+    }
 }
 
 impl fmt::Debug for TicketsOf {
@@ -84,13 +134,10 @@ impl fmt::Debug for TicketsOf {
 
 impl StoresServerSessions for TicketsOf {
     fn put(&self, key: Vec<u8>, value: Vec<u8>) -> bool {
-        let value = Zeroizing::new(value);
+        let session = Zeroizing::new(value);
         let Some(id) = id_of(&key) else { return false };
-        let Tickets { sessions, follows, .. } = &*self.all;
-        match follows {
-            true => sessions.put_through(now(), &id, &self.of, &value, TICKET_LIFETIME),
-            false => sessions.put(now(), &id, &self.of, &value, TICKET_LIFETIME),
-        }
+        // What they have in common is bounded, as clients have a say in it (the name they ask for, their certificates).
+        self.keep(&id, apart(&session)) || self.keep(&id, Value::own(session.to_vec()))
     }
 
     /// TLS 1.2 asks this way; beam has none of it.
@@ -101,10 +148,15 @@ impl StoresServerSessions for TicketsOf {
     fn take(&self, key: &[u8]) -> Option<Vec<u8>> {
         let id = id_of(key)?;
         let Tickets { sessions, follows, .. } = &*self.all;
-        match follows {
+        let value = match follows {
             true => sessions.take_soon_everywhere(now(), &id, &self.of),
             false => sessions.take(now(), &id, &self.of),
-        }
+        };
+        value.map(|mut value| {
+            let session = together(&value);
+            value.own.zeroize();
+            session
+        })
     }
 
     fn can_cache(&self) -> bool {
@@ -193,5 +245,94 @@ mod tests {
             tickets.all.keep();
         }
         std::fs::remove_file(&blocked).unwrap();
+    }
+
+    /// Real sessions of rustls, by handshakes in memory: each makes a ticket, and the second one resumes the first's.
+    #[test]
+    fn sessions_of_one_gateway_share_all_but_what_is_secret() {
+        #[derive(Debug)]
+        struct Seen(TicketsOf, std::sync::Mutex<Vec<Vec<u8>>>);
+        impl StoresServerSessions for Seen {
+            fn put(&self, key: Vec<u8>, value: Vec<u8>) -> bool {
+                self.1.lock().unwrap().push(value.clone());
+                self.0.put(key, value)
+            }
+            fn get(&self, key: &[u8]) -> Option<Vec<u8>> {
+                self.0.get(key)
+            }
+            fn take(&self, key: &[u8]) -> Option<Vec<u8>> {
+                self.0.take(key)
+            }
+            fn can_cache(&self) -> bool {
+                true
+            }
+        }
+        let tickets = Arc::new(Tickets::new(None, EarlyData::Safe));
+        let seen = Arc::new(Seen(TicketsOf::new(tickets.clone(), [1; 32]), Default::default()));
+        let rcgen::CertifiedKey { cert, signing_key } =
+            rcgen::generate_simple_self_signed(["gateway.test".to_owned()]).unwrap();
+        let key = rustls::pki_types::PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let versions = &[&rustls::version::TLS13];
+        let mut server = rustls::ServerConfig::builder_with_provider(provider.clone())
+            .with_protocol_versions(versions)
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![cert.der().clone()], key)
+            .unwrap();
+        server.alpn_protocols = vec![b"h3".to_vec()];
+        server.session_storage = seen.clone();
+        server.send_tls13_tickets = 1;
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(cert.der().clone()).unwrap();
+        let mut client = rustls::ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(versions)
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        client.alpn_protocols = vec![b"h3".to_vec()];
+        let (server, client) = (Arc::new(server), Arc::new(client));
+        let handshake = || {
+            let name = "gateway.test".try_into().unwrap();
+            let mut client = rustls::ClientConnection::new(client.clone(), name).unwrap();
+            let mut server = rustls::ServerConnection::new(server.clone()).unwrap();
+            for _ in 0..4 {
+                let mut flight = Vec::new();
+                while client.wants_write() {
+                    client.write_tls(&mut flight).unwrap();
+                }
+                server.read_tls(&mut &flight[..]).unwrap();
+                server.process_new_packets().unwrap();
+                flight.clear();
+                while server.wants_write() {
+                    server.write_tls(&mut flight).unwrap();
+                }
+                client.read_tls(&mut &flight[..]).unwrap();
+                client.process_new_packets().unwrap();
+            }
+            client.handshake_kind().unwrap()
+        };
+        assert_eq!(handshake(), rustls::HandshakeKind::Full);
+        assert_eq!(handshake(), rustls::HandshakeKind::Resumed);
+        let sessions = seen.1.lock().unwrap();
+        assert_eq!(sessions.len(), 2);
+        let [first, second] = [&sessions[0], &sessions[1]].map(|session| apart(session));
+        assert_eq!(first.common, second.common, "without what is secret, all are the same");
+        // 32 or 48 bytes of secret, by the hash of the cipher suite.
+        assert!([32, 48].map(|bytes| bytes + TIME_LOW_AND_AGE_BYTES).contains(&first.own.len()));
+        assert_ne!(first.own, second.own);
+        assert_eq!([together(&first), together(&second)], [sessions[0].clone(), sessions[1].clone()]);
+        assert_eq!(tickets.report().shared.unwrap().entries, 1, "the first was taken");
+    }
+
+    /// Whatever a session looks like, it comes back as it was.
+    #[test]
+    fn what_looks_otherwise_comes_back_whole() {
+        for n in 0..=255u8 {
+            for length in 0..100usize {
+                let session: Vec<u8> = (0..length).map(|at| n.wrapping_mul(at as u8 + 1)).collect();
+                assert_eq!(together(&apart(&session)), session, "{n} * {length} bytes");
+            }
+        }
     }
 }

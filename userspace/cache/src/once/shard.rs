@@ -11,13 +11,13 @@ use super::{Id, Slot};
 use hashbrown::HashTable;
 use memmap2::MmapMut;
 use std::io;
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 use zeroize::{Zeroize, Zeroizing};
 
 /// Slots of a chunk.
 const CHUNK_SLOTS: usize = 512;
 /// Bytes that values of each class may have. Longer ones are kept apart, each in an allocation of its own.
-const CLASS_BYTES: [usize; 12] = [48, 56, 64, 72, 80, 88, 96, 112, 128, 160, 208, 256];
+const CLASS_BYTES: [usize; 13] = [40, 48, 56, 64, 72, 80, 88, 96, 112, 128, 160, 208, 256];
 /// The class that the heads of those are in.
 const APART: u32 = CLASS_BYTES.len() as u32;
 const CLASS_SHIFT: u32 = 28;
@@ -36,10 +36,10 @@ struct Head {
     newer: u32,
     expires_s: u32,
     length: u16,
-    tag: u16,
+    group: u16,
 }
 
-const _: () = assert!(size_of::<Head>() == 32);
+const _: () = assert!(size_of::<Head>() == 24);
 const HEADS_BYTES: usize = CHUNK_SLOTS * size_of::<Head>();
 
 /// Slots for values of one size.
@@ -126,8 +126,8 @@ impl Shard {
         self.remove(id);
         let class = CLASS_BYTES.iter().position(|&bytes| bytes >= value.len()).map_or(APART, |at| at as u32);
         let Ok(place) = self.classes[class as usize].allot(class) else { return false };
-        let Slot { expires_s, tag } = slot;
-        *self.head_mut(place) = Head { id: *id, older: self.newest, newer: NONE, expires_s, length, tag };
+        let Slot { expires_s, group } = slot;
+        *self.head_mut(place) = Head { id: *id, older: self.newest, newer: NONE, expires_s, length, group };
         match self.newest {
             NONE => self.oldest = place,
             newest => self.head_mut(newest).newer = place,
@@ -222,7 +222,7 @@ impl Shard {
 
 impl Head {
     fn slot(&self) -> Slot {
-        Slot { expires_s: self.expires_s, tag: self.tag }
+        Slot { expires_s: self.expires_s, group: self.group }
     }
 }
 
@@ -232,8 +232,7 @@ impl Class {
         if self.free == NONE {
             let first = (self.chunks.len() * CHUNK_SLOTS) as u32 | class << CLASS_SHIFT;
             let newer = |at: usize| if at + 1 == CHUNK_SLOTS { NONE } else { first + at as u32 + 1 };
-            let free =
-                |at| Head { id: [0; 16], older: NONE, newer: newer(at), expires_s: 0, length: 0, tag: 0 };
+            let free = |at| Head { newer: newer(at), older: NONE, ..Head::new_zeroed() };
             let mut chunk = Chunk::new(self.value_bytes)?;
             chunk.heads_mut().iter_mut().enumerate().for_each(|(at, head)| *head = free(at));
             self.chunks.push(chunk);
@@ -249,7 +248,7 @@ impl Class {
         let at = number(place);
         self.value_mut(at).zeroize();
         let head = &mut self.chunks[at / CHUNK_SLOTS].heads_mut()[at % CHUNK_SLOTS];
-        (head.id, head.older, head.length) = ([0; 16], NONE, 0);
+        (head.id, head.older, head.length) = (Id::default(), NONE, 0);
         head.newer = std::mem::replace(&mut self.free, place);
     }
 
@@ -269,7 +268,9 @@ fn number(place: u32) -> usize {
     (place & ((1 << CLASS_SHIFT) - 1)) as usize
 }
 
-/// Ids that are put here are random numbers of our own. Whoever asks for others finds nothing, wherever they lie.
+/// Ids that are put here are random numbers of our own. Whoever asks for others finds nothing, wherever they lie. The bits
+/// that tell the shard are the same in all of one: they go where an index doesn't look, neither at the lowest bits nor at
+/// the highest seven.
 fn hash(id: &Id) -> u64 {
-    id.first_chunk().map_or(0, |&bytes| u64::from_le_bytes(bytes))
+    u64::from_le_bytes(*id).rotate_right(20)
 }
