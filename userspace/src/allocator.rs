@@ -4,10 +4,14 @@
     expect(unsafe_code, reason = "the allocator's settings, and giving back")
 )]
 
-/// mimalloc: per-thread heaps, so that workers share no allocator lock. `scripts/bench ablation` measures a build without.
+#[cfg(not(feature = "system-allocator"))]
+mod apart;
+
+/// mimalloc: per-thread heaps, so that workers share no allocator lock; with tables [`apart`]. `scripts/bench ablation`
+/// measures a build without.
 #[cfg(not(feature = "system-allocator"))]
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: apart::Apart = apart::Apart(mimalloc::MiMalloc);
 
 /// mimalloc's number for how many milliseconds freed memory waits until it is given back (`mi_option_purge_delay` of its
 /// mimalloc.h; the crate has no name for it), and what it is by default.

@@ -25,8 +25,6 @@ pub(crate) struct Lane {
     pub(crate) facts: LaneFacts,
     /// The AF_XDP sockets, if any, and behind them the kernel UDP socket.
     pub(crate) ports: Vec<Box<dyn Port>>,
-    /// Frames that the ports own together.
-    pub(crate) frame_count: usize,
 }
 
 /// What is known about a lane, for people.
@@ -85,10 +83,10 @@ pub(crate) fn open(args: &PathArgs, bind: SocketAddr, sharing: Sharing) -> Resul
         let first_lane = lanes.len().saturating_sub(usize::from(sharing.is_all_in_one()));
         for port in ports {
             match lanes.first_mut() {
-                Some(lane) if sharing.is_all_in_one() => lane.add_queue(args, interface.name(), port),
+                Some(lane) if sharing.is_all_in_one() => lane.add_queue(interface.name(), port),
                 _ => {
-                    let mut lane = Lane { facts: LaneFacts::default(), ports: Vec::new(), frame_count: 0 };
-                    lane.add_queue(args, interface.name(), port);
+                    let mut lane = Lane { facts: LaneFacts::default(), ports: Vec::new() };
+                    lane.add_queue(interface.name(), port);
                     lanes.push(lane);
                 }
             }
@@ -120,16 +118,14 @@ fn targets(locals: &[SocketAddr]) -> Vec<SocketAddr> {
 
 impl Lane {
     /// Adds a queue's socket, and says aloud how it runs.
-    fn add_queue(&mut self, args: &PathArgs, interface: &str, port: xsk::XskPort) {
+    fn add_queue(&mut self, interface: &str, port: xsk::XskPort) {
         self.facts.add_queue(interface, port.report());
-        self.frame_count += ((args.umem as usize) << 20) / args.frame_size as usize;
         self.ports.push(Box::new(port));
     }
 
     /// Adds a kernel socket, behind what is there.
     fn add_kernel(&mut self, port: UdpPort) {
         self.ports.push(Box::new(port));
-        self.frame_count += udp_options(true).frame_count;
     }
 }
 
@@ -320,7 +316,7 @@ fn kernel_only(bind: SocketAddr, sharing: Sharing, why: Vec<String>) -> Result<D
         why.join("; ")
     );
     let facts = LaneFacts { mode: "off".to_owned(), why, ..LaneFacts::default() };
-    let empty = || Lane { facts: facts.clone(), ports: Vec::new(), frame_count: 0 };
+    let empty = || Lane { facts: facts.clone(), ports: Vec::new() };
     let mut lanes: Vec<Lane> = (0..lane_count).map(|_| empty()).collect();
     for (index, port) in kernel.into_iter().enumerate() {
         lanes[index % lane_count].add_kernel(port);

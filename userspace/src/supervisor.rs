@@ -114,11 +114,7 @@ pub(crate) fn mailboxes(lanes: &[Lane]) -> Result<Vec<Mailbox>, Failure> {
             lanes.len()
         )));
     }
-    lanes
-        .iter()
-        .map(|lane| Mailbox::new(lane.frame_count))
-        .collect::<Result<_, _>>()
-        .map_err(Failure::runtime)
+    lanes.iter().map(|_| Mailbox::new()).collect::<Result<_, _>>().map_err(Failure::runtime)
 }
 
 /// The CPU of each worker: those of `--cpus` in turn, else the ones that this process may run on.

@@ -136,7 +136,7 @@ pub static WORKER: &[Row] = &[
     row("mprotect", NOT_EXECUTABLE, "guard pages; the C library's own heap"),
     always("munmap", "memory goes back; the rings and the UMEM of a queue at its end"),
     always("madvise", "memory that is idle goes back"),
-    always("mremap", "the C library's realloc"),
+    always("mremap", "a table that grows"),
     always("brk", "the C library's own heap"),
     // Time, chance, threads.
     always("clock_gettime", "where the vDSO has no clock"),

@@ -1,5 +1,5 @@
 //! What other threads may send to a worker: frames of its connections, its own frames coming home, commands.
-//! All queues are bounded; the one for frames of ports that came later, by the number of those frames.
+//! All queues are bounded; the one for frames that come home, by the number of those that the worker's ports have.
 
 use super::{
     GatewayConfig, Limits, Revoked,
@@ -10,10 +10,7 @@ use super::{
 };
 use crate::capture::tap::Tap;
 use bytes::Bytes;
-use crossbeam::{
-    channel::Sender,
-    queue::{ArrayQueue, SegQueue},
-};
+use crossbeam::{channel::Sender, queue::SegQueue};
 use port::{Frame, Port, Received};
 use std::{
     collections::HashSet,
@@ -134,10 +131,8 @@ pub(crate) struct Mailbox(Arc<Boxes>);
 
 struct Boxes {
     frames: Bounded<Handed>,
-    /// Every frame that the ports of the start may have lent out fits.
-    returns: ArrayQueue<(u8, Frame)>,
-    /// For what doesn't: frames of ports that came later. There are no more of them than those ports have.
-    more_returns: SegQueue<(u8, Frame)>,
+    /// There are no more of them than the ports have.
+    returns: SegQueue<(u8, Frame)>,
     inner: Bounded<HandedInner>,
     /// Inner packets for the network, from workers that have no way there.
     outward: Bounded<Bytes>,
@@ -147,12 +142,10 @@ struct Boxes {
 }
 
 impl Mailbox {
-    /// `lendable_count` is the number of frames that the worker's ports own together at the start.
-    pub(crate) fn new(lendable_count: usize) -> io::Result<Self> {
+    pub(crate) fn new() -> io::Result<Self> {
         Ok(Self(Arc::new(Boxes {
             frames: Bounded::new(FRAMES_MAX),
-            returns: ArrayQueue::new(lendable_count.max(1)),
-            more_returns: SegQueue::new(),
+            returns: SegQueue::new(),
             inner: Bounded::new(INNER_COUNT_MAX),
             outward: Bounded::new(INNER_COUNT_MAX),
             inner_bytes: AtomicUsize::new(0),
@@ -200,9 +193,7 @@ impl Mailbox {
 
     /// Sends a frame home to port `port` of this worker.
     pub(crate) fn send_home(&self, port: u8, frame: Frame) {
-        if let Err(home) = self.0.returns.push((port, frame)) {
-            self.0.more_returns.push(home);
-        }
+        self.0.returns.push((port, frame));
         self.0.waker.wake();
     }
 
@@ -218,7 +209,7 @@ impl Mailbox {
     }
 
     pub(super) fn next_return(&self) -> Option<(u8, Frame)> {
-        self.0.returns.pop().or_else(|| self.0.more_returns.pop())
+        self.0.returns.pop()
     }
 
     pub(super) fn next_command(&self) -> Option<Command> {
@@ -226,13 +217,11 @@ impl Mailbox {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        let Boxes { frames, returns, more_returns, inner, outward, inner_bytes: _, commands, waker: _ } =
-            &*self.0;
+        let Boxes { frames, returns, inner, outward, inner_bytes: _, commands, waker: _ } = &*self.0;
         frames.is_empty()
             && inner.is_empty()
             && outward.is_empty()
             && returns.is_empty()
-            && more_returns.is_empty()
             && commands.is_empty()
     }
 }

@@ -461,7 +461,7 @@ mod tests {
         for mix in 0..kinds.len().pow(4) {
             let datagrams: Vec<Vec<u8>> =
                 (0..4).map(|place| kinds[mix / kinds.len().pow(place) % kinds.len()].clone()).collect();
-            let mailboxes: Vec<Mailbox> = (0..2).map(|_| Mailbox::new(4).unwrap()).collect();
+            let mailboxes: Vec<Mailbox> = (0..2).map(|_| Mailbox::new().unwrap()).collect();
             let engine = |id: u8| Engine::new(EngineConfig::new(WorkerId(id), secrets.clone(), None));
             let (mut here, mut there) = (engine(0), engine(1));
             let port = OneBatch {

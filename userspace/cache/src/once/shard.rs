@@ -1,21 +1,20 @@
 //! A part of the store in memory: slots of fixed sizes in chunks, an index over them, and a list from oldest to newest.
 //!
 //! ```text
-//!  index: id ─► place ─► class (how long values may be) ─► chunk: [Head; 512], [value; 512]
+//!  index: id ─► place ─► class (how long values may be) ─► chunk: [Head; 768], [value; 768]
 //!  oldest ─► … ─► newest: places, linked through the heads
 //! ```
 //! What is kept for a day must not lie among what lives for a minute: one such block keeps all of the allocator's page that
-//! it is in, 64 KiB of it or more. So chunks are mappings of their own, and places of values that are gone are used again.
+//! it is in, 64 KiB of it or more. So chunks are so large that the daemon's allocator maps each apart, and places of values
+//! that are gone are used again.
 
 use super::{Id, Slot};
 use hashbrown::HashTable;
-use memmap2::MmapMut;
-use std::io;
-use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
+use std::collections::TryReserveError;
 use zeroize::{Zeroize, Zeroizing};
 
 /// Slots of a chunk.
-const CHUNK_SLOTS: usize = 512;
+const CHUNK_SLOTS: usize = 768;
 /// Bytes that values of each class may have. Longer ones are kept apart, each in an allocation of its own.
 const CLASS_BYTES: [usize; 13] = [40, 48, 56, 64, 72, 80, 88, 96, 112, 128, 160, 208, 256];
 /// The class that the heads of those are in.
@@ -28,8 +27,7 @@ const INDEX_BYTES_MAX: usize = 5 * 16_usize.div_ceil(7);
 
 /// What is known of a value. Invariant: in use, `older` and `newer` are its neighbours in the list; free, `newer` is the
 /// next free place of its class, and its value is wiped.
-#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C)]
+#[derive(Clone, Copy)]
 struct Head {
     id: Id,
     older: u32,
@@ -40,7 +38,6 @@ struct Head {
 }
 
 const _: () = assert!(size_of::<Head>() == 24);
-const HEADS_BYTES: usize = CHUNK_SLOTS * size_of::<Head>();
 
 /// Slots for values of one size.
 struct Class {
@@ -49,34 +46,29 @@ struct Class {
     free: u32,
 }
 
-/// Heads, and behind them the values. Wiped when it goes.
-struct Chunk(MmapMut);
-
-impl Chunk {
-    fn new(value_bytes: usize) -> io::Result<Self> {
-        MmapMut::map_anon(HEADS_BYTES + CHUNK_SLOTS * value_bytes).map(Self)
-    }
-
-    fn heads(&self) -> &[Head] {
-        <[Head]>::ref_from_bytes(&self.0[..HEADS_BYTES]).unwrap_or(&[])
-    }
-
-    fn heads_mut(&mut self) -> &mut [Head] {
-        <[Head]>::mut_from_bytes(&mut self.0[..HEADS_BYTES]).unwrap_or(&mut [])
-    }
-
-    fn values(&self) -> &[u8] {
-        &self.0[HEADS_BYTES..]
-    }
-
-    fn values_mut(&mut self) -> &mut [u8] {
-        &mut self.0[HEADS_BYTES..]
-    }
+/// The values are wiped when it goes.
+struct Chunk {
+    heads: Vec<Head>,
+    values: Zeroizing<Vec<u8>>,
 }
 
-impl Drop for Chunk {
-    fn drop(&mut self) {
-        self.0.zeroize();
+impl Chunk {
+    /// All its places free, in one list that starts at `first`.
+    fn new(value_bytes: usize, first: u32) -> Result<Self, TryReserveError> {
+        let (mut heads, mut values) = (Vec::new(), Zeroizing::new(Vec::new()));
+        heads.try_reserve_exact(CHUNK_SLOTS)?;
+        values.try_reserve_exact(CHUNK_SLOTS * value_bytes)?;
+        values.resize(CHUNK_SLOTS * value_bytes, 0);
+        let newer = |at: usize| if at + 1 == CHUNK_SLOTS { NONE } else { first + at as u32 + 1 };
+        heads.extend((0..CHUNK_SLOTS).map(|at| Head {
+            id: Id::default(),
+            older: NONE,
+            newer: newer(at),
+            expires_s: 0,
+            length: 0,
+            group: 0,
+        }));
+        Ok(Self { heads, values })
     }
 }
 
@@ -206,7 +198,7 @@ impl Shard {
 
     fn head_mut(&mut self, place: u32) -> &mut Head {
         let class = &mut self.classes[(place >> CLASS_SHIFT) as usize];
-        &mut class.chunks[number(place) / CHUNK_SLOTS].heads_mut()[number(place) % CHUNK_SLOTS]
+        &mut class.chunks[number(place) / CHUNK_SLOTS].heads[number(place) % CHUNK_SLOTS]
     }
 
     fn value(&self, place: u32) -> &[u8] {
@@ -216,7 +208,7 @@ impl Shard {
             return &self.apart[at];
         }
         let from = at % CHUNK_SLOTS * class.value_bytes;
-        &class.chunks[at / CHUNK_SLOTS].values()[from..][..length]
+        &class.chunks[at / CHUNK_SLOTS].values[from..][..length]
     }
 }
 
@@ -228,39 +220,35 @@ impl Head {
 
 impl Class {
     /// A free place; a chunk more, if there is none.
-    fn allot(&mut self, class: u32) -> io::Result<u32> {
+    fn allot(&mut self, class: u32) -> Result<u32, TryReserveError> {
         if self.free == NONE {
             let first = (self.chunks.len() * CHUNK_SLOTS) as u32 | class << CLASS_SHIFT;
-            let newer = |at: usize| if at + 1 == CHUNK_SLOTS { NONE } else { first + at as u32 + 1 };
-            let free = |at| Head { newer: newer(at), older: NONE, ..Head::new_zeroed() };
-            let mut chunk = Chunk::new(self.value_bytes)?;
-            chunk.heads_mut().iter_mut().enumerate().for_each(|(at, head)| *head = free(at));
-            self.chunks.push(chunk);
+            self.chunks.push(Chunk::new(self.value_bytes, first)?);
             self.free = first;
         }
         let place = self.free;
         let at = number(place);
-        self.free = self.chunks[at / CHUNK_SLOTS].heads()[at % CHUNK_SLOTS].newer;
+        self.free = self.chunks[at / CHUNK_SLOTS].heads[at % CHUNK_SLOTS].newer;
         Ok(place)
     }
 
     fn give_back(&mut self, place: u32) {
         let at = number(place);
         self.value_mut(at).zeroize();
-        let head = &mut self.chunks[at / CHUNK_SLOTS].heads_mut()[at % CHUNK_SLOTS];
+        let head = &mut self.chunks[at / CHUNK_SLOTS].heads[at % CHUNK_SLOTS];
         (head.id, head.older, head.length) = (Id::default(), NONE, 0);
         head.newer = std::mem::replace(&mut self.free, place);
     }
 
     fn value_mut(&mut self, at: usize) -> &mut [u8] {
         let from = at % CHUNK_SLOTS * self.value_bytes;
-        &mut self.chunks[at / CHUNK_SLOTS].values_mut()[from..][..self.value_bytes]
+        &mut self.chunks[at / CHUNK_SLOTS].values[from..][..self.value_bytes]
     }
 }
 
 fn head(classes: &[Class], place: u32) -> &Head {
     let class = &classes[(place >> CLASS_SHIFT) as usize];
-    &class.chunks[number(place) / CHUNK_SLOTS].heads()[number(place) % CHUNK_SLOTS]
+    &class.chunks[number(place) / CHUNK_SLOTS].heads[number(place) % CHUNK_SLOTS]
 }
 
 /// A place's number in its class.

@@ -98,7 +98,7 @@ mod tests {
             client: client.into(),
             instance: Some(instance),
             worker: 0,
-            mailbox: Mailbox::new(1).unwrap(),
+            mailbox: Mailbox::new().unwrap(),
             on: (conn, StreamId::new(Side::Client, Dir::Bi, 0)),
         }
     }
