@@ -70,6 +70,7 @@ pub fn asleep(common: &Common, asleep: &Asleep) -> Result<Row> {
     row.must_be("answered of the live ones", run.tally.answered, asked);
     let status = run.gateway.status()?;
     let (rss, _) = run.gateway.memory(&status)?;
+    let rss_file = run.gateway.process().memory()?.file_bytes;
     let per_tunnel = ratio(rss.saturating_sub(rss_live) as f64, tunnels.into());
     row.set("rss_asleep_bytes", rss)?;
     row.must_be(
@@ -97,6 +98,7 @@ pub fn asleep(common: &Common, asleep: &Asleep) -> Result<Row> {
     row.bytes_per_tunnel = per_tunnel;
     row.set("rss_after_storm_bytes", row.rss_bytes)?;
     row.rss_bytes = rss;
+    row.set("rss_file_bytes", rss_file)?;
     row.set("lapse_s", lapse.as_secs_f64())?;
     row.set("users", common.gateway.users)?;
     run.end()?;

@@ -40,6 +40,8 @@ impl FleetConfig {
         if self.sleepers.is_some() {
             tls.resumption = Resumption::store(tickets.clone());
             tls.enable_early_data = true;
+            // The names are for these stores alone: clients of one gateway call it by one name, or by its address.
+            tls.enable_sni = false;
         }
         let quic = Arc::new(tls::quic_client(tls)?);
         let client = |options: &TransportOptions| {

@@ -15,6 +15,8 @@ pub(super) struct Process(pub(super) u32);
 pub(super) struct Memory {
     /// VmRSS.
     pub(super) resident_bytes: u64,
+    /// RssFile: pages of the program and of libraries, most of which the kernel maps beside one that was touched.
+    pub(super) file_bytes: u64,
     /// Private pages that were written: what the process alone costs.
     pub(super) private_dirty_bytes: u64,
     /// Huge pages, which are not in VmRSS.
@@ -32,6 +34,7 @@ impl Process {
         let rollup = self.read("smaps_rollup")?;
         Ok(Memory {
             resident_bytes: kilobytes(&status, "VmRSS:").context("no VmRSS in /proc/PID/status")?,
+            file_bytes: kilobytes(&status, "RssFile:").unwrap_or(0),
             private_dirty_bytes: kilobytes(&rollup, "Private_Dirty:").unwrap_or(0),
             hugetlb_bytes: kilobytes(&status, "HugetlbPages:").unwrap_or(0),
         })

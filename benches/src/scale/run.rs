@@ -267,6 +267,7 @@ impl Run {
         (row.rss_bytes, row.umem_bytes) = (rss, umem);
         row.bytes_per_tunnel = ratio(rss.saturating_sub(self.rss_before) as f64, tunnels as f64);
         let own = Process::own().memory()?.resident_bytes;
+        row.set("rss_file_bytes", self.gateway.process().memory()?.file_bytes)?;
         row.set("rss_before_bytes", self.rss_before)?;
         row.set("own_rss_bytes", own)?;
         row.set(
