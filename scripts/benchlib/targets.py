@@ -301,12 +301,14 @@ def kept(flags, _hold, values, host):
     live = [one for one in whole if one["mode"] == "hold"]
     if asleep:
         values.add("asleep_rss", asleep[-1]["rss_bytes"] / 1e6)
+        if (file_bytes := asleep[-1].get("rss_file_bytes")) is not None:
+            values.remarks["asleep_rss"] = f"{file_bytes / 1e6:.1f} MB of it are pages of the program's and the libraries' files"
     if live:
         values.add("concurrent", max(one["live"] for one in live))
     values.lacks([key for key in KEPT if key not in values], "no whole result of scripts/bench scale lies beside this one")
     # It may be an older one, when this run of scale was not saved.
     if (commit := report["host"].get("commit")) != host.get("commit"):
-        values.remarks.update(dict.fromkeys(KEPT, f"of commit {commit}"))
+        values.remarks.update({key: "; ".join(filter(None, (values.remarks.get(key), f"of commit {commit}"))) for key in KEPT})
 
 
 # Keys, what is said of it, and who measures them.

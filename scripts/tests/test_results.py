@@ -254,6 +254,11 @@ class Targets(unittest.TestCase):
         self.assertTrue(promises.row("concurrent", values)["how"].endswith("; of commit abc"))
         targets.kept(of(None), None, values := promises.Values(), HOST)
         self.assertEqual(set(values.missing), promises.KEPT)
+        report["rows"].append({"problems": [], "mode": "asleep", "rss_bytes": 60_000_000, "rss_file_bytes": 12_340_000})
+        for commit, end in (("abc", "12.3 MB of it are pages of the program's and the libraries' files"), ("def", "files; of commit abc")):
+            targets.kept(of(report), None, values := promises.Values(), {**HOST, "commit": commit})
+            self.assertEqual(values["asleep_rss"], [60.0])
+            self.assertTrue(promises.row("asleep_rss", values)["how"].endswith(end), values.remarks)
 
 
 def shaken(kind="full", rates=(900.0, 1100.0, 1000.0), **more):
