@@ -10,7 +10,7 @@ use zeroize::{Zeroize, Zeroizing};
 /// What `beam show caches` calls it.
 const NAME: &str = "tickets";
 /// A session is some 80 bytes, and a client's certificates where it has some; in the store it takes 70 to 80 ([`apart`]).
-/// So many keep 200,000 clients resumable for a day, asleep or not. Further ones push out the oldest.
+/// So many keep 260,000 clients resumable for a day, asleep or not. Further ones push out the oldest.
 const LIMITS: Limits = Limits {
     local_entries_max: 0,
     shared: Bounds { entries_max: 262_144, bytes_max: 24 << 20 },
