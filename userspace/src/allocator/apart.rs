@@ -1,13 +1,13 @@
 //! Tables lie apart: each is a mapping of its own, that goes back to the system whole when the table goes or grows.
 //!
 //! ```text
-//!   12 KiB and more, and no power of two ──► mmap, mremap, munmap
+//!   12 KiB and more, but 64 KiB, 128 KiB and so on ──► mmap, mremap, munmap
 //!   all else ──► mimalloc
 //! ```
 //! What a burst of connections makes grow (lists, hash tables, histograms, chunks of records) doubles a dozen times, and
 //! what it outgrew lies among what stays: an allocator that keeps blocks of one size together can't give those pages back.
-//! Such a block comes and goes seldom, and moves without a copy. What the datapath reads into are powers of two, 64 and
-//! 256 KiB, that come and go all the time: those stay with mimalloc, which keeps some at hand.
+//! Such a block comes and goes seldom, and moves without a copy. What the datapath reads into is 64 and 256 KiB, and comes
+//! and goes all the time: powers of two from there on stay with mimalloc, which keeps some at hand.
 
 use mimalloc::MiMalloc;
 use rustix::mm::{MapFlags, MremapFlags, ProtFlags, mmap_anonymous, mremap, munmap};
@@ -18,6 +18,8 @@ use std::{
 
 /// Smaller blocks would leave much of their last page unused.
 const TABLE_BYTES: usize = 12 << 10;
+/// From here on a power of two is a buffer.
+const BUFFER_BYTES: usize = 64 << 10;
 /// No system has smaller pages, so all mappings are aligned to this.
 const ALIGN_MAX: usize = 4096;
 
@@ -26,7 +28,8 @@ pub(super) struct Apart(pub(super) MiMalloc);
 
 fn is_table(layout: &Layout) -> bool {
     let bytes = layout.size();
-    bytes >= TABLE_BYTES && !bytes.is_power_of_two() && layout.align() <= ALIGN_MAX
+    let is_buffer = bytes >= BUFFER_BYTES && bytes.is_power_of_two();
+    bytes >= TABLE_BYTES && !is_buffer && layout.align() <= ALIGN_MAX
 }
 
 /// Null: the system has no memory, or lets this process have no more mappings (`vm.max_map_count`).
@@ -214,9 +217,14 @@ mod tests {
     #[test]
     fn a_table_is_a_mapping_and_a_buffer_is_not() {
         let heap = Apart(MiMalloc);
-        for (bytes, is_apart) in
-            [(12_287, false), (12_289, true), (65_536, false), (262_144, false), (262_145, true)]
-        {
+        for (bytes, is_apart) in [
+            (12_287, false),
+            (12_288, true),
+            (16_384, true),
+            (65_536, false),
+            (262_144, false),
+            (262_145, true),
+        ] {
             let layout = Layout::from_size_align(bytes, 8).unwrap();
             // SAFETY: the size isn't zero.
             let block = unsafe { heap.alloc(layout) };
