@@ -267,16 +267,18 @@ impl Once {
             let found = groups.iter().rposition(|group| group.tag == *tag && *group.common == *common);
             found.map(|at| at as u16)
         };
-        if let Some(number) = position(&self.groups.read().unwrap_or_else(PoisonError::into_inner)) {
+        // What has nothing in common with others finds room while there are numbers.
+        let groups_max = if common.is_empty() { usize::from(u16::MAX) } else { GROUPS_MAX };
+        let groups = self.groups.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(number) = position(&groups) {
             return Some(number);
         }
-        if common.len() > COMMON_BYTES_MAX {
+        if common.len() > COMMON_BYTES_MAX || groups.len() >= groups_max {
             return None;
         }
+        drop(groups);
         let mut groups = self.groups.write().unwrap_or_else(PoisonError::into_inner);
         position(&groups).or_else(|| {
-            // What has nothing in common with others finds room while there are numbers.
-            let groups_max = if common.is_empty() { usize::from(u16::MAX) } else { GROUPS_MAX };
             let number = (groups.len() < groups_max).then_some(groups.len() as u16)?;
             groups.push(Arc::new(Group { tag: *tag, common: common.into() }));
             Some(number)
