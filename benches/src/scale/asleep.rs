@@ -53,7 +53,7 @@ pub fn asleep(common: &Common, asleep: &Asleep) -> Result<Row> {
 
     run.establish(0..live)?;
     run.until(SETTLE, |_| Ok(false))?;
-    let (rss_live, _) = run.gateway.memory(&run.gateway.status()?)?;
+    let rss_live = run.gateway.memory(&run.gateway.status()?)?.rss_bytes;
     row.set("rss_live_bytes", rss_live)?;
     let took = run.establish(live..live + tunnels)?;
     row.setup_per_s = ratio(tunnels.into(), took.as_secs_f64());
@@ -69,10 +69,9 @@ pub fn asleep(common: &Common, asleep: &Asleep) -> Result<Row> {
     (row.cpu_percent, _) = run.percent(&window)?;
     row.must_be("answered of the live ones", run.tally.answered, asked);
     let status = run.gateway.status()?;
-    let (rss, _) = run.gateway.memory(&status)?;
-    let rss_file = run.gateway.process().memory()?.file_bytes;
-    let per_tunnel = ratio(rss.saturating_sub(rss_live) as f64, tunnels.into());
-    row.set("rss_asleep_bytes", rss)?;
+    let held = run.gateway.memory(&status)?;
+    let per_tunnel = ratio(held.rss_bytes.saturating_sub(rss_live) as f64, tunnels.into());
+    row.set("rss_asleep_bytes", held.rss_bytes)?;
     row.must_be(
         "tunnels that the gateway says are asleep",
         status["asleep"].as_u64().unwrap_or(0),
@@ -97,8 +96,8 @@ pub fn asleep(common: &Common, asleep: &Asleep) -> Result<Row> {
     run.describe(&mut row, &status, tunnels.into())?;
     row.bytes_per_tunnel = per_tunnel;
     row.set("rss_after_storm_bytes", row.rss_bytes)?;
-    row.rss_bytes = rss;
-    row.set("rss_file_bytes", rss_file)?;
+    row.rss_bytes = held.rss_bytes;
+    row.set("rss_file_bytes", held.file_bytes)?;
     row.set("lapse_s", lapse.as_secs_f64())?;
     row.set("users", common.gateway.users)?;
     run.end()?;

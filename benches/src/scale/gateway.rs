@@ -57,6 +57,16 @@ pub(super) struct Gateway {
     log: Arc<Log>,
 }
 
+/// What a gateway takes of memory.
+pub(super) struct Held {
+    /// VmRSS without the UMEM.
+    pub(super) rss_bytes: u64,
+    pub(super) umem_bytes: u64,
+    /// As [`Memory`] has them.
+    pub(super) file_bytes: u64,
+    pub(super) private_dirty_bytes: u64,
+}
+
 /// The end of its log.
 #[derive(Default)]
 struct Log {
@@ -181,14 +191,16 @@ impl Gateway {
         Process(self.child.id())
     }
 
-    /// Resident memory without the UMEM, and the UMEM. The UMEM is pinned, so all of it is resident.
-    pub(super) fn memory(&self, status: &Value) -> Result<(u64, u64)> {
-        let Memory { resident_bytes, hugetlb_bytes, .. } = self.process().memory()?;
+    /// What it takes. The UMEM is pinned, so all of it is resident.
+    pub(super) fn memory(&self, status: &Value) -> Result<Held> {
+        let Memory { resident_bytes, file_bytes, private_dirty_bytes, hugetlb_bytes } =
+            self.process().memory()?;
         let workers = status["workers"].as_array().map_or(&[][..], Vec::as_slice);
         let frames = workers.iter().filter_map(|worker| worker["frames"].as_array()).flatten();
         let frame_count: u64 = frames.filter_map(|frames| frames["total"].as_u64()).sum();
         let umem_bytes = frame_count * self.frame_bytes();
-        Ok((resident_bytes.saturating_sub(umem_bytes.saturating_sub(hugetlb_bytes)), umem_bytes))
+        let rss_bytes = resident_bytes.saturating_sub(umem_bytes.saturating_sub(hugetlb_bytes));
+        Ok(Held { rss_bytes, umem_bytes, file_bytes, private_dirty_bytes })
     }
 
     fn frame_bytes(&self) -> u64 {

@@ -84,7 +84,7 @@ pub fn limit(common: &Common, limit: &Limit) -> Result<Row> {
         row.must_be(&format!("the gateway's `{name}`"), counter(&status, name), refused);
     }
     row.must_be("its connections", status["connections"].as_u64().unwrap_or(0), count);
-    let (rss_at_limit, _) = run.gateway.memory(&status)?;
+    let rss_at_limit = run.gateway.memory(&status)?.rss_bytes;
 
     // Those that are in go on being answered.
     let ended = run.tally.ended.clone();

@@ -11,10 +11,11 @@ const SCHEMA: &str = "beam.bench.scale.v1";
 
 const METHOD: &str = "One real beam serve and one client process (bench-scale) with a QUIC connection for each tunnel, from \
     source addresses of its own over a few UDP sockets; each tunnel is authenticated by a request with its user's bearer \
-    token; no server name is sent, as if all had the gateway's address. rss_bytes: the gateway's VmRSS without its UMEM, rss_file_bytes: what of that are pages of the program's and the \
-    libraries' files; bytes_per_tunnel: what it has grown by since it was ready, by \
-    tunnels, live or asleep; setup_per_s: tunnels by the time from the first Initial to the last answer; latencies: from when \
-    a request was due, open loop; cpu_percent: the gateway's user and system time, 100 is one core, while tunnels are held; \
+    token; no server name is sent, as if all had the gateway's address. rss_bytes: the gateway's VmRSS without its UMEM; \
+    rss_file_bytes: what of that are pages of the program's and the libraries' files; bytes_per_tunnel: what it has grown by \
+    since it was ready, by tunnels, live or asleep; setup_per_s: tunnels by the time from the first Initial to the last \
+    answer; latencies: from when a request was due, open loop; cpu_percent: the gateway's user and system time, 100 is one \
+    core, while tunnels are held; \
     own_cpu_percent: the same of the client process, which shares the machine's cores with it.";
 
 /// The object.

@@ -128,7 +128,7 @@ impl Run {
             sleepers,
         };
         let fleet = Fleet::new(config, gateway.users.clone())?;
-        let (rss_before, _) = gateway.memory(&gateway.status()?)?;
+        let rss_before = gateway.memory(&gateway.status()?)?.rss_bytes;
         let own_rss_before = Process::own().memory()?.resident_bytes;
         Ok(Self {
             gateway,
@@ -263,18 +263,18 @@ impl Run {
 
     /// Fills in what every mode reports.
     pub(super) fn describe(&self, row: &mut Row, status: &Value, tunnels: u64) -> Result<()> {
-        let (rss, umem) = self.gateway.memory(status)?;
-        (row.rss_bytes, row.umem_bytes) = (rss, umem);
-        row.bytes_per_tunnel = ratio(rss.saturating_sub(self.rss_before) as f64, tunnels as f64);
+        let held = self.gateway.memory(status)?;
+        (row.rss_bytes, row.umem_bytes) = (held.rss_bytes, held.umem_bytes);
+        row.bytes_per_tunnel = ratio(held.rss_bytes.saturating_sub(self.rss_before) as f64, tunnels as f64);
         let own = Process::own().memory()?.resident_bytes;
-        row.set("rss_file_bytes", self.gateway.process().memory()?.file_bytes)?;
+        row.set("rss_file_bytes", held.file_bytes)?;
         row.set("rss_before_bytes", self.rss_before)?;
         row.set("own_rss_bytes", own)?;
         row.set(
             "own_bytes_per_tunnel",
             ratio(own.saturating_sub(self.own_rss_before) as f64, tunnels as f64),
         )?;
-        row.set("private_dirty_bytes", self.gateway.process().memory()?.private_dirty_bytes)?;
+        row.set("private_dirty_bytes", held.private_dirty_bytes)?;
         row.set("gateway_flags", &self.gateway.flags)?;
         row.set("workers", status["workers"].as_array().map_or(0, Vec::len))?;
         row.set("xdp_mode", &status["workers"][0]["xdp_mode"])?;

@@ -21,6 +21,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, atomic::Ordering::Relaxed},
     time::Duration,
 };
+use zeroize::Zeroizing;
 
 /// What a value is asked for by: a random number that its maker chose.
 pub type Id = [u8; 8];
@@ -36,24 +37,23 @@ const GROUPS_MAX: usize = 1024;
 const COMMON_BYTES_MAX: usize = 128;
 
 /// What is kept, in two parts.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Value {
     /// The same in many values, and no secret: kept for good, once for each tag.
     pub common: Vec<u8>,
-    /// The rest. Wiped when it is gone from here.
-    pub own: Vec<u8>,
+    /// The rest, which may be secret.
+    pub own: Zeroizing<Vec<u8>>,
 }
 
 impl Value {
     /// One that has nothing in common with others.
     #[must_use]
     pub fn own(own: Vec<u8>) -> Self {
-        Self { common: Vec::new(), own }
+        Self { common: Vec::new(), own: own.into() }
     }
 }
 
 /// Values under one tag, with the same in common.
-#[derive(PartialEq, Eq)]
 struct Group {
     tag: Tag,
     common: Box<[u8]>,
@@ -192,7 +192,7 @@ impl Once {
     }
 
     /// What was taken out, if it is in its time and for who asks.
-    fn judged(&self, now: Stamp, tag: &Tag, found: Option<(Slot, Vec<u8>)>) -> Option<Value> {
+    fn judged(&self, now: Stamp, tag: &Tag, found: Option<(Slot, Zeroizing<Vec<u8>>)>) -> Option<Value> {
         let is_over = found.as_ref().is_some_and(|(slot, _)| self.is_over(now, slot.expires()));
         let given = found.filter(|_| !is_over).and_then(|(slot, own)| {
             let group = self.group(slot).filter(|group| group.tag == *tag)?;
@@ -295,7 +295,7 @@ fn read(bytes: &[u8]) -> Option<(Tag, Value)> {
     let (tag, bytes) = bytes.split_first_chunk()?;
     let (length, bytes) = bytes.split_first_chunk()?;
     let (common, own) = bytes.split_at_checked(u16::from_le_bytes(*length).into())?;
-    Some((*tag, Value { common: common.to_vec(), own: own.to_vec() }))
+    Some((*tag, Value { common: common.to_vec(), own: own.to_vec().into() }))
 }
 
 fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {

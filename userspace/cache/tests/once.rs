@@ -41,7 +41,7 @@ fn each_is_taken_once_by_its_tag_in_its_time() {
                     let name = if known { names[rng.random_range(0..names.len())] } else { id(&mut rng) };
                     let length = [0, 1, 40, 41, 76, 80, 256, 257, 3000][rng.random_range(0..9)];
                     let common = vec![rng.random_range(0..3); [0, 7, 128][rng.random_range(0..3)]];
-                    let mut value = Value { common, own: vec![0; length] };
+                    let mut value = Value { common, own: vec![0; length].into() };
                     rng.fill_bytes(&mut value.own);
                     let (tag, ttl_s) = (rng.random_range(0..3), rng.random_range(1..5_000));
                     assert!(store.put(
@@ -139,7 +139,7 @@ fn the_disk_keeps_them_for_the_next_process() {
         || Once::new("things", limits(1000, 1 << 20), Some(Disk::new(&scratch.file(), Loudness::Warning)));
     let now = Stamp(1_000_000_000);
     let name = |n: u8| [n; 8];
-    let value = |n: u8| Value { common: vec![n % 3; 40], own: vec![n; 300] };
+    let value = |n: u8| Value { common: vec![n % 3; 40], own: vec![n; 300].into() };
     let first = open();
     for n in 0..10 {
         assert!(first.put(now, &name(n), &[n % 2; 32], &value(n), HOUR));
@@ -166,7 +166,7 @@ fn the_disk_keeps_them_for_the_next_process() {
 fn what_is_in_common_is_bounded() {
     let store = Once::new("things", limits(1 << 20, 1 << 30), None);
     let put = |n: u32, common: Vec<u8>| {
-        let value = Value { common, own: n.to_le_bytes().to_vec() };
+        let value = Value { common, own: n.to_le_bytes().to_vec().into() };
         let id = (u64::from(n) << 32 | u64::from(n)).to_le_bytes();
         store.put(Stamp(1_000_000), &id, &[1; 32], &value, HOUR).then_some((id, value))
     };

@@ -32,11 +32,16 @@ fn is_table(layout: &Layout) -> bool {
     bytes >= TABLE_BYTES && !is_buffer && layout.align() <= ALIGN_MAX
 }
 
-/// Null: the system has no memory, or lets this process have no more mappings (`vm.max_map_count`).
-fn map(bytes: usize) -> *mut u8 {
+/// A mapping of zeroes for a table. Null: it is none, the system has no memory, or it lets this process have no more
+/// mappings (`vm.max_map_count`).
+fn map(layout: &Layout) -> *mut u8 {
+    if !is_table(layout) {
+        return ptr::null_mut();
+    }
     let (prot, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE);
     // SAFETY: a new mapping where the kernel sees fit touches nothing that is there.
-    unsafe { mmap_anonymous(ptr::null_mut(), bytes, prot, flags) }.map_or(ptr::null_mut(), <*mut _>::cast)
+    unsafe { mmap_anonymous(ptr::null_mut(), layout.size(), prot, flags) }
+        .map_or(ptr::null_mut(), <*mut _>::cast)
 }
 
 /// Whether a block as large as a table is a mapping. Where none could be made, mimalloc has given it.
@@ -50,7 +55,7 @@ fn is_mapping(block: *mut u8) -> bool {
 // give again, and for tables from where it lies, which never changes.
 unsafe impl GlobalAlloc for Apart {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let table = if is_table(&layout) { map(layout.size()) } else { ptr::null_mut() };
+        let table = map(&layout);
         if !table.is_null() {
             return table;
         }
@@ -59,8 +64,7 @@ unsafe impl GlobalAlloc for Apart {
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        // The system's pages are zero.
-        let table = if is_table(&layout) { map(layout.size()) } else { ptr::null_mut() };
+        let table = map(&layout);
         if !table.is_null() {
             return table;
         }

@@ -5,7 +5,7 @@ use crate::cli::EarlyData;
 use cache::{Bounds, CacheReport, Disk, Id, Limits, Once, Value};
 use rustls::server::StoresServerSessions;
 use std::{fmt, sync::Arc};
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
 /// What `beam show caches` calls it.
 const NAME: &str = "tickets";
@@ -48,7 +48,7 @@ fn apart(session: &[u8]) -> Value {
         let (head, rest) = session.split_at_checked(at)?;
         let (secret, rest) = rest.split_at_checked(secret_bytes)?;
         let (middle, end) = rest.split_at_checked(rest.len().checked_sub(TIME_LOW_AND_AGE_BYTES)?)?;
-        Some(Value { common: [head, middle].concat(), own: [secret, end].concat() })
+        Some(Value { common: [head, middle].concat(), own: [secret, end].concat().into() })
     };
     parts().unwrap_or_else(|| Value::own(session.to_vec()))
 }
@@ -61,7 +61,7 @@ fn together(value: &Value) -> Vec<u8> {
         let (secret, end) = own.split_at_checked(own.len().checked_sub(TIME_LOW_AND_AGE_BYTES)?)?;
         Some([head, secret, middle, end].concat())
     };
-    parts().unwrap_or_else(|| own.clone())
+    parts().unwrap_or_else(|| own.to_vec())
 }
 
 /// All tickets, whatever they were given under.
@@ -115,14 +115,12 @@ impl TicketsOf {
         Self { all, of }
     }
 
-    fn keep(&self, id: &Id, mut session: Value) -> bool {
+    fn keep(&self, id: &Id, session: &Value) -> bool {
         let Tickets { sessions, follows, .. } = &*self.all;
-        let is_kept = match follows {
-            true => sessions.put_through(now(), id, &self.of, &session, TICKET_LIFETIME),
-            false => sessions.put(now(), id, &self.of, &session, TICKET_LIFETIME),
-        };
-        session.own.zeroize();
-        is_kept
+        match follows {
+            true => sessions.put_through(now(), id, &self.of, session, TICKET_LIFETIME),
+            false => sessions.put(now(), id, &self.of, session, TICKET_LIFETIME),
+        }
     }
 }
 
@@ -137,7 +135,7 @@ impl StoresServerSessions for TicketsOf {
         let session = Zeroizing::new(value);
         let Some(id) = id_of(&key) else { return false };
         // What they have in common is bounded, as clients have a say in it (the name they ask for, their certificates).
-        self.keep(&id, apart(&session)) || self.keep(&id, Value::own(session.to_vec()))
+        self.keep(&id, &apart(&session)) || self.keep(&id, &Value::own(session.to_vec()))
     }
 
     /// TLS 1.2 asks this way; beam has none of it.
@@ -152,11 +150,7 @@ impl StoresServerSessions for TicketsOf {
             true => sessions.take_soon_everywhere(now(), &id, &self.of),
             false => sessions.take(now(), &id, &self.of),
         };
-        value.map(|mut value| {
-            let session = together(&value);
-            value.own.zeroize();
-            session
-        })
+        value.as_ref().map(together)
     }
 
     fn can_cache(&self) -> bool {

@@ -141,10 +141,10 @@ impl Shard {
     }
 
     /// Takes a value out.
-    pub(super) fn take(&mut self, id: &Id) -> Option<(Slot, Vec<u8>)> {
+    pub(super) fn take(&mut self, id: &Id) -> Option<(Slot, Zeroizing<Vec<u8>>)> {
         let place = self.find(id)?;
         let slot = self.head(place).slot();
-        let value = self.value(place).to_vec();
+        let value = Zeroizing::new(self.value(place).to_vec());
         self.remove(id);
         Some((slot, value))
     }
