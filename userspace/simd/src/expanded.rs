@@ -21,8 +21,8 @@ use std::{
     sync::atomic::{AtomicU32, AtomicU64, Ordering},
 };
 
-/// Expanded packet keys that a thread keeps: two for each of 256 busy connections, about 1.5 KB each.
-pub(crate) const PACKET_KEYS_MAX: usize = 512;
+/// Expanded packet keys that a thread keeps: two for each of 64 busy connections, about 1.5 KB each.
+pub(crate) const PACKET_KEYS_MAX: usize = 128;
 /// Expanded header keys that a thread keeps, about 300 B each.
 pub(crate) const HEADER_KEYS_MAX: usize = 512;
 

@@ -141,7 +141,7 @@ fn degraded_queues(daemon: &Supervisor) -> u64 {
     (of_lanes.sum::<usize>() + unserved.sum::<usize>()) as u64
 }
 
-/// What the workers had measured at the last few looks, 120 KB each, so that a quantile is of more than a second and of
+/// What the workers had measured at the last few looks, 120 KB each at most, so that a quantile is of more than a second and of
 /// nothing that is over.
 #[derive(Debug, Default)]
 pub(super) struct Lately(VecDeque<Box<Meters>>);

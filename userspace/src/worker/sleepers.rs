@@ -13,6 +13,7 @@
 use super::account::Account;
 use hashbrown::HashTable;
 use masque::TunnelId;
+use slab::Slab;
 use std::{
     hash::{BuildHasher, RandomState},
     sync::{
@@ -33,35 +34,58 @@ const NONE: u32 = u32::MAX;
 /// In place of the time that it fell asleep.
 const AWAKE: u32 = u32::MAX;
 
-/// A tunnel. Invariant: without an account the place is free, and `newer` is the next free one. While awake, `older` is
-/// the number of its newest connection; asleep, both are the neighbours in its account's list.
+/// A tunnel. Invariant: without an account ([`NONE`]) the place is free, and `newer` is the next free one. While awake,
+/// `older` is the number of its newest connection; asleep, both are the neighbours in its account's list.
 #[derive(Debug)]
 struct Record {
-    account: Option<Arc<Account>>,
-    id: u64,
-    tx_bytes: u64,
-    rx_bytes: u64,
-    flows_opened: u32,
+    /// Its number in the table.
+    account: u32,
     since_s: u32,
     newer: u32,
     older: u32,
+    flows_opened: u32,
+    id: [u32; 2],
+    tx_bytes: Bytes,
+    rx_bytes: Bytes,
+}
+
+/// Up to 281 TB, and no more beyond; 6 bytes large.
+#[derive(Clone, Copy, Debug, Default)]
+struct Bytes([u16; 3]);
+
+impl Bytes {
+    fn new(bytes: u64) -> Self {
+        let bytes = bytes.min((1 << 48) - 1);
+        Self([bytes as u16, (bytes >> 16) as u16, (bytes >> 32) as u16])
+    }
+
+    fn get(self) -> u64 {
+        self.0.iter().rev().fold(0, |bytes, &part| bytes << 16 | u64::from(part))
+    }
 }
 
 /// What the index takes for each, at worst: 5 bytes a bucket, and after growing 7 of 16 buckets are in use.
 const INDEX_BYTES_MAX: usize = 5 * 16_usize.div_ceil(7);
-const _: () = assert!(size_of::<Record>() + INDEX_BYTES_MAX <= 64);
+const _: () = assert!(size_of::<Record>() == 40 && size_of::<Record>() + INDEX_BYTES_MAX <= 55);
 
 /// The sleepers of one account, oldest to newest. Read and written under the table's lock alone.
 #[derive(Debug)]
 pub(crate) struct OfAccount {
+    /// In the table, which has it as long as it has records of it.
+    number: AtomicU32,
+    /// Tunnels, awake and asleep.
+    records: AtomicU32,
     oldest: AtomicU32,
     newest: AtomicU32,
+    /// Of those asleep.
     count: AtomicU32,
 }
 
 impl Default for OfAccount {
     fn default() -> Self {
-        Self { oldest: AtomicU32::new(NONE), newest: AtomicU32::new(NONE), count: AtomicU32::new(0) }
+        let [number, oldest, newest] = [const { AtomicU32::new(NONE) }; 3];
+        let [records, count] = [const { AtomicU32::new(0) }; 2];
+        Self { number, records, oldest, newest, count }
     }
 }
 
@@ -130,6 +154,8 @@ pub(crate) struct Sleepers {
 struct Table {
     chunks: Vec<Vec<Record>>,
     free: Option<u32>,
+    /// Those that have records, by number.
+    accounts: Slab<Arc<Account>>,
     /// Records in use, by account and id.
     index: HashTable<u32>,
     hasher: RandomState,
@@ -244,10 +270,10 @@ impl Sleepers {
         let table = self.lock();
         let end = from.saturating_add(places).min(table.places());
         let asleep = (from..end).map(|at| table.record(at as u32)).filter_map(|record| {
-            let account = record.account.as_ref().filter(|_| record.since_s != AWAKE)?;
-            (!is_over(record.since_s, now_s)).then(|| Sleeper {
+            let account = table.accounts.get(record.account as usize)?;
+            (record.since_s != AWAKE && !is_over(record.since_s, now_s)).then(|| Sleeper {
                 client: account.name.clone(),
-                id: record.id,
+                id: record.id(),
                 moved: record.moved(),
                 asleep_s: now_s.saturating_sub(record.since_s).into(),
             })
@@ -281,11 +307,19 @@ impl Moved {
 
 impl Record {
     fn moved(&self) -> Moved {
-        Moved { tx_bytes: self.tx_bytes, rx_bytes: self.rx_bytes, flows_opened: self.flows_opened }
+        Moved {
+            tx_bytes: self.tx_bytes.get(),
+            rx_bytes: self.rx_bytes.get(),
+            flows_opened: self.flows_opened,
+        }
     }
 
-    fn is(&self, account: &Arc<Account>, id: u64) -> bool {
-        self.id == id && self.account.as_ref().is_some_and(|of| Arc::ptr_eq(of, account))
+    fn id(&self) -> u64 {
+        u64::from(self.id[1]) << 32 | u64::from(self.id[0])
+    }
+
+    fn is_asleep(&self) -> bool {
+        self.account != NONE && self.since_s != AWAKE
     }
 }
 
@@ -304,17 +338,31 @@ impl Table {
 
     fn set_moved(&mut self, at: u32, Moved { tx_bytes, rx_bytes, flows_opened }: Moved) {
         let record = self.record_mut(at);
-        (record.tx_bytes, record.rx_bytes, record.flows_opened) = (tx_bytes, rx_bytes, flows_opened);
+        (record.tx_bytes, record.rx_bytes) = (Bytes::new(tx_bytes), Bytes::new(rx_bytes));
+        record.flows_opened = flows_opened;
     }
 
     /// Ids are the client's choice: the hash is keyed.
-    fn hash(hasher: &RandomState, account: &Arc<Account>, id: u64) -> u64 {
-        hasher.hash_one((Arc::as_ptr(account) as usize, id))
+    fn hash(hasher: &RandomState, account: u32, id: u64) -> u64 {
+        hasher.hash_one((account, id))
     }
 
-    fn find(&self, account: &Arc<Account>, id: u64) -> Option<u32> {
-        let hash = Self::hash(&self.hasher, account, id);
-        self.index.find(hash, |&at| self.record(at).is(account, id)).copied()
+    fn find(&self, account: &Account, id: u64) -> Option<u32> {
+        let account = account.asleep.number.load(Relaxed);
+        let is = |&at: &u32| {
+            let record = self.record(at);
+            record.account == account && record.id() == id
+        };
+        self.index.find(Self::hash(&self.hasher, account, id), is).copied()
+    }
+
+    /// Its number, for one record more.
+    fn number(&mut self, account: &Arc<Account>) -> u32 {
+        let OfAccount { number, records, .. } = &account.asleep;
+        if records.fetch_add(1, Relaxed) == 0 {
+            number.store(self.accounts.insert(account.clone()) as u32, Relaxed);
+        }
+        number.load(Relaxed)
     }
 
     fn is_newest(&self, at: u32, awake: &Awake) -> bool {
@@ -323,15 +371,16 @@ impl Table {
     }
 
     fn insert(&mut self, account: &Arc<Account>, id: u64) -> u32 {
+        let account = self.number(account);
         let record = Record {
-            account: Some(account.clone()),
-            id,
-            tx_bytes: 0,
-            rx_bytes: 0,
-            flows_opened: 0,
+            account,
             since_s: AWAKE,
             newer: NONE,
             older: NONE,
+            flows_opened: 0,
+            id: [id as u32, (id >> 32) as u32],
+            tx_bytes: Bytes::default(),
+            rx_bytes: Bytes::default(),
         };
         let at = match self.free {
             Some(at) => {
@@ -355,26 +404,30 @@ impl Table {
         let Self { index, chunks, hasher, .. } = self;
         index.insert_unique(hash, at, |&at| {
             let record = &chunks[at as usize / CHUNK][at as usize % CHUNK];
-            record.account.as_ref().map_or(0, |account| Self::hash(hasher, account, record.id))
+            Self::hash(hasher, record.account, record.id())
         });
         at
     }
 
     /// Frees a record that is in no list.
     fn remove(&mut self, at: u32) {
-        let Some(account) = self.record(at).account.clone() else { return };
-        let hash = Self::hash(&self.hasher, &account, self.record(at).id);
-        if let Ok(entry) = self.index.find_entry(hash, |&other| other == at) {
+        let (number, id) = (self.record(at).account, self.record(at).id());
+        let Some(account) = self.accounts.get(number as usize) else { return };
+        if account.asleep.records.fetch_sub(1, Relaxed) == 1 {
+            account.asleep.number.store(NONE, Relaxed);
+            self.accounts.remove(number as usize);
+        }
+        if let Ok(entry) = self.index.find_entry(Self::hash(&self.hasher, number, id), |&other| other == at) {
             entry.remove();
         }
         let next = self.free.replace(at).unwrap_or(NONE);
         let record = self.record_mut(at);
-        (record.account, record.newer) = (None, next);
+        (record.account, record.newer) = (NONE, next);
     }
 
     /// Puts a record at the new end of its account's list.
     fn link(&mut self, at: u32) {
-        let Some(account) = self.record(at).account.clone() else { return };
+        let Some(account) = self.accounts.get(self.record(at).account as usize).cloned() else { return };
         let list = &account.asleep;
         let before = list.newest.swap(at, Relaxed);
         let record = self.record_mut(at);
@@ -391,8 +444,8 @@ impl Table {
     }
 
     fn unlink(&mut self, at: u32) {
-        let Record { newer, older, .. } = *self.record(at);
-        let Some(account) = self.record(at).account.clone() else { return };
+        let Record { newer, older, account, .. } = *self.record(at);
+        let Some(account) = self.accounts.get(account as usize).cloned() else { return };
         match older {
             NONE => account.asleep.oldest.store(newer, Relaxed),
             older => self.record_mut(older).newer = newer,
@@ -416,10 +469,8 @@ impl Table {
         let of = larger.unwrap_or(account);
         self.oldest_of(of).or_else(|| {
             // The one that had the most has none any more.
-            let records = self.chunks.iter().flatten().zip(0..);
-            let mut asleep =
-                records.filter(|(record, _)| record.account.is_some() && record.since_s != AWAKE);
-            asleep.next().map(|(_, at)| at)
+            let mut records = self.chunks.iter().flatten().zip(0..);
+            records.find(|(record, _)| record.is_asleep()).map(|(_, at)| at)
         })
     }
 
@@ -432,7 +483,7 @@ impl Table {
     fn sweep(&mut self, now_s: u32) {
         for at in 0..self.places() as u32 {
             let record = self.record(at);
-            if record.account.is_some() && record.since_s != AWAKE && is_over(record.since_s, now_s) {
+            if record.is_asleep() && is_over(record.since_s, now_s) {
                 self.unlink(at);
                 self.remove(at);
                 self.report.expired += 1;

@@ -1,6 +1,6 @@
 //! A worker's cache of how packets leave by one interface, worked out from the mirror and kept for as long as the mirror
-//! says the same. One entry for each hash, so the table's size is its limit and an attacker who makes up keys can only
-//! make it miss.
+//! says the same. One entry for each hash; the table grows when two keys want the same one, to a limit, so an attacker who
+//! makes up keys can only make it miss.
 //!
 //! It is a cache of its own and no use of `beam-cache`, whose entries end by time and are handed out by value: these end
 //! by the mirror's generation, on the packet that follows the change, are some 200 bytes that a packet only looks at, and
@@ -10,8 +10,9 @@ use crate::mirror::{Reader, Tables};
 use port::KnownWays;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-/// Entries; a power of two. 2048 entries of about 200 bytes are 400 KB for each worker.
-const ENTRY_COUNT: usize = 2048;
+/// Entries at first, and at most; powers of two. 2048 entries of about 200 bytes are 400 KB for each worker.
+const ENTRY_COUNT: usize = 64;
+const ENTRY_COUNT_MAX: usize = 2048;
 
 struct Entry<K, V> {
     key: K,
@@ -73,7 +74,7 @@ impl<K: Hash + Eq + Copy, V> Cache<K, V> {
 
 impl<K: Hash + Eq + Copy, V> Entries<K, V> {
     fn new() -> Self {
-        Self { slots: (0..ENTRY_COUNT).map(|_| None).collect(), last: 0, counts: KnownWays::default() }
+        Self { slots: vacant(ENTRY_COUNT), last: 0, counts: KnownWays::default() }
     }
 
     #[inline]
@@ -82,25 +83,49 @@ impl<K: Hash + Eq + Copy, V> Entries<K, V> {
             entry.as_ref().is_some_and(|entry| entry.generation == generation && entry.key == *key)
         };
         if !is_fresh(&self.slots[self.last]) {
-            self.last = hash(key) & (ENTRY_COUNT - 1);
+            self.last = hash(key) & (self.slots.len() - 1);
+        }
+        if is_fresh(&self.slots[self.last]) {
+            self.counts.hits += 1;
+        } else {
+            self.counts.misses += 1;
+            self.fill(Entry { key: *key, generation, value: resolve()? });
+        }
+        let Some(entry) = &self.slots[self.last] else { unreachable!("it was fresh, or was filled") };
+        Ok(&entry.value)
+    }
+
+    /// Puts an entry where its key hashes to.
+    fn fill(&mut self, entry: Entry<K, V>) {
+        self.counts.inserts += 1;
+        while self.slots.len() < ENTRY_COUNT_MAX
+            && self.slots[self.last].as_ref().is_some_and(|other| other.key != entry.key)
+        {
+            self.grow();
+            self.last = hash(&entry.key) & (self.slots.len() - 1);
         }
         let slot = &mut self.slots[self.last];
-        if is_fresh(slot)
-            && let Some(entry) = slot
-        {
-            self.counts.hits += 1;
-            return Ok(&entry.value);
-        }
-        self.counts.misses += 1;
-        let value = resolve()?;
-        self.counts.inserts += 1;
         match slot {
             None => self.counts.entries += 1,
-            Some(old) if old.key == *key => self.counts.expired += 1,
+            Some(old) if old.key == entry.key => self.counts.expired += 1,
             Some(_) => self.counts.evictions += 1,
         }
-        Ok(&slot.insert(Entry { key: *key, generation, value }).value)
+        *slot = Some(entry);
     }
+
+    /// Keys that had slots of their own have so in twice as many.
+    #[cold]
+    fn grow(&mut self) {
+        let slots = vacant(self.slots.len() * 2);
+        for entry in std::mem::replace(&mut self.slots, slots).into_iter().flatten() {
+            let at = hash(&entry.key) & (self.slots.len() - 1);
+            self.slots[at] = Some(entry);
+        }
+    }
+}
+
+fn vacant<T>(count: usize) -> Box<[Option<T>]> {
+    (0..count).map(|_| None).collect()
 }
 
 #[inline]
@@ -135,7 +160,21 @@ mod tests {
         let counts = cache.counts;
         assert_eq!((counts.hits, counts.misses, counts.inserts), (1, 20_003, 20_003));
         assert_eq!(counts.inserts, counts.entries + counts.evictions + counts.expired);
-        assert!(counts.entries <= ENTRY_COUNT as u64 && counts.expired >= 1);
+        assert!(counts.entries <= ENTRY_COUNT_MAX as u64 && counts.expired >= 1);
+    }
+
+    #[test]
+    fn a_few_keys_find_room_without_pushing_each_other_out() {
+        let mut cache = Entries::new();
+        for round in 0..3 {
+            for key in 0..40 {
+                let value = cache.get(&key, 1, || Ok::<_, ()>(key * 2));
+                assert_eq!(value, Ok(&(key * 2)), "round {round}");
+            }
+        }
+        let counts = cache.counts;
+        assert_eq!((counts.hits, counts.entries, counts.evictions), (80, 40, 0));
+        assert!(cache.slots.len() < ENTRY_COUNT_MAX && cache.slots.len().is_power_of_two());
     }
 
     #[test]
