@@ -29,7 +29,8 @@ pub(crate) use capture::CaptureArgs;
 pub(crate) use check::{CheckArgs, CompletionsArgs, DrainArgs, ManArgs};
 pub(crate) use connect::ConnectArgs;
 pub(crate) use daemon::{
-    AlertArgs, Congestion, DaemonArgs, HugePages, LogFormat, PathArgs, Sandbox, Toggle, XdpMode, ZeroCopy,
+    AlertArgs, Congestion, DaemonArgs, HugePages, LogArgs, LogFormat, PathArgs, Sandbox, Toggle, XdpMode,
+    ZeroCopy,
 };
 pub(crate) use detach::DetachArgs;
 pub(crate) use diag::DiagArgs;

@@ -33,7 +33,7 @@ use udp::DatagramSocket;
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(crate) fn run(args: ConnectArgs) -> Result<(), Failure> {
-    logging::start(args.daemon.log_format, args.daemon.verbose);
+    logging::start(args.daemon.log);
     let alerts = alerts::Plan::of(&args.daemon.alerts)?;
     config::announce();
     must_carry(&args)?;

@@ -1,12 +1,12 @@
 //! The log: one line an event on stderr, as text or JSON. Never used in the packet loop.
 
-use crate::cli::LogFormat;
+use crate::cli::{LogArgs, LogFormat};
 use std::io::IsTerminal;
 use tracing_subscriber::EnvFilter;
 
-/// Starts logging of a daemon. `verbosity` counts `-v`; `BEAM_LOG` (a tracing filter) wins over it.
-pub(crate) fn start(format: LogFormat, verbosity: u8) {
-    start_at(format, 1 + verbosity);
+/// Starts logging of a daemon; `BEAM_LOG` (a tracing filter) wins over `-v`.
+pub(crate) fn start(log: LogArgs) {
+    start_at(log.log_format, log.verbose.saturating_add(1));
 }
 
 /// Of a verb whose output is something else: only what went wrong.

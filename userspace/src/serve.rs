@@ -36,7 +36,7 @@ use upstream::{
 };
 
 pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
-    logging::start(args.daemon.log_format, args.daemon.verbose);
+    logging::start(args.daemon.log);
     let alerts = alerts::Plan::of(&args.daemon.alerts)?;
     config::announce();
     let control = args.daemon.control.clone().unwrap_or_else(|| PathBuf::from(control::DEFAULT_PATH));

@@ -25,7 +25,7 @@ use std::{
 use tunnel::{Engine, EngineConfig, RetryPolicy, WorkerId, tls, transport};
 
 pub(super) fn run(args: BenchServeArgs) -> Result<(), Failure> {
-    logging::start(args.log_format, args.verbose);
+    logging::start(args.log);
     let alerts = alerts::Plan::of(&none())?;
     let CertificateArgs { tls_cert, tls_key } = &args.certificate;
     let read = [tls_cert, tls_key, &args.client_ca].into_iter().flatten().cloned().collect();

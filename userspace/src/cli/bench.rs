@@ -2,7 +2,7 @@
 //! has one.
 
 use super::{
-    CertificateArgs, Congestion, EarlyData, Endpoint, GatewayArgs, LogFormat, PathArgs, Rfc2544Args, Sandbox,
+    CertificateArgs, Congestion, EarlyData, Endpoint, GatewayArgs, LogArgs, PathArgs, Rfc2544Args, Sandbox,
     scale::{rate, size},
     values::duration,
 };
@@ -65,12 +65,8 @@ pub(crate) struct BenchServeArgs {
     /// Capabilities, system calls and files that are given up after the start
     #[arg(long, value_enum, default_value = "auto", env = "BEAM_SANDBOX")]
     pub(crate) sandbox: Sandbox,
-    /// Log as text or as one JSON object a line
-    #[arg(long, value_enum, default_value = "text", env = "BEAM_LOG_FORMAT")]
-    pub(crate) log_format: LogFormat,
-    /// More log; twice for everything
-    #[arg(short = 'v', long = "verbose", action = clap::ArgAction::Count, env = "BEAM_VERBOSE")]
-    pub(crate) verbose: u8,
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
 }
 
 #[derive(Clone, Debug, Args)]

@@ -130,15 +130,22 @@ pub(crate) struct DaemonArgs {
     /// Capabilities, system calls (seccomp) and files (landlock) that are given up after the start
     #[arg(long, value_enum, default_value = "auto", env = "BEAM_SANDBOX")]
     pub(crate) sandbox: Sandbox,
-    /// Log as text or as one JSON object a line
-    #[arg(long, value_enum, default_value = "text", env = "BEAM_LOG_FORMAT")]
-    pub(crate) log_format: LogFormat,
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
     /// Whether `beam capture --keylog` may have TLS secrets: root, and the user that the daemon runs as
     #[arg(long, value_enum, default_value = "on", env = "BEAM_CAPTURE_KEYLOG")]
     pub(crate) capture_keylog: Toggle,
+    #[command(flatten)]
+    pub(crate) alerts: AlertArgs,
+}
+
+/// Flags of the log, the same for all that run until they are told to end.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct LogArgs {
+    /// Log as text or as one JSON object a line
+    #[arg(long, value_enum, default_value = "text", env = "BEAM_LOG_FORMAT")]
+    pub(crate) log_format: LogFormat,
     /// More log; twice for everything
     #[arg(short = 'v', long = "verbose", action = clap::ArgAction::Count, env = "BEAM_VERBOSE")]
     pub(crate) verbose: u8,
-    #[command(flatten)]
-    pub(crate) alerts: AlertArgs,
 }

@@ -108,7 +108,7 @@ fn the_file_counts_where_nothing_else_is_said() {
     let Verb::Serve(args) = cli.verb else { panic!() };
     assert!(args.self_signed && args.allow == ["10.0.0.0/8", "a.example"]);
     assert_eq!(args.drain_timeout, std::time::Duration::from_secs(5));
-    assert_eq!((args.listen.port, args.daemon.verbose), (2, 2));
+    assert_eq!((args.listen.port, args.daemon.log.verbose), (2, 2));
     assert_eq!(args.path.queues, crate::cli::Queues::All, "a flag wins, also with the default's value");
     let from = |key: &str| settings.iter().find(|setting| setting.key == key).unwrap().from.clone();
     assert_eq!(file, Some(directory.0.join("beam.toml")));
