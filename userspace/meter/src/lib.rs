@@ -11,7 +11,7 @@ use std::time::Duration;
 /// What is recorded: the unit, and how far it goes. A value beyond is counted as the largest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scale {
-    /// Microseconds, up to a minute: 20 KB at most, 9 KB where all are below 16 ms.
+    /// Microseconds, up to a minute: 20 KB at most, 8 KB where all are below 16 ms.
     Time,
     /// Numbers of packets in a batch, up to 4096: 7 KB at most, 2 KB where all are below 256.
     Count,
@@ -224,7 +224,7 @@ mod tests {
             histogram.record(largest);
             histogram.memory_bytes() / 1024
         };
-        assert_eq!(kilobytes(Scale::Time, 16_000), 9);
+        assert_eq!(kilobytes(Scale::Time, 16_000), 8);
         assert_eq!(kilobytes(Scale::Time, u64::MAX), 20);
         assert_eq!(kilobytes(Scale::Count, 255), 2);
         assert_eq!(kilobytes(Scale::Count, u64::MAX), 7);
