@@ -38,7 +38,7 @@ const AWAKE: u32 = u32::MAX;
 /// `older` is the number of its newest connection; asleep, both are the neighbours in its account's list.
 #[derive(Debug)]
 struct Record {
-    /// Its number in the table.
+    /// Its number in the table: what all records take together counts, so it is no pointer.
     account: u32,
     since_s: u32,
     newer: u32,

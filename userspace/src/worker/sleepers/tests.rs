@@ -125,6 +125,31 @@ fn lifetime_and_forgetting() {
 }
 
 #[test]
+fn an_account_is_held_as_long_as_it_has_tunnels() {
+    let world = World::new(10);
+    let held = || world.sleepers.lock().accounts.len();
+    for _ in 0..2 {
+        assert_eq!(held(), 0);
+        world.sleep("alice", 1);
+        world.sleep("bob", 1);
+        let awake = world.begin("bob", 2);
+        assert_eq!((held(), world.sleepers.forget(&world.account("bob"))), (2, 1));
+        assert_eq!(held(), 2, "one of bob's is awake");
+        world.sleepers.end(&awake);
+        assert_eq!((held(), world.sleepers.forget(&world.account("alice"))), (1, 1));
+    }
+}
+
+#[test]
+fn bytes_are_exact_up_to_281_terabytes() {
+    const MOST: u64 = (1 << 48) - 1;
+    for bytes in [0, 1, 0xffff, 0x1_0000, 0x1234_5678_9abc, MOST] {
+        assert_eq!(Bytes::new(bytes).get(), bytes);
+    }
+    assert_eq!((Bytes::new(MOST + 1).get(), Bytes::new(u64::MAX).get()), (MOST, MOST));
+}
+
+#[test]
 fn a_seeded_walk_agrees_with_plain_lists() {
     for seed in 0..20 {
         println!("seed {seed}");
