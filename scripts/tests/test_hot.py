@@ -1,6 +1,6 @@
 """Goal: what a running program runs is told, and no more; names lose what changes from build to build. Method: a C program of
 three functions, one of which runs when it is told to, in a thread and a child, and ends as it would without a tracer; names
-as rustc and LLVM make them. Run by scripts/test. Needs cc, and to be allowed to trace (root); says when it is skipped."""
+as rustc and LLVM make them. Run by scripts/test. Needs cc, and to be allowed to trace; says when it is skipped."""
 
 import importlib.machinery
 import importlib.util
@@ -57,9 +57,13 @@ class Names(unittest.TestCase):
 
 class Tracing(unittest.TestCase):
     def setUp(self):
-        if os.geteuid() != 0:
-            print("SKIPPED: tracing needs root", file=sys.stderr)
-            self.skipTest("needs root")
+        some = subprocess.Popen(["sleep", "60"])
+        may_trace = hot.libc.ptrace(hot.PTRACE_SEIZE, some.pid, 0, 0) == 0
+        some.kill()
+        some.wait()
+        if not may_trace:
+            print("SKIPPED: hot-functions: this machine lets nobody trace here (root may, outside a container)", file=sys.stderr)
+            self.skipTest("needs ptrace")
 
     def test_what_runs_is_told_and_the_program_is_none_the_wiser(self):
         with tempfile.TemporaryDirectory() as place:
