@@ -68,24 +68,18 @@ impl Bytes {
 const INDEX_BYTES_MAX: usize = 5 * 16_usize.div_ceil(7);
 const _: () = assert!(size_of::<Record>() == 40 && size_of::<Record>() + INDEX_BYTES_MAX <= 55);
 
-/// The sleepers of one account, oldest to newest. Read and written under the table's lock alone.
+/// An account's place among those with tunnels here. Written under the table's lock alone.
 #[derive(Debug)]
 pub(crate) struct OfAccount {
-    /// In the table, which has it as long as it has records of it.
+    /// In the table; [`NONE`] without tunnels.
     number: AtomicU32,
-    /// Tunnels, awake and asleep.
-    records: AtomicU32,
-    oldest: AtomicU32,
-    newest: AtomicU32,
-    /// Of those asleep.
+    /// Tunnels asleep.
     count: AtomicU32,
 }
 
 impl Default for OfAccount {
     fn default() -> Self {
-        let [number, oldest, newest] = [const { AtomicU32::new(NONE) }; 3];
-        let [records, count] = [const { AtomicU32::new(0) }; 2];
-        Self { number, records, oldest, newest, count }
+        Self { number: AtomicU32::new(NONE), count: AtomicU32::new(0) }
     }
 }
 
@@ -150,12 +144,22 @@ pub(crate) struct Sleepers {
     table: Mutex<Table>,
 }
 
+/// An account with tunnels, and its list of those asleep.
+#[derive(Debug)]
+struct Owner {
+    account: Arc<Account>,
+    /// Tunnels, awake and asleep.
+    records: u32,
+    oldest: u32,
+    newest: u32,
+}
+
 #[derive(Debug, Default)]
 struct Table {
     chunks: Vec<Vec<Record>>,
     free: Option<u32>,
-    /// Those that have records, by number.
-    accounts: Slab<Arc<Account>>,
+    /// By number.
+    owners: Slab<Owner>,
     /// Records in use, by account and id.
     index: HashTable<u32>,
     hasher: RandomState,
@@ -270,7 +274,7 @@ impl Sleepers {
         let table = self.lock();
         let end = from.saturating_add(places).min(table.places());
         let asleep = (from..end).map(|at| table.record(at as u32)).filter_map(|record| {
-            let account = table.accounts.get(record.account as usize)?;
+            let Owner { account, .. } = table.owners.get(record.account as usize)?;
             (record.since_s != AWAKE && !is_over(record.since_s, now_s)).then(|| Sleeper {
                 client: account.name.clone(),
                 id: record.id(),
@@ -358,11 +362,15 @@ impl Table {
 
     /// Its number, for one record more.
     fn number(&mut self, account: &Arc<Account>) -> u32 {
-        let OfAccount { number, records, .. } = &account.asleep;
-        if records.fetch_add(1, Relaxed) == 0 {
-            number.store(self.accounts.insert(account.clone()) as u32, Relaxed);
+        let number = account.asleep.number.load(Relaxed);
+        if let Some(owner) = self.owners.get_mut(number as usize) {
+            owner.records += 1;
+            return number;
         }
-        number.load(Relaxed)
+        let owner = Owner { account: account.clone(), records: 1, oldest: NONE, newest: NONE };
+        let number = self.owners.insert(owner) as u32;
+        account.asleep.number.store(number, Relaxed);
+        number
     }
 
     fn is_newest(&self, at: u32, awake: &Awake) -> bool {
@@ -412,10 +420,11 @@ impl Table {
     /// Frees a record that is in no list.
     fn remove(&mut self, at: u32) {
         let (number, id) = (self.record(at).account, self.record(at).id());
-        let Some(account) = self.accounts.get(number as usize) else { return };
-        if account.asleep.records.fetch_sub(1, Relaxed) == 1 {
-            account.asleep.number.store(NONE, Relaxed);
-            self.accounts.remove(number as usize);
+        let Some(owner) = self.owners.get_mut(number as usize) else { return };
+        owner.records -= 1;
+        if owner.records == 0 {
+            owner.account.asleep.number.store(NONE, Relaxed);
+            self.owners.remove(number as usize);
         }
         if let Ok(entry) = self.index.find_entry(Self::hash(&self.hasher, number, id), |&other| other == at) {
             entry.remove();
@@ -427,39 +436,46 @@ impl Table {
 
     /// Puts a record at the new end of its account's list.
     fn link(&mut self, at: u32) {
-        let Some(account) = self.accounts.get(self.record(at).account as usize).cloned() else { return };
-        let list = &account.asleep;
-        let before = list.newest.swap(at, Relaxed);
+        let number = self.record(at).account as usize;
+        let Some(owner) = self.owners.get_mut(number) else { return };
+        let before = std::mem::replace(&mut owner.newest, at);
+        if before == NONE {
+            owner.oldest = at;
+        }
+        let count = owner.account.asleep.count.fetch_add(1, Relaxed) + 1;
+        if self.largest.as_ref().is_none_or(|largest| largest.asleep.count() < count) {
+            self.largest = Some(owner.account.clone());
+        }
         let record = self.record_mut(at);
         (record.older, record.newer) = (before, NONE);
-        match before {
-            NONE => list.oldest.store(at, Relaxed),
-            before => self.record_mut(before).newer = at,
+        if before != NONE {
+            self.record_mut(before).newer = at;
         }
-        let count = list.count.fetch_add(1, Relaxed) + 1;
         self.report.asleep += 1;
-        if self.largest.as_ref().is_none_or(|largest| largest.asleep.count() < count) {
-            self.largest = Some(account);
-        }
     }
 
     fn unlink(&mut self, at: u32) {
         let Record { newer, older, account, .. } = *self.record(at);
-        let Some(account) = self.accounts.get(account as usize).cloned() else { return };
-        match older {
-            NONE => account.asleep.oldest.store(newer, Relaxed),
-            older => self.record_mut(older).newer = newer,
+        let Some(owner) = self.owners.get_mut(account as usize) else { return };
+        if older == NONE {
+            owner.oldest = newer;
         }
-        match newer {
-            NONE => account.asleep.newest.store(older, Relaxed),
-            newer => self.record_mut(newer).older = older,
+        if newer == NONE {
+            owner.newest = older;
         }
-        account.asleep.count.fetch_sub(1, Relaxed);
+        owner.account.asleep.count.fetch_sub(1, Relaxed);
+        if older != NONE {
+            self.record_mut(older).newer = newer;
+        }
+        if newer != NONE {
+            self.record_mut(newer).older = older;
+        }
         self.report.asleep -= 1;
     }
 
     fn oldest_of(&self, account: &Account) -> Option<u32> {
-        Some(account.asleep.oldest.load(Relaxed)).filter(|&at| at != NONE)
+        let owner = self.owners.get(account.asleep.number.load(Relaxed) as usize)?;
+        Some(owner.oldest).filter(|&at| at != NONE)
     }
 
     /// Who makes room for one more of this account.

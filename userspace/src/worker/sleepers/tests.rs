@@ -127,7 +127,7 @@ fn lifetime_and_forgetting() {
 #[test]
 fn an_account_is_held_as_long_as_it_has_tunnels() {
     let world = World::new(10);
-    let held = || world.sleepers.lock().accounts.len();
+    let held = || world.sleepers.lock().owners.len();
     for _ in 0..2 {
         assert_eq!(held(), 0);
         world.sleep("alice", 1);
