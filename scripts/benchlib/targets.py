@@ -304,7 +304,9 @@ def kept(flags, _hold, values, host):
         if (file_bytes := asleep[-1].get("rss_file_bytes")) is not None:
             values.remarks["asleep_rss"] = f"{file_bytes / 1e6:.1f} MB of it are pages of the program's and the libraries' files"
     if live:
-        values.add("concurrent", max(one["live"] for one in live))
+        most = max(live, key=lambda one: one["live"])
+        values.add("concurrent", most["live"])
+        values.add("each_of_many", most["bytes_per_tunnel"] / 1e3)
     values.lacks([key for key in KEPT if key not in values], "no whole result of scripts/bench scale lies beside this one")
     # It may be an older one, when this run of scale was not saved.
     if (commit := report["host"].get("commit")) != host.get("commit"):

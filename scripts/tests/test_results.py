@@ -176,7 +176,7 @@ class Targets(unittest.TestCase):
         self.assertEqual(promised, {
             **memory, **latency, "far_p95": (100, "ms", True), "goodput": (1, "Gbit/s", False), "goodput_per_core": (10, "Gbit/s a core", False),
             "cpu_at_1g": (10, "% of a core", True), "client_cpu_at_1g": (10, "% of a core", True), "carried_at_1g": (1, "Gbit/s", False),
-            "tunnel_bytes": (12, "KB", True), "concurrent": (100_000, "tunnels", False),
+            "tunnel_bytes": (12, "KB", True), "each_of_many": (12, "KB", True), "concurrent": (100_000, "tunnels", False),
             "first_byte_full": (2, "round trips", True), "first_byte_resumed": (2, "round trips", True), "first_byte_early": (1, "round trips", True),
         })  # fmt: skip
         self.assertTrue(all(one.how for one in promises.TARGETS.values()))
@@ -246,10 +246,13 @@ class Targets(unittest.TestCase):
             targets.resident("Name:\tbeam\nVmRSS:\t 1 kB\n", 0)
 
     def test_of_scale_only_whole_rows_count(self):
-        report = {"host": {"commit": "abc"}, "rows": [{"problems": ["lost one"], "mode": "hold", "live": 100_000}, {"problems": [], "mode": "hold", "live": 1000}]}
+        report = {"host": {"commit": "abc"}, "rows": [
+            {"problems": ["lost one"], "mode": "hold", "live": 100_000, "bytes_per_tunnel": 1}, {"problems": [], "mode": "hold", "live": 1000, "bytes_per_tunnel": 12_340},
+            {"problems": [], "mode": "hold", "live": 100, "bytes_per_tunnel": 50_000},
+        ]}  # fmt: skip
         values, of = promises.Values(), lambda one: types.SimpleNamespace(results=lambda _: one)  # noqa: E731
         targets.kept(of(report), None, values, HOST)
-        self.assertEqual((values["concurrent"], "asleep_rss" in values.missing, values.remarks), ([1000], True, {}))
+        self.assertEqual((values["concurrent"], values["each_of_many"], "asleep_rss" in values.missing, values.remarks), ([1000], [12.34], True, {}))
         targets.kept(of(report), None, values := promises.Values(), {**HOST, "commit": "def"})
         self.assertTrue(promises.row("concurrent", values)["how"].endswith("; of commit abc"))
         targets.kept(of(None), None, values := promises.Values(), HOST)

@@ -48,9 +48,6 @@ impl Worker {
         let Role::Gateway(gateway) = &self.role else { return Vec::new() };
         let meant = gateway.meant(who);
         let engine = &mut self.core.engine;
-        meant
-            .into_iter()
-            .filter_map(|conn| engine.connection(conn).map(|quic| quic.remote_address()))
-            .collect()
+        meant.into_iter().filter_map(|conn| engine.look(conn, |quic| quic.remote_address())).collect()
     }
 }

@@ -147,20 +147,25 @@ impl Worker {
         let flows_opened = before.flows_opened.saturating_add(self.core.flows_opened_on(conn));
         let core = &mut self.core;
         let (flows, now, worker) = (core.flow_count(conn), core.now, core.id);
-        let mut quic = core.engine.connection(conn).filter(|quic| !quic.is_closed())?;
-        let stats = quic.stats();
+        let (stats, remote, datagram_mtu) = core
+            .engine
+            .look(conn, |mut quic| {
+                let stats = (!quic.is_closed()).then(|| quic.stats())?;
+                Some((stats, quic.remote_address(), datagrams::payload_max_bytes(&mut quic)))
+            })
+            .flatten()?;
         let path = stats.path;
         Some(TunnelRow {
             tunnel: tunnel_id(worker, conn),
             id: id.map(|id| format!("{:016x}", id.get())),
             state: "live".to_owned(),
             client,
-            remote: quic.remote_address().to_string(),
+            remote: remote.to_string(),
             worker,
             flows,
             rtt_ms: path.rtt.as_secs_f64() * 1e3,
             mtu: path.current_mtu,
-            datagram_mtu: datagrams::payload_max_bytes(&mut quic),
+            datagram_mtu,
             sent_packets: path.sent_packets,
             lost_packets: path.lost_packets,
             flows_opened,

@@ -92,6 +92,9 @@ pub struct EngineConfig {
     pub remote_streams_max: u32,
     /// How packets are sealed and opened.
     pub protection: Protection,
+    /// A connection that nothing reaches for one to two times this is folded into less memory until something does. Zero: as
+    /// soon as nothing has between two calls of `run`.
+    pub rest_after: Duration,
     /// Keeps [`crate::Batches`]; off only to measure what that costs.
     pub count_batches: bool,
     /// Copies each batch once more on its way, in and out, as if the cipher weren't the copy; only to measure what that costs.
@@ -118,6 +121,7 @@ impl EngineConfig {
             udp_payload_max_bytes: 1472,
             remote_streams_max: 4096,
             protection: Protection::default(),
+            rest_after: Duration::from_millis(500),
             count_batches: true,
             extra_copy: false,
             rng_seed: None,

@@ -47,8 +47,6 @@ pub(crate) struct Conn {
     pub(crate) phase: Phase,
     /// When its handshake began.
     pub(crate) began: Option<Instant>,
-    /// Something has come for it since its round trip was last told.
-    pub(crate) heard: bool,
     /// On the engine's list of connections to poll.
     pub(crate) touched: bool,
     /// How far the engine may raise the permitted remote streams.
@@ -407,7 +405,8 @@ impl ConnMut<'_> {
         if self.conn.window_max.is_some_and(|max| max <= bytes) {
             return false;
         }
-        self.set_receive_window(bytes);
+        // Which gives the peer no credit, so that nothing is to be sent, and a connection at rest may rest on.
+        self.conn.quic.set_receive_window(bytes.into());
         self.conn.window_max = Some(bytes);
         self.set_send_window(bytes.into());
         true

@@ -14,7 +14,7 @@
 use crate::admission::{Budget, Retry, RetryPolicy};
 use crate::cid::{CidCodec, Tier, WorkerId};
 use crate::config::EngineConfig;
-use crate::connection::{Conn, ConnId, ConnMut, Phase, raise_streams, report_end, touch};
+use crate::connection::{Conn, ConnId, Phase, raise_streams, report_end, touch};
 use crate::event::{CloseReason, Event};
 use crate::protection::{Burst, Cid, Mirror, Protection, Verdict};
 use crate::stats::{DropReason, Stats};
@@ -25,6 +25,7 @@ use quinn_proto::{
     ServerConfig, StreamEvent, VarInt,
 };
 use simd::{Guard, GuardStats, Level};
+use slot::{Hand, Slot};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -33,10 +34,12 @@ use tiers::Tiers;
 use wire::Path;
 
 mod batch;
+mod folded;
 mod inbound;
 mod meters;
 mod outbound;
 mod qlog;
+mod slot;
 mod tiers;
 mod timers;
 
@@ -68,6 +71,8 @@ pub struct Engine {
 
     /// By quinn's connection handle.
     slots: Vec<Slot>,
+    hand: Hand,
+    rest_after: Duration,
     /// What places begin with that are new, or new again: higher than whatever a connection in them was named by before.
     generation_min: u32,
     /// Connections to poll for transmits, each once. Bounded by the connections.
@@ -133,12 +138,6 @@ struct Limits {
     remote_streams_max: u32,
 }
 
-struct Slot {
-    generation: u32,
-    /// Boxed: quinn's connection takes 6.4 KB.
-    conn: Option<Box<Conn>>,
-}
-
 /// An event for a connection, from one datagram.
 struct Arrival {
     /// The way it came, when that is not from the address that the peer has proved.
@@ -170,7 +169,7 @@ struct Parked {
 /// batch, some tens of KB.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Memory {
-    /// Connections alive, at 13 KB each (measured), stream buffers apart.
+    /// Connections alive, at [`CONNECTION_BYTES`] and [`FOLDED_BYTES`] each, stream buffers apart.
     pub connections_bytes: usize,
     /// First Initials that wait for the handshake budget.
     pub incoming_bytes: usize,
@@ -196,12 +195,12 @@ impl Memory {
     }
 }
 
-/// Heap of one live, idle server connection, its HTTP/3 streams and its places in the tables included (12,794 bytes when
-/// last measured; `tests/heap.rs` holds it).
+/// Heap of one live server connection, its HTTP/3 streams and its places in the tables included, when nothing is under way
+/// (12,800 bytes when last measured; `tests/heap.rs` holds it).
 ///
 /// | bytes | what |
 /// |---|---|
-/// | 6,608 | [`Conn`]: 6,464 are quinn's connection (three packet spaces, two of them dead; random numbers; two paths) |
+/// | 6,608 | [`Conn`]: 6,464 are quinn's connection (three packet spaces, two of them dead; random numbers; two paths); at rest 2,800 |
 /// | 2,300 | quinn's vectors and maps: streams permitted (370), receive buffers and events of four bursts (900), queues |
 /// | 1,160 | one node of its map of packets in flight: the last ACK waits there for its own |
 /// | 1,060 | quinn's endpoint: 336 in its table, connection IDs, reset tokens |
@@ -210,11 +209,13 @@ impl Memory {
 /// | 440 | what is left of TLS, our mirror of its keys, timer, slots, slack of tables that double |
 pub const CONNECTION_BYTES: usize = 13_000;
 
+/// The same of one at rest: of a tunnel that has been idle for a second.
+pub const FOLDED_BYTES: usize = 9_200;
+
 // What is ours of it. Whoever makes one of these larger makes it so a hundred thousand times.
 #[cfg(target_pointer_width = "64")]
 const _: () = {
     assert!(size_of::<Conn>() <= size_of::<Connection>() + 144);
-    assert!(size_of::<Slot>() == 16);
 };
 
 impl Engine {
@@ -243,6 +244,8 @@ impl Engine {
             batches: config.count_batches.then(Batches::default),
             sampled_to: 0,
             slots: Vec::new(),
+            hand: Hand::default(),
+            rest_after: config.rest_after,
             generation_min: 0,
             touched: VecDeque::new(),
             events: VecDeque::new(),
@@ -304,32 +307,10 @@ impl Engine {
         event
     }
 
-    /// UDP payload that a connection has sent and received: of one alive, or one whose end is being told.
-    pub fn moved_by(&mut self, id: ConnId) -> Option<(u64, u64)> {
-        if let Some(conn) = self.connection(id) {
-            return Some(moved(&conn.conn.quic));
-        }
-        self.ended.iter().rev().find(|(of, _)| *of == id).map(|&(_, moved)| moved)
-    }
-
     /// Forgets a connection at once, without a word to its peer, which finds out by its idle timeout: that is how a
     /// tunnel falls asleep. `Closed` with `Local` follows.
     pub fn forget(&mut self, id: ConnId) {
         self.abandon(id, CloseReason::Local);
-    }
-
-    /// The connection that `id` names; `None` when it is over.
-    pub fn connection(&mut self, id: ConnId) -> Option<ConnMut<'_>> {
-        let slot = self.slots.get_mut(id.index as usize)?;
-        let conn = slot.conn.as_deref_mut().filter(|_| slot.generation == id.generation)?;
-        Some(ConnMut {
-            id,
-            conn,
-            now: self.now?,
-            touched: &mut self.touched,
-            events: &mut self.events,
-            stats: &mut self.stats,
-        })
     }
 
     /// Connections alive, those that are closing included.
@@ -344,7 +325,7 @@ impl Engine {
 
     /// The ids of the connections alive. For housekeeping: it walks the table.
     pub fn connection_ids(&self) -> impl Iterator<Item = ConnId> + '_ {
-        let alive = self.slots.iter().enumerate().filter(|(_, slot)| slot.conn.is_some());
+        let alive = self.slots.iter().enumerate().filter(|(_, slot)| !slot.is_empty());
         alive.map(|(index, slot)| ConnId { index: index as u32, generation: slot.generation })
     }
 
@@ -392,9 +373,8 @@ impl Engine {
         let ids: Vec<ConnId> = self.connection_ids().collect();
         let mut lowered = 0;
         for id in ids {
-            if let Some(mut conn) = self.connection(id).filter(|conn| !conn.is_closed()) {
-                lowered += usize::from(conn.lower_windows(bytes));
-            }
+            let is_lowered = self.look(id, |mut conn| !conn.is_closed() && conn.lower_windows(bytes));
+            lowered += usize::from(is_lowered == Some(true));
         }
         lowered
     }
@@ -427,7 +407,8 @@ impl Engine {
         let answers: usize = self.answers.iter().map(|(_, bytes)| bytes.capacity()).sum();
         let parked: usize = self.parked.iter().map(|parked| parked.bytes.capacity()).sum();
         Memory {
-            connections_bytes: self.connections() * CONNECTION_BYTES,
+            connections_bytes: self.connections() * CONNECTION_BYTES
+                - self.folded() * (CONNECTION_BYTES - FOLDED_BYTES),
             incoming_bytes: waiting + self.tiers.incoming_buffer_bytes(),
             budget_bytes: self.budget.memory_bytes(),
             wheel_bytes: self.wheel.memory_bytes(),
@@ -447,26 +428,25 @@ impl Engine {
     fn insert(&mut self, handle: ConnectionHandle, quic: Connection, path: Path, proven: bool) -> ConnId {
         if self.slots.len() <= handle.0 {
             let generation = self.generation_min;
-            self.slots.resize_with(handle.0 + 1, || Slot { generation, conn: None });
+            self.slots.resize_with(handle.0 + 1, || Slot::empty(generation));
         }
         let slot = &mut self.slots[handle.0];
         let id = ConnId { index: handle.0 as u32, generation: slot.generation };
         self.stats.handshakes_started += 1;
         self.stats.connections += 1;
         self.stats.unvalidated_handshakes += u64::from(!proven);
-        slot.conn = Some(Box::new(Conn {
+        slot.put(Conn {
             quic,
             path,
             other_path: None,
             validated: proven.then_some(path.remote),
             phase: Phase::Handshake,
             began: self.now,
-            heard: false,
             touched: true,
             streams_max: self.config.remote_streams_max,
             unvalidated_handshake: !proven,
             window_max: None,
-        }));
+        });
         self.touched.push_back(id.index);
         id
     }
@@ -476,8 +456,8 @@ impl Engine {
     /// Called after whatever may have produced news: events, timers, transmits.
     fn settle(&mut self, now: Instant, index: u32) {
         let Some(slot) = self.slots.get_mut(index as usize) else { return };
-        let Some(conn) = slot.conn.as_deref_mut() else { return };
         let id = ConnId { index, generation: slot.generation };
+        let Some(conn) = slot.conn() else { return };
         if conn.follow_peer() {
             self.stats.migrations += 1;
             self.events.push_back((id, Event::Migrated));
@@ -548,7 +528,7 @@ impl Engine {
 
     /// Gives back the places behind the last connection.
     fn tidy_slots(&mut self) {
-        while let Some(slot) = self.slots.pop_if(|slot| slot.conn.is_none()) {
+        while let Some(slot) = self.slots.pop_if(|slot| slot.is_empty()) {
             self.generation_min = self.generation_min.max(slot.generation);
         }
         self.slots.shrink_to(2 * self.slots.len());
@@ -557,20 +537,18 @@ impl Engine {
     /// Frees a connection that quinn's endpoint has forgotten already.
     fn remove(&mut self, id: ConnId) {
         let slot = &mut self.slots[id.index as usize];
-        let Some(mut conn) = slot.conn.take() else { return };
-        slot.generation = slot.generation.wrapping_add(1);
+        let Some(conn) = slot.conn() else { return };
+        self.stats.connections -= 1;
+        report_end(id, conn, CloseReason::Local, &mut self.events, &mut self.stats);
+        *slot = Slot::empty(slot.generation.wrapping_add(1));
         self.wheel.cancel(id.index);
         self.mirror.forget(id.index);
-        self.stats.connections -= 1;
-        report_end(id, &mut conn, CloseReason::Local, &mut self.events, &mut self.stats);
     }
 
     /// Drops a connection at once, without a word to its peer.
     fn abandon(&mut self, id: ConnId, reason: CloseReason) {
-        let Some(slot) = self.slots.get_mut(id.index as usize) else { return };
-        let Some(conn) = slot.conn.as_deref_mut().filter(|_| slot.generation == id.generation) else {
-            return;
-        };
+        let slot = self.slots.get_mut(id.index as usize).filter(|slot| slot.generation == id.generation);
+        let Some(conn) = slot.and_then(Slot::conn) else { return };
         report_end(id, conn, reason, &mut self.events, &mut self.stats);
         self.tiers.handle_event(id.index, EndpointEvent::drained());
         self.remove(id);
@@ -588,9 +566,9 @@ impl Engine {
     }
 }
 
-/// The connection in a place, if it is there still.
+/// The connection in a place, if it is there still; open from now on.
 fn conn_at(slots: &mut [Slot], index: u32) -> Option<&mut Conn> {
-    slots.get_mut(index as usize)?.conn.as_deref_mut()
+    slots.get_mut(index as usize)?.conn()
 }
 
 /// UDP payload that a connection has sent and received.

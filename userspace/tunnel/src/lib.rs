@@ -44,7 +44,8 @@ pub use cid::{CidKey, WorkerId};
 pub use config::{EngineConfig, Secrets};
 pub use connection::{ConnId, ConnMut, DatagramSend, Read, Write};
 pub use engine::{
-    Batches, CONNECTION_BYTES, Engine, Inbound, Memory, Outlet, Owner, Qlog, Reserved, Sink, Transmit,
+    Batches, CONNECTION_BYTES, Engine, FOLDED_BYTES, Inbound, Memory, Outlet, Owner, Qlog, Reserved, Sink,
+    Transmit,
 };
 pub use event::{CloseReason, Event};
 pub use protection::Protection;

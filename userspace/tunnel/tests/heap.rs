@@ -1,9 +1,8 @@
-//! Goal: a live idle tunnel costs its gateway no more than [`CONNECTION_BYTES`] of heap: quinn, TLS, keys, tables, and its
-//! HTTP/3 streams. Method: an allocator that counts what the server's engine holds, by size; real TLS handshakes in memory
-//! with single-use tickets and early data; then minutes of idleness under a virtual clock, with keep-alives. What the
-//! engine holds for itself is told apart by comparing two numbers of connections. The split is printed.
-//!
-//! The issue asks for 12 KB (12,288 bytes). What is above is quinn's; see the worksheet at [`CONNECTION_BYTES`].
+//! Goal: a live idle tunnel costs its gateway no more than [`FOLDED_BYTES`] of heap, and [`CONNECTION_BYTES`] once something
+//! reaches it: quinn, TLS, keys, tables, and its HTTP/3 streams. Method: an allocator that counts what the server's engine
+//! holds, by size; real TLS handshakes in memory with single-use tickets and early data; then minutes of idleness under a
+//! virtual clock, with keep-alives. What the engine holds for itself is told apart by comparing two numbers of connections.
+//! The split is printed.
 
 #![expect(unsafe_code, reason = "an allocator")]
 #![allow(clippy::unwrap_used, reason = "clippy only knows test functions, not their helpers")]
@@ -13,7 +12,7 @@ mod common;
 use beam_tunnel::resume::{Ticket, Vault};
 use beam_tunnel::tls::{ClientAuth, Verify, client_tls, resuming_client, server_tls, with_tickets};
 use beam_tunnel::transport::{TransportOptions, client_config};
-use beam_tunnel::{CONNECTION_BYTES, ConnId, Dir, Engine, Event, Read};
+use beam_tunnel::{CONNECTION_BYTES, ConnId, Dir, Engine, Event, FOLDED_BYTES, Read};
 use bytes::Bytes;
 use common::*;
 use rustls::RootCertStore;
@@ -244,12 +243,32 @@ impl Rig {
         panic!("the engines never rest");
     }
 
-    /// What the server holds after some idle minutes.
+    /// What the server holds after some idle minutes, all connections at rest.
     fn idle_bytes(&mut self) -> isize {
         self.run(Duration::from_secs(150));
-        assert_eq!(self.pair.server.connections(), self.at_client.len(), "all live on");
+        let count = self.at_client.len();
+        assert_eq!(self.pair.server.connections(), count, "all live on");
+        // Some have just said that they do. Nothing else reaches them now.
+        at_server(|| {
+            for _ in 0..100 {
+                self.pair.now += Duration::from_millis(20);
+                self.pair.server.run(self.pair.now);
+            }
+            // Twice: buffers that were used since the last time stay.
+            (0..2).for_each(|_| self.pair.server.tidy(self.pair.now));
+        });
+        assert_eq!(self.pair.server.folded(), count, "at rest");
         // The thread's expanded keys are bounded, whoever is connected.
         (0..2).for_each(|_| simd::release_idle_keys());
+        BYTES.load(Relaxed)
+    }
+
+    /// What it holds once something has reached each.
+    fn open_bytes(&mut self) -> isize {
+        let server = &mut self.pair.server;
+        let ids: Vec<_> = server.connection_ids().collect();
+        at_server(|| ids.iter().for_each(|id| assert!(server.connection(*id).is_some())));
+        assert_eq!(server.folded(), 0, "open");
         BYTES.load(Relaxed)
     }
 
@@ -367,18 +386,23 @@ fn a_live_idle_tunnel_costs_what_the_worksheet_says() {
     for _ in 0..CONNECTIONS {
         rig.connect();
     }
-    let few = rig.idle_bytes();
+    let few = (rig.idle_bytes(), rig.open_bytes());
+    rig.idle_bytes();
     let few_sizes = sizes();
     for _ in 0..CONNECTIONS {
         rig.connect();
     }
-    let each = |bytes: isize| ((bytes - few) / CONNECTIONS as isize) as usize;
-    let idle = each(rig.idle_bytes());
+    let each = |bytes: isize| (bytes / CONNECTIONS as isize) as usize;
+    let idle = each(rig.idle_bytes() - few.0);
     println!("idle: {idle} B each, {} of {} came by early data", rig.early_streams, 2 * CONNECTIONS);
     split(&few_sizes, CONNECTIONS);
+    let open = each(rig.open_bytes() - few.1);
+    println!("open: {open} B each");
     assert_eq!(rig.early_streams, 2 * CONNECTIONS - 1, "all but the first");
-    assert!(idle <= CONNECTION_BYTES, "{idle} bytes, {CONNECTION_BYTES} are accounted for");
-    assert!(idle + 1000 > CONNECTION_BYTES, "the account is too high: {idle} bytes");
+    for (bytes, accounted) in [(idle, FOLDED_BYTES), (open, CONNECTION_BYTES)] {
+        assert!(bytes <= accounted, "{bytes} bytes, {accounted} are accounted for");
+        assert!(bytes + 1000 > accounted, "the account is too high: {bytes} bytes, not {accounted}");
+    }
 
     let mut before = rig.idle_bytes();
     for round in 0..8 {
@@ -402,5 +426,5 @@ fn a_live_idle_tunnel_costs_what_the_worksheet_says() {
     }
     let end = rig.idle_bytes() / rig.at_client.len() as isize;
     println!("after two key updates, {end} B for each tunnel");
-    assert!(end.unsigned_abs() <= CONNECTION_BYTES + AFTER_BULK_BYTES, "{end} B");
+    assert!(end.unsigned_abs() <= FOLDED_BYTES + AFTER_BULK_BYTES, "{end} B");
 }

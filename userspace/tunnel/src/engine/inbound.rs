@@ -290,7 +290,7 @@ impl Engine {
             self.stats.drop(DropReason::Misdirected);
             return;
         }
-        let Some(conn) = self.slots.get(handle.0).and_then(|slot| slot.conn.as_deref()) else {
+        let Some(conn) = conn_at(&mut self.slots, handle.0 as u32) else {
             self.stats.drop(DropReason::ConnectionGone);
             return;
         };
@@ -391,6 +391,7 @@ impl Engine {
         self.handle_burst(now);
         self.expire_timers(now);
         self.tidy_in_time(now);
+        self.fold_in_time(now);
         self.begin_handshakes(now);
         let lost = self.budget.expire(now);
         self.stats.drop_many(DropReason::AmplificationExpired, lost);

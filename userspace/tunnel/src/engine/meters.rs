@@ -1,6 +1,7 @@
 //! What an engine measures beside its counters: how many packets a batch holds, and its connections' round trips.
 
-use super::{Engine, conn_at};
+use super::Engine;
+use crate::connection::Phase;
 use meter::{Histogram, Scale};
 use std::time::Duration;
 
@@ -30,17 +31,19 @@ impl Engine {
     pub fn sample_round_trips(&mut self, most: usize, each: &mut dyn FnMut(Duration)) {
         for _ in 0..most.min(self.slots.len()) {
             self.sampled_to = (self.sampled_to + 1) % self.slots.len();
-            let Some(conn) = conn_at(&mut self.slots, self.sampled_to as u32) else { continue };
-            if std::mem::take(&mut conn.heard) && conn.phase == crate::connection::Phase::Established {
-                each(conn.quic.rtt());
+            let slot = &mut self.slots[self.sampled_to];
+            if std::mem::take(&mut slot.heard) {
+                let established =
+                    slot.look(|conn| (conn.phase == Phase::Established).then(|| conn.quic.rtt()));
+                established.flatten().map(&mut *each);
             }
         }
     }
 
     /// A burst brought something for this connection.
     pub(super) fn note_heard(&mut self, index: u32) {
-        if let Some(conn) = conn_at(&mut self.slots, index) {
-            conn.heard = true;
+        if let Some(slot) = self.slots.get_mut(index as usize) {
+            slot.heard = true;
         }
     }
 

@@ -1,7 +1,8 @@
 //! Time: quinn's timers from the wheel, and the limit on handshakes.
 
+use super::slot::Slot;
 use super::{Engine, conn_at};
-use crate::connection::{Phase, touch};
+use crate::connection::touch;
 use crate::event::CloseReason;
 use std::time::{Duration, Instant};
 
@@ -77,8 +78,7 @@ impl Engine {
     fn expire_handshakes(&mut self, now: Instant) {
         while let Some(&(limit, id)) = self.handshakes.front() {
             let slot = self.slots.get(id.index as usize).filter(|slot| slot.generation == id.generation);
-            let conn = slot.and_then(|slot| slot.conn.as_deref());
-            let shaking = conn.is_some_and(|conn| conn.phase == Phase::Handshake);
+            let shaking = slot.is_some_and(Slot::is_shaking_hands);
             if shaking && limit > now {
                 break;
             }

@@ -56,8 +56,14 @@ pub(crate) fn server_engine_with(
 }
 
 pub(crate) fn client_engine() -> Engine {
+    client_engine_with(|_| {})
+}
+
+pub(crate) fn client_engine_with(tune: impl FnOnce(&mut EngineConfig)) -> Engine {
     let secrets = Secrets { cid_key: CidKey([9; 16]), reset_key: [8; 64], token_key: [7; 64] };
-    Engine::new(EngineConfig::new(WorkerId(0), secrets, None))
+    let mut config = EngineConfig::new(WorkerId(0), secrets, None);
+    tune(&mut config);
+    Engine::new(config)
 }
 
 pub(crate) fn quic_client_config(verify: Verify, identity: Option<Chain>) -> quinn_proto::ClientConfig {
