@@ -104,8 +104,6 @@ pub(crate) struct Worker {
     ended: Option<Ended>,
 }
 
-/// The rare work of a busy worker is looked at once in so many loops; an idle one looks each time.
-const LOOPS_BETWEEN_POLLS: u64 = 4;
 /// Steps of flows in one turn: what a client sent meanwhile is not to wait for those of a thousand others.
 const STEPS_MAX: usize = 128;
 /// Round trips are looked at so often, by a worker that is awake, and at so many places of its table of connections.
@@ -262,12 +260,10 @@ impl Worker {
         Ok(more || (!drained && !self.ports.is_blocked()))
     }
 
-    /// Looks at the epoll: at once if there is work, else asleep until something needs the worker.
+    /// Looks at the epoll: at once if there is work, else asleep until something needs the worker. In every turn: a turn of a
+    /// busy worker takes a tenth of a millisecond, for which what came to a socket has waited already, and a look far less.
     fn rest(&mut self, busy: bool) -> io::Result<()> {
         if busy || self.busy_poll {
-            if !self.loops.is_multiple_of(LOOPS_BETWEEN_POLLS) {
-                return Ok(());
-            }
             return self.core.poll.wait(Some(Duration::ZERO), &mut self.ready);
         }
         let now = Instant::now();

@@ -23,8 +23,9 @@ mod standing;
 const BURST_MAX: usize = 64;
 
 /// Datagrams sent in one turn, while there are more: a turn that sends a whole congestion window takes a millisecond, for
-/// which everybody else's packets wait. Batches of more would not be cheaper.
-const TURN_MAX: usize = 64;
+/// which everybody else's packets wait. Batches of more are not cheaper: with 64, a busy tunnel's goodput was the same, and
+/// the round trips beside it took longer by a quarter.
+const TURN_MAX: usize = 32;
 
 /// What happened to frames between the ports and the engine; one increment for every datagram.
 #[derive(Clone, Copy, Debug, Default)]
