@@ -131,7 +131,7 @@ def markdown(sections, with_plot):
 
 
 def readme_section(found):
-    """The README's: targets and ablation, each without its long columns."""
+    """The README's: targets that something was promised of, and ablation, each without its long columns."""
     out = []
     for subject in ("targets", "ablation"):
         report = found[subject]
@@ -143,8 +143,10 @@ def readme_section(found):
             "", "latency, promised", "latency", "throughput, promised", "throughput", "why")  # fmt: skip
         table = section.tables[0]
         at = [table.head.index(name) for name in wanted if name in table.head]
-        short = content.Table([table.head[number] for number in at], [tuple(row[number] for number in at) for row in table.rows])
-        out += [f"{section.title}, on {host['cpu']}, {host['cores']} CPUs, Linux {host['kernel']}, beam at commit {host['commit']}:", "",
+        rows = [row for row in table.rows if "promised" not in table.head or row[table.head.index("promised")]]
+        short = content.Table([table.head[number] for number in at], [tuple(row[number] for number in at) for row in rows])
+        more = f"; {len(table.rows) - len(rows)} more rows, and how each was measured, are in the [report](benches/results/report.md)" if len(rows) < len(table.rows) else ""
+        out += [f"{section.title}, on {host['cpu']}, {host['cores']} CPUs, Linux {host['kernel']}, beam at commit {host['commit']}{more}:", "",
                 *markdown_table(short), ""]  # fmt: skip
     return "\n".join(out).rstrip()
 
