@@ -181,7 +181,7 @@ fn rest_begins_after_a_while_and_not_for_all_at_once() {
         pair.server.run(pair.now);
         pair.server.connection(busy).unwrap();
         let folded = pair.server.folded();
-        assert!(folded - last <= 64, "at once: {}", folded - last);
+        assert!(folded - last <= 32, "at once: {}", folded - last);
         last = folded;
     }
     assert_eq!(last, CONNECTIONS - 1, "all but the busy one");

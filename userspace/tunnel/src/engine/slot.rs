@@ -5,10 +5,10 @@ use super::{Engine, moved};
 use crate::connection::{Conn, ConnId, ConnMut, Phase};
 use std::time::{Duration, Instant};
 
-/// How often some places are looked at.
-const LOOK_INTERVAL: Duration = Duration::from_millis(20);
+/// Places are looked at no more often.
+const LOOK_INTERVAL: Duration = Duration::from_millis(5);
 /// Connections that are folded in one look, at some microseconds each.
-const FOLDS_MAX: usize = 64;
+const FOLDS_MAX: usize = 32;
 
 /// A place for a connection, by quinn's handle.
 pub(super) struct Slot {
@@ -31,9 +31,9 @@ enum Home {
 #[derive(Default)]
 pub(super) struct Hand {
     at: usize,
-    look_at: Option<Instant>,
-    /// When it may begin at the first place again.
-    round_ends: Option<Instant>,
+    looked_at: Option<Instant>,
+    /// When it was at the first place.
+    began: Option<Instant>,
 }
 
 // Whoever makes it larger makes it so a hundred thousand times.
@@ -56,12 +56,19 @@ impl Slot {
     /// The connection, which is open from now on.
     pub(super) fn conn(&mut self) -> Option<&mut Conn> {
         self.used = true;
-        if let Home::Folded(folded) = &mut self.home {
-            self.home = Home::Open(folded.take());
+        if self.is_folded() {
+            self.unfold();
         }
         match &mut self.home {
             Home::Open(conn) => conn.as_deref_mut(),
             Home::Folded(_) => None,
+        }
+    }
+
+    #[cold]
+    fn unfold(&mut self) {
+        if let Home::Folded(folded) = &mut self.home {
+            self.home = Home::Open(folded.take());
         }
     }
 
@@ -135,21 +142,25 @@ impl Engine {
         self.slots.iter().filter(|slot| slot.is_folded()).count()
     }
 
-    /// Folds what nobody has reached since the hand last passed, some places at a time: it goes round in `rest_after`.
+    /// Folds what nobody has reached since the hand last passed: as many places as time has passed, for it goes round in
+    /// `rest_after`, and not faster.
     pub(super) fn fold_in_time(&mut self, now: Instant) {
-        if self.hand.look_at.is_some_and(|at| now < at) {
+        let (hand, rest_after) = (&mut self.hand, self.rest_after);
+        let since = |at: Option<Instant>| at.map_or(Duration::MAX, |at| now.saturating_duration_since(at));
+        let elapsed = since(hand.looked_at).min(rest_after);
+        if elapsed < LOOK_INTERVAL.min(rest_after) || (hand.at == 0 && since(hand.began) < rest_after) {
             return;
         }
-        if self.hand.at == 0 {
-            self.hand.round_ends = Some(now + self.rest_after);
+        hand.looked_at = Some(now);
+        if hand.at == 0 {
+            hand.began = Some(now);
         }
-        let interval = LOOK_INTERVAL.min(self.rest_after);
-        self.hand.look_at = Some(now + interval);
-        let steps = self.rest_after.as_millis().checked_div(interval.as_millis()).unwrap_or(1) as usize;
-        let looks = self.slots.len().div_ceil(steps);
+        let places = self.slots.len();
+        let share = (places as u128 * elapsed.as_micros()).checked_div(rest_after.as_micros());
+        let looks = share.map_or(places, |share| share as usize + 1);
         let mut folds_left = FOLDS_MAX;
-        for slot in self.slots.iter_mut().skip(self.hand.at).take(looks) {
-            self.hand.at += 1;
+        for slot in self.slots.iter_mut().skip(hand.at).take(looks) {
+            hand.at += 1;
             if !std::mem::take(&mut slot.used) && slot.fold() {
                 folds_left -= 1;
                 if folds_left == 0 {
@@ -157,10 +168,8 @@ impl Engine {
                 }
             }
         }
-        if self.hand.at >= self.slots.len() {
-            self.hand.at = 0;
-            // A short table is not gone round any faster.
-            self.hand.look_at = self.hand.look_at.max(self.hand.round_ends);
+        if hand.at >= places {
+            hand.at = 0;
         }
     }
 }
