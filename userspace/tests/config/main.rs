@@ -297,10 +297,7 @@ fn check_needs_no_root_and_says_what_it_could_not_see() {
         fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).expect("chmod");
     };
     mode(&users, 0o600);
-    // The binary where anybody may run it.
-    let copy = directory.0.join("beam");
-    fs::copy(BEAM, &copy).unwrap();
-    mode(&copy, 0o755);
+    let copy = rig::copied_to(&directory.0);
     mode(&directory.0, 0o755);
     let nobody = |path: &Path| {
         let mut command = Command::new("setpriv");

@@ -86,11 +86,7 @@ fn program(place: &Place, by: &str) -> String {
     if by.is_empty() {
         return BEAM.to_owned();
     }
-    let copy = place.rig.directory().join("beam");
-    if !copy.exists() {
-        std::fs::copy(BEAM, &copy).expect("copy the binary");
-    }
-    copy.display().to_string()
+    rig::copied_to(place.rig.directory()).display().to_string()
 }
 
 /// Runs a command line as an operator would, in the gateway's namespace.

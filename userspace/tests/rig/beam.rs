@@ -12,6 +12,17 @@ pub(crate) fn binary() -> OsString {
     std::env::var_os("BEAM_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_beam").into())
 }
 
+/// A copy in `directory` that anybody may run. Another process writes it: what other tests fork while this one had it open
+/// for writing would hold it open, too, and until they exec nobody could run it (ETXTBSY).
+pub(crate) fn copied_to(directory: &Path) -> PathBuf {
+    let copy = directory.join("beam");
+    if !copy.exists() {
+        let copied = Command::new("install").args(["-m", "755"]).arg(binary()).arg(&copy).status();
+        assert!(copied.expect("run install").success(), "install {}", copy.display());
+    }
+    copy
+}
+
 const READY_LIMIT: Duration = Duration::from_secs(20);
 
 /// A running `beam serve` or `beam connect`.

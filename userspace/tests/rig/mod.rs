@@ -22,7 +22,7 @@ mod origin;
 mod pki;
 mod process;
 
-pub(crate) use beam::{Beam, binary, read_status};
+pub(crate) use beam::{Beam, binary, copied_to, read_status};
 pub(crate) use nics::Nics;
 pub(crate) use origin::{EchoServer, HttpServer, pattern};
 pub(crate) use pki::{Pki, write_users};
