@@ -24,6 +24,8 @@ pub(super) struct Folded<T> {
 
 impl<T> Folded<T> {
     const WORDS: usize = {
+        // A block without words couldn't be told from one that was taken.
+        assert!(size_of::<T>() >= WORD_BYTES);
         assert!(size_of::<T>().is_multiple_of(WORD_BYTES) && align_of::<T>() >= align_of::<u64>());
         size_of::<T>() / WORD_BYTES
     };
